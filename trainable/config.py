@@ -1,0 +1,248 @@
+"""`TrialConfig`: everything that decides one training run, and the only place where a default lives."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trainable.errors import InputError
+
+Share = float  # a fraction in [0, 1]
+
+
+class TrialConfig(BaseModel):
+    """One trial, flat and frozen. Build it with `parse`, which reports every problem at once.
+
+    The defaults are the tutorial's simple recipe where it has an opinion, and "off" where it has none, so that a
+    configuration says everything in which it differs from that recipe.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    # Data: what is learned and what is scored. Shared by all trials of a search, or they could not be compared.
+    data: str = "demo"  # a folder of class folders, a CSV, or the built-in set
+    split: Literal["auto", "stratified", "grouped", "folds", "given", "gtzan-filtered"] = "auto"  # as the data asks
+    val_share: Share = Field(0.2, gt=0, lt=1)  # the tutorial's
+    test_share: Share = Field(0.0, ge=0, lt=1)  # the tutorial has no test set; the shipped spaces set one
+    split_seed: int = Field(42, ge=0)  # the tutorial's
+    n_folds: int = Field(5, ge=2)  # five folds leave 80% to learn from, as the tutorial does
+    fold: int = Field(1, ge=1)  # which fold is held out; the next one validates
+
+    # Front end: waveform to mel. The tutorial's numbers, for 22,050 Hz.
+    sample_rate: int | None = Field(None, ge=1000, le=384_000)  # Hz; None: the data set's most common rate
+    scale: Literal["power", "log", "db", "pcen"] = "power"  # the tutorial's; every strong recipe uses log or dB
+    n_mels: int = Field(128, ge=8, le=512)
+    n_fft: int = Field(2048, ge=32, le=32_768)  # samples
+    hop_length: int = Field(640, ge=1)  # samples
+    hop_ms: float | None = Field(None, gt=0)  # milliseconds; replaces hop_length where given
+    f_min: float = Field(0.0, ge=0)  # Hz
+    f_max: float | None = Field(None, gt=0)  # Hz; None: half the rate
+    normalise: Literal["none", "clip", "train"] = "none"  # none: the tutorial's; train: fitted on training clips only
+    channels: Literal["repeat", "deltas", "windows"] = "repeat"  # windows: n_fft, its half and its quarter
+
+    # Clips: how much of one the network sees at once.
+    crop_seconds: float | None = Field(None, gt=0)  # s; None: the whole clip, as the tutorial
+    eval_crops: int = Field(8, ge=1, le=64)  # at most so many evenly spaced crops are averaged per clip
+    padding: Literal["zero", "repeat", "reflect"] = "zero"  # for clips shorter than the crop or the window
+    image_size: int = Field(224, ge=16, le=1024)  # px, square; what ImageNet models were trained on
+
+    # Augmentation, on the batch, each clip drawn for itself; 0 is off.
+    time_masks: int = Field(0, ge=0, le=8)
+    time_mask: float = Field(20, gt=0)  # largest width: frames from 1 up, a share of the frames below 1
+    freq_masks: int = Field(0, ge=0, le=8)
+    freq_mask: float = Field(20, gt=0)  # largest width: mel rows from 1 up, a share of the rows below 1
+    roll: Share = Field(0.0, ge=0, le=1)  # largest shift in time, a share of the frames, wrapping round
+    noise: float = Field(0.0, ge=0)  # standard deviation of gaussian noise, in units of the (normalised) mel
+    noise_p: Share = Field(0.5, ge=0, le=1)  # share of clips that get it: the tutorial's
+    gain: float = Field(0.0, ge=0, lt=1)  # the mel times U(1 - gain, 1 + gain), as the tutorial on its power mel
+    gain_db: float = Field(0.0, ge=0, le=30)  # a level change by U(-gain_db, gain_db) dB, right for every scale
+    gain_p: Share = Field(0.5, ge=0, le=1)  # share of clips that get gain or gain_db: the tutorial's
+    mixup: float = Field(0.0, ge=0)  # alpha of the Beta that mixes two clips
+    cutmix: float = Field(0.0, ge=0)  # alpha; with mixup too, each batch draws one of the two
+    random_resized_crop: Share = Field(0.0, ge=0, lt=1)  # the crop's area is U(1 - value, 1) of the mel
+
+    # Backbone.
+    backbone: str = "resnet18"  # any torchvision classification model by its own name
+    weights: Literal["imagenet", "auto", "none"] = "imagenet"  # the tutorial's; auto: what can be had
+    dropout: Share = Field(0.0, ge=0, lt=1)  # before the new head
+    freeze_stages: int = Field(0, ge=0)  # so many of the first stages keep their weights
+    head_lr_multiple: float = Field(1.0, gt=0)  # the new head learns this much faster than the rest
+
+    # Optimisation: the tutorial's Adam at 1e-4, batch 16.
+    epochs: int = Field(20, ge=1)  # the schedule's horizon, wherever a scheduler cuts
+    batch_size: int = Field(16, ge=1)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = Field(1e-4, gt=0)
+    momentum: Share = Field(0.9, ge=0, lt=1)  # sgd only, where 0.9 is everybody's
+    weight_decay: float = Field(0.0, ge=0)  # never on norms and biases
+    warmup_epochs: int = Field(0, ge=0)
+    warmup: Literal["staircase", "linear"] = "staircase"  # the tutorial's, by the epoch; linear: by the step
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    step_size: int = Field(10, ge=1)  # epochs; the tutorial's StepLR(10, 0.1)
+    gamma: float = Field(0.1, gt=0, le=1)
+    label_smoothing: Share = Field(0.0, ge=0, lt=1)
+    class_balanced: bool = False  # weighs each class by the inverse of its training clips
+    grad_clip: float = Field(0.0, ge=0)  # largest gradient norm
+    ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights that are scored and kept
+    patience: int = Field(0, ge=0)  # epochs without a better validation accuracy before stopping
+
+    # Machine. None of these is meant to change what is learned.
+    seed: int = Field(42, ge=0)
+    device: str = "auto"  # auto: a GPU where there is one
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: what is fast on this device
+    channels_last: bool = True  # convolutions are faster so, on CPU and GPU alike
+    compile: bool = False  # minutes of compilation before it pays
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], source: str = "configuration") -> TrialConfig:
+        """A checked configuration.
+
+        Raises:
+            InputError: with every problem of `values`, each line starting with `source`.
+        """
+        problems = [f"{source}: {line}" for line in _unknown_keys(values)]
+        known = {key: value for key, value in values.items() if key in cls.model_fields}
+        try:
+            config = cls.model_validate(known)
+        except ValidationError as error:
+            problems += [f"{source}: {line}" for line in describe(error)]
+            raise InputError(problems) from None
+        problems += [f"{source}: {line}" for line in _conflicts(config)]
+        if problems:
+            raise InputError(problems)
+        return config
+
+    @classmethod
+    def load(cls, path: str | Path, **overrides: Any) -> TrialConfig:
+        """The configuration in a YAML or JSON file; `overrides` that are not None replace its values.
+
+        Raises:
+            InputError: the file cannot be read, or what it says cannot be trained.
+        """
+        given = {key: value for key, value in overrides.items() if value is not None}
+        return cls.parse({**read_mapping(path), **given}, source=str(path))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `parse` turns back into an equal configuration."""
+        return self.model_dump(mode="json")
+
+
+FIELDS: tuple[str, ...] = tuple(TrialConfig.model_fields)
+# Fields that must be the same for all trials of a search, because they decide which clips are learned and scored.
+SHARED_FIELDS: tuple[str, ...] = ("data", "split", "val_share", "test_share", "split_seed", "n_folds", "fold")
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML (or JSON) file.
+
+    Raises:
+        InputError: there is no such file, it is not YAML, or it holds something else than a mapping.
+    """
+    path = Path(path)
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1, cutoff=0.5)
+        hint = f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
+        raise InputError(f"{path}: no such file. {hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}. Name a YAML file in UTF-8.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise InputError(f"{path}: {place}not valid YAML: {problem}. Mend that line.") from None
+    if not isinstance(values, dict):
+        kind = "nothing" if values is None else type(values).__name__
+        raise InputError(f"{path}: must hold keys and values, got {kind}. See spaces/quick.yaml.")
+    return values
+
+
+def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """A closing sentence for an unknown `name`: the nearest known one, or all of them where they are few."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean {near[0]}?"
+    return f"Use one of {', '.join(known)}." if len(known) <= 12 else "See the README for the names."
+
+
+def describe(error: ValidationError) -> list[str]:
+    """Pydantic's complaints as `KEY: rule, got VALUE. What to do.`, one line each."""
+    lines: dict[str, str] = {}
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-")))
+        rule = item["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+        rule = rule[0].lower() + rule[1:]
+        lines.setdefault(key, f"{key}: {rule}, got {item['input']!r}. Change the value.")
+    return list(lines.values())
+
+
+def _unknown_keys(values: Mapping[str, Any]) -> list[str]:
+    unknown = [key for key in values if key not in TrialConfig.model_fields]
+    return [f"{key}: unknown key, got {values[key]!r}. {did_you_mean(key, FIELDS)}" for key in unknown]
+
+
+def _conflicts(config: TrialConfig) -> list[str]:
+    """The rules that take more than one field, or a look at torchvision."""
+    problems = []
+    if config.val_share + config.test_share >= 1:
+        total = config.val_share + config.test_share
+        problems.append(f"val_share: with test_share must stay below 1, got {total:g}. Leave clips to learn from.")
+    if config.fold > config.n_folds:
+        problems.append(f"fold: must be at most n_folds ({config.n_folds}), got {config.fold}. Lower it.")
+    if config.warmup_epochs > config.epochs:
+        problems.append(
+            f"warmup_epochs: must be at most epochs ({config.epochs}), got {config.warmup_epochs}. Lower it."
+        )
+    nyquist = config.sample_rate / 2 if config.sample_rate else math.inf
+    if config.f_max is not None and config.f_max > nyquist:
+        problems.append(
+            f"f_max: must be at most half the sample rate ({nyquist:g} Hz), got {config.f_max:g}. Lower it or omit it."
+        )
+    top = config.f_max if config.f_max is not None else nyquist
+    if config.f_min >= top:
+        problems.append(f"f_min: must be below f_max ({top:g} Hz), got {config.f_min:g}. Lower it.")
+    if config.scale != "power" and config.gain:
+        problems.append(
+            f"gain: multiplies a power mel, but scale is {config.scale}, got {config.gain:g}. Use gain_db instead."
+        )
+    if config.device != "auto" and config.device.split(":")[0] not in ("cpu", "cuda", "mps"):
+        problems.append(f"device: must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}. Name one of them.")
+    from trainable.backbone import check_backbone  # late: it imports torchvision
+
+    return problems + check_backbone(config.backbone, config.image_size)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: `1e-4` is a number, and a key given twice is an error, not a silent choice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def choices_of(field: str) -> tuple[Any, ...] | None:
+    """The values that a field with a closed set of values takes; None for all other fields."""
+    annotation = TrialConfig.model_fields[field].annotation
+    return get_args(annotation) if getattr(annotation, "__origin__", None) is Literal else None

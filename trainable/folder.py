@@ -1,0 +1,97 @@
+"""A trial's folder: its configuration, one line per finished epoch, its last and its best checkpoint.
+
+Nothing here is ever half-written: files are written beside their place and renamed. The last checkpoint carries
+the whole history, so a process killed between the checkpoint and the line in `epochs.jsonl` loses neither.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch of training achieved; accuracies are fractions of clips in [0, 1]."""
+
+    epoch: int  # 1-based: epochs finished so far
+    train_loss: float  # mean cross-entropy per clip, nats
+    train_acc: float  # on the augmented batches that were trained on; with mixed labels, the larger share counts
+    val_loss: float  # mean cross-entropy per clip, nats, over the averaged probabilities of a clip's crops
+    val_acc: float  # one vote per clip, crops averaged
+    lr: float  # learning rate at the end of the epoch
+    seconds: float  # wall time of the epoch, training and validation, s
+
+
+Which = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """The files of one trial under `path`."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def epochs_file(self) -> Path:
+        return self.path / "epochs.jsonl"
+
+    def checkpoint(self, which: Which) -> Path:
+        """The path of the last or best checkpoint, there or not."""
+        return self.path / f"{which}.pt"
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.config_file, json.dumps(config, indent=2) + "\n")
+
+    def save(self, which: Which, state: dict[str, Any]) -> None:
+        """Writes a checkpoint; afterwards either the old one or the new one is there, whole."""
+        import torch  # here, so that reading a run folder needs no torch
+
+        target = self.checkpoint(which)
+        temporary = target.with_suffix(f".tmp{os.getpid()}")
+        torch.save(state, temporary)
+        os.replace(temporary, target)
+
+    def load(self, which: Which) -> dict[str, Any] | None:
+        """The checkpoint's state on the CPU, or None where there is none yet."""
+        import torch
+
+        path = self.checkpoint(which)
+        if not path.exists():
+            return None
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+        return state
+
+    def epochs(self) -> list[EpochResult]:
+        """The finished epochs; a last line cut off by a kill does not count."""
+        if not self.epochs_file.exists():
+            return []
+        lines = self.epochs_file.read_text().splitlines(keepends=True)
+        return [EpochResult(**json.loads(line)) for line in lines if line.endswith("\n")]
+
+    def append(self, result: EpochResult) -> None:
+        with self.epochs_file.open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(result)) + "\n")
+
+    def recover(self, history: list[EpochResult]) -> None:
+        """Makes `epochs.jsonl` say exactly what the last checkpoint knows."""
+        if self.epochs() != history or not self.epochs_file.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            lines = [json.dumps(dataclasses.asdict(result)) + "\n" for result in history]
+            write_atomically(self.epochs_file, "".join(lines))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes `text` to `path` so that a reader, or a kill, never meets half a file."""
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
