@@ -1,0 +1,1 @@
+"""The search over training runs: Ray, Optuna, ASHA and SwanLab; no tensors."""

@@ -49,6 +49,7 @@ class Trial:
 
     @property
     def over(self) -> bool:
+        """Whether the trial has ended for good."""
         return self.status in OVER
 
 

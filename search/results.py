@@ -34,17 +34,21 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The run's name, which is its folder's."""
         return self.path.name
 
     @property
     def trials(self) -> list[Trial]:
+        """All trials in the order of their numbers."""
         return list(self.journal.trials.values())
 
     @property
     def grace_epochs(self) -> int:
+        """Epochs that every trial gets before it may be cut."""
         return int(self.record["space"]["budget"]["grace_epochs"])
 
     def folder(self, trial: Trial) -> TrialFolder:
+        """Where a trial keeps its files."""
         return trial_folder(self.path, trial.number)
 
     def epochs(self, trial: Trial) -> list[EpochResult]:

@@ -1,0 +1,1 @@
+"""One training run: audio, torch, and neither Ray, Optuna nor SwanLab."""

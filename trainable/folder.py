@@ -38,10 +38,12 @@ class TrialFolder:
 
     @property
     def config_file(self) -> Path:
+        """The path of the trial's configuration."""
         return self.path / "config.json"
 
     @property
     def epochs_file(self) -> Path:
+        """The path of the finished epochs, one JSON object a line."""
         return self.path / "epochs.jsonl"
 
     def checkpoint(self, which: Which) -> Path:
@@ -49,6 +51,7 @@ class TrialFolder:
         return self.path / f"{which}.pt"
 
     def write_config(self, config: dict[str, Any]) -> None:
+        """Makes the folder and writes the configuration into it."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.config_file, json.dumps(config, indent=2) + "\n")
 
@@ -59,7 +62,7 @@ class TrialFolder:
         target = self.checkpoint(which)
         temporary = target.with_suffix(f".tmp{os.getpid()}")
         torch.save(state, temporary)
-        os.replace(temporary, target)
+        temporary.replace(target)
 
     def load(self, which: Which) -> dict[str, Any] | None:
         """The checkpoint's state on the CPU, or None where there is none yet."""
@@ -79,6 +82,7 @@ class TrialFolder:
         return [EpochResult(**json.loads(line)) for line in lines if line.endswith("\n")]
 
     def append(self, result: EpochResult) -> None:
+        """Adds the line of a finished epoch."""
         with self.epochs_file.open("a") as file:
             file.write(json.dumps(dataclasses.asdict(result)) + "\n")
 
@@ -94,4 +98,4 @@ def write_atomically(path: Path, text: str) -> None:
     """Writes `text` to `path` so that a reader, or a kill, never meets half a file."""
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
     temporary.write_text(text)
-    os.replace(temporary, path)
+    temporary.replace(path)
