@@ -1,0 +1,133 @@
+"""Ray, started quietly: this machine by default, a running cluster where one is named."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainable.errors import InputError
+
+# Ray and Tune read these when they are imported.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the console is ours
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about GPU variables on trials without a GPU
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # each trial writes its own epochs.jsonl
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `search.stop` handles signals
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the journal is our snapshot; Tune's own is not used
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost worker is told in one line by the console
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "60",
+}
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What Ray has found: the sum over all nodes."""
+
+    nodes: int
+    cpus: float
+    gpus: float
+    local: bool  # started by us on this machine, not joined
+
+
+def be_quiet() -> None:
+    """Sets Ray's switches; call it before anything imports `ray.tune`."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in ("ray", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Machines]:
+    """Ray, started on this machine or joined at `address` ("auto" or HOST:PORT), for the time of the context.
+
+    Raises:
+        InputError: no cluster answers at `address`.
+    """
+    be_quiet()
+    import ray
+
+    options: dict[str, Any] = {
+        "include_dashboard": False,
+        "logging_level": logging.CRITICAL,
+        "log_to_driver": False,
+        "configure_logging": True,
+    }
+    try:
+        # "local" works even where another cluster, or only a stale note of one, exists. Trials pass nothing through
+        # the object store, so it is as small as Ray allows.
+        ray.init(address="local", object_store_memory=100 * 2**20, **options) if address is None else ray.init(
+            address=address, logging_level=logging.CRITICAL, log_to_driver=False
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise
+        raise InputError(
+            f"--address: a Ray cluster must answer there, got {address!r} ({error}). "
+            "Start one with `ray start --head`, or leave --address out to use this machine."
+        ) from None
+    try:
+        resources = ray.cluster_resources()
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        yield Machines(len(nodes), resources.get("CPU", 0.0), resources.get("GPU", 0.0), local=address is None)
+    finally:
+        ray.shutdown()
+
+
+def concurrency(machines: Machines, cpus: float, gpus: float) -> int:
+    """How many trials of `cpus` and `gpus` each run at the same time.
+
+    Raises:
+        InputError: not even one does.
+    """
+    fits = []
+    if cpus > 0:
+        fits.append(("cpus-per-trial", cpus, machines.cpus))
+    if gpus > 0:
+        fits.append(("gpus-per-trial", gpus, machines.gpus))
+    short = [
+        f"--{flag}: must be at most what there is ({there:g}), got {wanted:g}. Lower it, or add machines."
+        for flag, wanted, there in fits
+        if wanted > there
+    ]
+    if short:
+        raise InputError(short)
+    return max(1, min(int(there / wanted + 1e-9) for _, wanted, there in fits)) if fits else 1
+
+
+def check_nodes(paths: list[Path]) -> None:
+    """Nothing, if every node of the cluster sees all of `paths`.
+
+    Raises:
+        InputError: one line per node and path that is missing there.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def missing(names: list[str]) -> list[str]:
+        return [name for name in names if not Path(name).exists()]
+
+    look = ray.remote(num_cpus=0)(missing)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    names = [str(path) for path in paths]
+    answers = ray.get(
+        [
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(names)
+            for node in nodes
+        ]
+    )
+    problems = [
+        f"{name}: must be visible to every node, got no such path on {node['NodeManagerAddress']}. "
+        "Put data and runs on a file system that all nodes share (--data, --storage)."
+        for node, names_there in zip(nodes, answers, strict=True)
+        for name in names_there
+    ]
+    if problems:
+        raise InputError(problems)

@@ -1,0 +1,115 @@
+"""The Tuner: trials from a searcher onto workers until the budget is spent, whatever breaks on the way."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from search.journal import Journal
+from search.stop import Stop
+from search.trial import STOP_FILE, TrainFunction, TrialActor
+
+# A worker or a node can be lost at any time and through no fault of the trial: three more attempts, from its
+# checkpoint. What a configuration does wrong never gets here, see TrialActor.step.
+WORKER_RETRIES = 3
+# A node that dies while its worker is being reset leaves the trial in error whatever the retries say. Such a trial is
+# taken up again in a further round; one that loses its workers in so many rounds is given up.
+ROUNDS_PER_TRIAL = 2
+
+
+@dataclass
+class Running:
+    """How trials are to be run: what each gets, how many at once, and who wants to know."""
+
+    train: TrainFunction
+    cpus: float  # per trial; also its torch threads
+    gpus: float  # per trial; may be a fraction
+    concurrency: int
+    warn: Callable[[str], None] = field(default=lambda text: None)
+
+
+def run_trials(run: Path, journal: Journal, make_searcher: Callable[[], Searcher],
+               make_scheduler: Callable[[], TrialScheduler], stop: Stop, running: Running) -> None:  # fmt: skip
+    """Runs trials until the searcher has no more or `stop` has a reason; the journal says what became of them.
+
+    A searcher and a scheduler are made anew from the journal for every round. Most searches have one round; a further
+    one takes up trials whose workers were lost for good in the one before.
+    """
+    (run / STOP_FILE).unlink(missing_ok=True)
+    lost: Counter[int] = Counter()
+    while True:
+        watch = _Watch(run, journal, stop, running.warn)
+        scratch = run / ".ray"
+        try:
+            _fit(scratch, make_searcher(), make_scheduler(), stop, running, watch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)  # Tune's own notes; the journal has all that matters
+        if stop.reason is not None:
+            return
+        lost.update(watch.errors.keys())
+        for number, rounds in lost.items():
+            if rounds >= ROUNDS_PER_TRIAL:
+                journal.ended(number, "failed", watch.errors.get(number, "its worker was lost again and again"))
+        if not journal.unfinished:
+            return
+
+
+def _fit(scratch: Path, searcher: Searcher, scheduler: TrialScheduler, stop: Stop, running: Running,
+         watch: _Watch) -> None:  # fmt: skip
+    trainable = tune.with_resources(
+        tune.with_parameters(TrialActor, train=running.train), {"cpu": running.cpus, "gpu": running.gpus}
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            metric="val_acc",
+            mode="max",
+            num_samples=-1,  # the searcher says when it is done
+            max_concurrent_trials=running.concurrency,
+            reuse_actors=True,  # importing torch anew for each trial costs more than a short trial
+            trial_dirname_creator=lambda trial: f"{trial.config['number']:04d}",
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch.resolve()),
+            stop=stop,
+            failure_config=tune.FailureConfig(max_failures=WORKER_RETRIES),
+            callbacks=[watch],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+class _Watch(tune.Callback):
+    """Notes lost workers, and passes a stop on to the running trials."""
+
+    def __init__(self, run: Path, journal: Journal, stop: Stop, warn: Callable[[str], None]) -> None:
+        self.errors: dict[int, str] = {}  # trials that Tune has given up, with the last line of the reason
+        self._stop_file = run / STOP_FILE
+        self._journal = journal
+        self._stop = stop
+        self._warn = warn
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._stop.stop_all() and not self._stop_file.exists():
+            self._stop_file.touch()
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._warn(f"trial {trial.config['number']} lost its worker and starts again from its last epoch")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        number = trial.config["number"]
+        text = str(trial.get_error()).strip()
+        self.errors[number] = text.splitlines()[-1] if text else "its worker was lost"
+        self._warn(f"trial {number} lost its worker: {self.errors[number]}")

@@ -1,0 +1,91 @@
+"""When a search stops: budgets, signals, and failures that all have one reason."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from ray import tune
+
+from search.journal import Journal
+from search.results import best_epoch
+
+# So many first trials failing for one and the same reason is a broken setup, not bad luck.
+HOPELESS_AFTER = 5
+
+
+class Stop(tune.Stopper):
+    """Stops the whole search, once, for the first reason that comes up.
+
+    It listens to the journal, so every reason is found at the event that causes it and not a trial later.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        grace_epochs: int,
+        seconds: float | None = None,
+        target_accuracy: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Starts the clock: `seconds` from now is the end, and `target_accuracy` is a fraction."""
+        self.reason: str | None = None
+        self._journal = journal
+        self._grace_epochs = grace_epochs
+        self._target = target_accuracy
+        self._clock = clock
+        self._deadline = clock() + seconds if seconds is not None else None
+        journal.listen(self._on_event)
+
+    def request(self, reason: str) -> None:
+        """Asks for a stop; the first reason stays."""
+        self.reason = self.reason or reason
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never stops a single trial: that is the scheduler's business."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the search is over for a reason of its own."""
+        if self._deadline is not None and self._clock() >= self._deadline:
+            self.request("time budget")
+        return self.reason is not None
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        if event["event"] == "reported" and self._target is not None:
+            best = best_epoch(self._journal.trials[event["trial"]], self._grace_epochs)
+            if best and best.accuracy >= self._target:
+                self.request("target accuracy")
+        if event["event"] == "ended" and event["status"] == "failed":
+            first = [self._journal.trials[n] for n in sorted(self._journal.trials)[:HOPELESS_AFTER]]
+            messages = {trial.message for trial in first}
+            if len(first) == HOPELESS_AFTER and len(messages) == 1 and all(t.status == "failed" for t in first):
+                self.request(f"the first {HOPELESS_AFTER} trials all failed: {messages.pop()}")
+
+
+@contextmanager
+def signals_stop(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
+    """Within it, the first SIGINT or SIGTERM asks for a stop and the second ends the process at once.
+
+    Nothing is lost by the second: every file is written whole, and Ray's processes die with this one.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.reason == "interrupted":
+            sys.stderr.write("\x1b[?25h\n" if sys.stderr.isatty() else "\n")  # a live view has hidden the cursor
+            os._exit(130)
+        stop.request("interrupted")
+        say("Stopping: every finished epoch is saved. Once more to stop at once.")
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

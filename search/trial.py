@@ -1,0 +1,127 @@
+"""One trial on a Ray worker: its configuration in, one report per epoch out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from trainable.config import TrialConfig
+from trainable.errors import InputError, TrialEnded
+from trainable.folder import EpochResult, TrialFolder, write_atomically
+
+# Yields an EpochResult after each epoch, with the epoch's files already written: `trainable.train.train`, or in tests
+# something that is faster. Keywords: folder, resume, progress.
+TrainFunction = Callable[..., Iterator[EpochResult]]
+
+# What a trial without any accuracy is worth to the sampler and the scheduler: worse than any guess.
+FLOOR_ACCURACY = 0.0
+FLOOR_LOSS = 1e9
+
+STOP_FILE = ".stop"  # in the run folder: the driver asks all running trials to end at once
+
+
+class StopRequested(Exception):
+    """The driver wants no more epochs; what is finished is on disk."""
+
+
+class TrialActor(tune.Trainable):
+    """A worker that runs one trial after the other.
+
+    The trial's folder is the truth: a restarted trial first repeats to the driver what its folder already holds, then
+    trains on from the last checkpoint. The driver ignores what it has heard before.
+    """
+
+    def setup(self, config: dict[str, Any], train: TrainFunction) -> None:
+        """Begins the first trial of this worker."""
+        self._train = train
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Ends the old trial and begins the new one in the same process."""
+        self._end()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Ends the trial; frees what it holds."""
+        self._end()
+
+    def step(self) -> dict[str, Any]:
+        """The next epoch, or how the trial ended. Never raises for what a configuration does wrong."""
+        try:
+            return self._report(self._next_epoch())
+        except StopIteration:  # stopped early on a plateau
+            return {**dataclasses.asdict(self._seen[-1]), "status": "finished", "message": ""}
+        except StopRequested:
+            return self._ended("interrupted", "")
+        except TrialEnded as error:
+            return self._ended(error.status, str(error))
+        except InputError as error:
+            return self._ended("failed", str(error))
+        except Exception as error:  # a bug in one configuration must not stop the search, and is not retried
+            self._folder.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._folder.path / "error.txt", traceback.format_exc())
+            return self._ended("failed", f"{type(error).__name__}: {error}")
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._folder = TrialFolder(Path(config["folder"]))
+        self._stop_file = self._folder.path.parent / STOP_FILE
+        self._next_look = 0.0
+        self._values = config["config"]
+        self._seen: list[EpochResult] = []
+        self._unreported: deque[EpochResult] = deque()
+        self._epochs: Iterator[EpochResult] | None = None
+
+    def _end(self) -> None:
+        epochs = getattr(self, "_epochs", None)
+        if epochs is not None and hasattr(epochs, "close"):
+            epochs.close()  # the generator frees its model and its memory
+        self._epochs = None
+
+    def _start(self) -> Iterator[EpochResult]:
+        config = TrialConfig.parse(self._values, source=str(self._folder.config_file))
+        if not self._folder.config_file.exists():
+            self._folder.write_config(config.to_json())
+        self._last_epoch = config.epochs
+        self._look_at_disk()
+        return iter(self._train(config, folder=self._folder.path, resume=True, progress=self._on_batch))
+
+    def _next_epoch(self) -> EpochResult:
+        if self._epochs is None:
+            self._epochs = self._start()
+        while not self._unreported:
+            next(self._epochs)
+            self._look_at_disk()
+        return self._unreported.popleft()
+
+    def _look_at_disk(self) -> None:
+        """Queues the epochs of `epochs.jsonl` that the driver has not heard of in this attempt."""
+        epochs = self._folder.epochs()
+        self._unreported.extend(epochs[len(self._seen) :])
+        self._seen = epochs
+
+    def _on_batch(self, description: str, done: int, total: int) -> None:
+        """Looks once a second whether the driver wants to stop, so that an epoch of minutes does not hold it up."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + 1.0
+            if self._stop_file.exists():
+                raise StopRequested
+
+    def _report(self, epoch: EpochResult) -> dict[str, Any]:
+        status = "finished" if epoch.epoch >= self._last_epoch else "running"
+        return {**dataclasses.asdict(epoch), "status": status, "message": ""}
+
+    def _ended(self, status: str, message: str) -> dict[str, Any]:
+        """A last report; the floor values keep Ray, ASHA and Optuna from ever meeting None or NaN."""
+        return {
+            "epoch": max(len(self._seen), 1), "val_acc": FLOOR_ACCURACY, "val_loss": FLOOR_LOSS,
+            "status": status, "message": message,
+        }  # fmt: skip
