@@ -1,0 +1,151 @@
+"""What a file holds, found by decoding all of it, once: the answers are kept in the cache folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from trainable.audio import openable, why_unreadable
+from trainable.folder import write_atomically
+from trainable.progress import Progress
+
+SILENCE = 1e-4  # -80 dB of full scale: below the dither of a 16-bit recording with nothing in it
+_BLOCK = 1 << 20  # frames decoded at a time, so that an hour of audio needs no gigabyte
+_TRUNCATED = 0.01  # share of the promised samples that may be missing; careless writers miscount by a header's length
+_SYSTEM_ERROR = 2  # libsndfile: the system refused, not the format
+_VERSION = f"1, libsndfile {soundfile.__libsndfile_version__}"  # another version may answer differently
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a file holds, after decoding all of it; `reason` says why it is of no use, "" where it is."""
+
+    bytes: int = 0  # size of the file when it was decoded
+    mtime_ns: int = 0  # when it had been changed, ns since 1970
+    frames: int = 0
+    sample_rate: int = 0  # Hz
+    channels: int = 0
+    content: str = ""  # hash of the decoded samples, whatever the container; equal for exact duplicates
+    reason: str = ""
+    lasting: bool = True  # False where the reason lies outside the file (permissions, a network that is away)
+
+
+def probe_files(paths: Sequence[str], key: str, progress: Progress | None = None) -> list[Probe]:
+    """What each of `paths` holds, in their order; only files that are new or changed are decoded, in parallel.
+
+    `key` names the data set, so that each has its own small file of answers.
+    """
+    from trainable.cache import cache_folder  # late: the cache of mels reads data sets
+
+    store = cache_folder() / "probes" / f"{hashlib.sha256(key.encode(errors='replace')).hexdigest()[:24]}.json"
+    known = _read_store(store)
+    answers = {path: probe for path in paths if (probe := known.get(path)) and _is_current(path, probe)}
+    new = [path for path in paths if path not in answers]
+    if new:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # libsndfile and NumPy let go of the interpreter's lock
+            for done, (path, probe) in enumerate(zip(new, pool.map(probe_file, new), strict=True), start=1):
+                answers[path] = probe
+                if progress:
+                    progress("Reading clips", done, len(new))
+        lasting = {path: dataclasses.astuple(probe) for path, probe in answers.items() if probe.lasting}
+        store.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(store, json.dumps({"version": _VERSION, "probes": lasting}))
+    return [answers[path] for path in paths]
+
+
+def _read_store(store: Path) -> dict[str, Probe]:
+    try:
+        content = json.loads(store.read_text())
+    except (OSError, ValueError):  # not there yet, or damaged: everything is decoded again
+        return {}
+    if content["version"] != _VERSION:
+        return {}
+    return {path: Probe(*values) for path, values in content["probes"].items()}
+
+
+def _is_current(path: str, probe: Probe) -> bool:
+    """Whether the file still is what was decoded, by its size and time of change."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (probe.bytes, probe.mtime_ns)
+
+
+def probe_file(path: str) -> Probe:
+    """What `path` holds. Never raises for a bad file: the reason is part of the answer."""
+    try:
+        status = Path(path).stat()
+        facts = Probe(status.st_size, status.st_mtime_ns)
+        if not facts.bytes:
+            return replace(facts, reason="empty file (0 bytes)")
+        with soundfile.SoundFile(openable(path)) as file:
+            return _decode(file, facts, missing_share(path))
+    except FileNotFoundError:
+        return Probe(reason="no such file", lasting=False)
+    except soundfile.LibsndfileError as error:
+        return replace(facts, reason=why_unreadable(error), lasting=error.code != _SYSTEM_ERROR)
+    except OSError as error:
+        return Probe(reason=why_unreadable(error), lasting=False)
+
+
+def _decode(file: soundfile.SoundFile, facts: Probe, missing: float) -> Probe:
+    """`facts` completed by what the samples are; `missing` is the share of them that the file has lost."""
+    digest = hashlib.sha256(f"{file.samplerate} {file.channels}".encode())
+    frames, bad, loudest = 0, 0, 0.0
+    low, high = math.inf, -math.inf  # of the averaged channels, which are what is learned from
+    for block in file.blocks(_BLOCK, dtype="float32", always_2d=True):
+        frames += len(block)
+        digest.update(block.tobytes())
+        bad += int(np.count_nonzero(~np.isfinite(block)))
+        mono = block.mean(axis=1)
+        low, high = min(low, float(mono.min())), max(high, float(mono.max()))
+        loudest = max(loudest, float(np.ptp(block, axis=0).max()))
+    facts = replace(
+        facts, frames=frames, sample_rate=file.samplerate, channels=file.channels, content=digest.hexdigest()[:32]
+    )
+    if file.format != "MP3":  # whose length is an estimate
+        missing = max(missing, 1 - frames / max(1, file.frames))
+    if missing > _TRUNCATED:
+        return replace(facts, reason=f"truncated: {missing:.0%} of the samples that its header promises are missing")
+    if frames == 0:
+        return replace(facts, reason="no samples")
+    if bad:
+        return replace(facts, reason=f"{bad} NaN or infinite samples")
+    if high - low <= 2 * SILENCE:
+        cancels = loudest > 2 * SILENCE
+        return replace(facts, reason="silent once its channels are averaged" if cancels else "silent")
+    return facts
+
+
+def missing_share(path: str | Path) -> float:
+    """The share of its samples that a WAV file promises and does not hold; 0 for all other files.
+
+    libsndfile quietly shortens such a file, so its header is read here. Sizes at the end of the range, or 0, are what
+    writers to a pipe put there and promise nothing.
+    """
+    with Path(path).open("rb") as file:
+        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
+            return 0.0
+        end = file.seek(0, 2)
+        position = 12
+        while position + 8 <= end:
+            file.seek(position)
+            head = file.read(8)
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                held = end - position - 8
+                streamed = length == 0 or length >= 0x7FFF0000
+                return 0.0 if streamed or held >= length else 1 - held / length
+            position += 8 + length + length % 2
+    return 0.0
