@@ -46,6 +46,7 @@ class Trial:
     message: str = ""  # why it failed, diverged or ran out of memory
     ended: float | None = None
     reports: list[Report] = field(default_factory=list)
+    sampler: dict[str, Any] = field(default_factory=dict)  # what the sampler noted with its suggestion
 
     @property
     def over(self) -> bool:
@@ -61,6 +62,7 @@ class Journal:
         self.path = path
         self.trials: dict[int, Trial] = {}
         self.sessions: list[dict[str, Any]] = []  # one per start or resume of the driver: time, command, ...
+        self.warm: list[dict[str, Any]] = []  # trials of other runs that the sampler has learned from
         self.stop_reason: str | None = None  # why the last session ended; None while it runs or after a kill
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._valid_bytes = 0
@@ -75,12 +77,20 @@ class Journal:
         """Notes that a driver has started or resumed the run."""
         self._write({"event": "session", **facts})
 
-    def suggested(self, kind: Kind, name: str, params: dict[str, Any], config: dict[str, Any]) -> Trial:
+    def warmed(self, run: str, trials: list[dict[str, Any]]) -> None:
+        """Notes trials of another run that the sampler learns from, so that a resumed search needs that run no more."""
+        self._write({"event": "warm", "run": run, "trials": trials, "before": len(self.trials)})
+
+    def suggested(
+        self, kind: Kind, name: str, params: dict[str, Any], config: dict[str, Any],
+        sampler: dict[str, Any] | None = None,
+    ) -> Trial:  # fmt: skip
         """Notes a new trial and returns it with its number."""
         number = len(self.trials)
         self._write(
-            {"event": "suggested", "trial": number, "kind": kind, "name": name, "params": params, "config": config}
-        )
+            {"event": "suggested", "trial": number, "kind": kind, "name": name, "params": params, "config": config,
+             **({"sampler": sampler} if sampler else {})}
+        )  # fmt: skip
         return self.trials[number]
 
     def reported(self, number: int, epoch: int, value: float, loss: float, decision: str) -> None:
@@ -137,11 +147,14 @@ class Journal:
             case "session":
                 self.sessions.append(event)
                 self.stop_reason = None
+            case "warm":
+                self.warm.append(event)
             case "suggested":
                 number = event["trial"]
                 self.trials[number] = Trial(
-                    number, event["kind"], event["name"], event["params"], event["config"], started=event["time"]
-                )
+                    number, event["kind"], event["name"], event["params"], event["config"], started=event["time"],
+                    sampler=event.get("sampler", {}),
+                )  # fmt: skip
             case "reported":
                 self.trials[event["trial"]].reports.append(
                     Report(event["epoch"], event["value"], event["loss"], event["decision"], event["time"])
