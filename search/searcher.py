@@ -1,0 +1,198 @@
+"""Who comes next: unfinished trials, then baselines, then Optuna's proposals, through Ray's `OptunaSearch`.
+
+A proposal depends on the seed, the trial's number and the journal, on nothing else: the study is rebuilt from the
+journal and the sampler is made anew for every trial. So there is no random state to save, and a resumed search
+proposes what an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from search.journal import Journal, Trial
+from search.results import Run, best_epoch, trial_folder
+from search.space import Space
+from search.study import BAD_VALUE, JournalStudy, check_cmaes, export_study
+from trainable.config import SHARED_FIELDS, TrialConfig
+from trainable.errors import InputError
+
+__all__ = ["StudySearch", "WarmStart", "export_study"]
+
+# A small space repeats itself. Another draw costs milliseconds, a repeated trial a whole training.
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What a search has learned from another run."""
+
+    run: str
+    added: int
+    left_out: dict[str, int]  # reason: trials
+    notes: tuple[str, ...]  # what differs between the runs outside their dimensions
+
+
+class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
+    """Suggests trials until `budget.trials` are in the journal, baselines included: a budget of 10 is 10.
+
+    Whatever Tune tells a searcher is ignored: a trial that Tune calls complete may only have lost its driver. How a
+    trial ended is what the journal says.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        journal: Journal,
+        settle: Callable[[TrialConfig], TrialConfig] = lambda config: config,
+    ) -> None:
+        """Rebuilds the study. `settle` has the last word on a configuration, such as the weights that can be had.
+
+        Raises:
+            InputError: the space asks for a sampler that cannot search it.
+        """
+        if space.searcher.kind == "cmaes" and space.dimensions:
+            check_cmaes(space)
+        self._journal_study = JournalStudy(space, journal)
+        study = self._journal_study.study
+        super().__init__(space.suggest, metric="val_acc", mode="max", storage=self._journal_study.storage,
+                         study_name=study.study_name)  # fmt: skip
+        self._ot_study = study
+        self._search_space = space
+        self._journal = journal
+        self._settle = settle
+        self._handed_out: set[int] = set()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial for Tune, `{"number", "folder", "config", ...}`, or `Searcher.FINISHED`."""
+        while True:
+            trial = self._unfinished() or self._new()
+            if trial is None:
+                return str(Searcher.FINISHED)
+            self._handed_out.add(trial.number)
+            if not trial.over:
+                break
+        folder = trial_folder(self._journal.path.parent.resolve(), trial.number).path
+        return {
+            "number": trial.number, "folder": str(folder), "config": trial.config, "name": trial.name,
+            "kind": trial.kind,
+        }  # fmt: skip
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: the study follows the journal."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the study follows the journal."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is all that a resumed search needs."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a resumed search makes a new searcher from the journal."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher beside its results and we never read it; listeners cannot be pickled
+
+    def _unfinished(self) -> Trial | None:
+        waiting = [trial for trial in self._journal.unfinished if trial.number not in self._handed_out]
+        return waiting[0] if waiting else None
+
+    def _new(self) -> Trial | None:
+        """A new trial, noted in the journal; None where the budget or the space is used up."""
+        if len(self._journal.trials) >= self._search_space.budget.trials:
+            return None
+        begun = {trial.name for trial in self._journal.trials.values() if trial.kind == "baseline"}
+        for baseline in self._search_space.baselines:
+            if baseline.name not in begun:
+                config = self._settle(TrialConfig.parse(baseline.values, source=baseline.name))
+                return self._journal.suggested("baseline", baseline.name, baseline.params or {}, config.to_json())
+        return self._proposed()
+
+    def _proposed(self) -> Trial | None:
+        """A trial of the sampler's own."""
+        tried = {_key(trial.params) for trial in self._journal.trials.values() if trial.params}
+        size = self._search_space.size
+        if size is not None and len(tried) >= size:
+            return None
+        number = len(self._journal.trials)
+        for attempt in range(_ATTEMPTS):
+            asked = self._journal_study.ask(number, attempt)
+            sample = self._search_space.suggest(asked)
+            if _key(sample) not in tried or attempt == _ATTEMPTS - 1:
+                break
+            self._journal_study.reject(asked)
+        attrs = self._journal_study.accept(asked, number)
+        noted = {"attrs": attrs, "rejected": attempt}
+        try:
+            config = self._settle(self._search_space.config(sample, name=f"trial {number}"))
+        except InputError as error:  # three values that do not go together; pairs are found when the space is loaded
+            values = {**self._search_space.fixed, **sample}
+            trial = self._journal.suggested("search", "", sample, values, noted)
+            self._journal.ended(number, "failed", str(error))
+            return trial
+        return self._journal.suggested("search", "", sample, config.to_json(), noted)
+
+    def add_warm(self, run: Run, split_hash: str | None = None) -> WarmStart:
+        """Learns from the trials of another run where its configurations lie inside this space.
+
+        `split_hash`: this run's split; trials that were scored on other clips stay out. A run that is in the journal
+        already, because this search was resumed, is not added again.
+        """
+        records, left_out = [], Counter[str]()
+        same_clips = split_hash is None or run.record.get("split", {}).get("hash") == split_hash
+        differing: set[str] = set()
+        for trial in run.trials:
+            record = _warm_record(self._search_space, run, trial) if same_clips else "scored on other clips"
+            if isinstance(record, str):
+                left_out[record] += 1
+                continue
+            records.append(record)
+            differing |= _differing(self._search_space, trial, record["params"])
+        if all(event["run"] != run.name for event in self._journal.warm):
+            self._journal.warmed(run.name, records)
+        notes = [f"{run.name} differs in {', '.join(sorted(differing))}, which is fixed here"] if differing else []
+        return WarmStart(run.name, len(records), dict(left_out), tuple(notes))
+
+
+def _warm_record(space: Space, run: Run, trial: Trial) -> dict[str, Any] | str:
+    """What the study needs of another run's trial, or the reason why it cannot have it."""
+    if not trial.over:
+        return "not finished"
+    if trial.status == "failed":
+        return "failed"
+    params: dict[str, Any] = {}
+    for dimension in space.dimensions.values():
+        if space.active(dimension, params):
+            if not dimension.contains(trial.config.get(dimension.name)):
+                return f"{dimension.name} outside this space"
+            params[dimension.name] = trial.config[dimension.name]
+    horizon, here = trial.config["epochs"], space.stretched({**space.fixed, **params}).get("epochs", space.max_epochs)
+    if horizon > here:
+        return f"trained for {horizon} epochs, not {here}"
+    best = best_epoch(trial, run.grace_epochs)
+    # A shorter training is to a longer one what a cut trial is to a finished one.
+    status = "cut" if trial.status == "finished" and horizon < here else trial.status
+    return {
+        "params": params, "status": status, "value": best.accuracy if best else BAD_VALUE,
+        "values": [report.value for report in trial.reports],
+    }  # fmt: skip
+
+
+def _differing(space: Space, trial: Trial, params: Mapping[str, Any]) -> set[str]:
+    """The fields outside the dimensions in which a trial differs from what this space would have made of its sample."""
+    try:
+        twin = space.config(params).to_json()
+    except InputError:
+        return set()
+    ignored = {*params, *SHARED_FIELDS, "epochs", "seed", "device", "weights"}
+    return {name for name, value in twin.items() if name not in ignored and trial.config.get(name) != value}
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)

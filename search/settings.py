@@ -1,0 +1,92 @@
+"""The sections of a space file beside its dimensions: budget, resources, scheduler, searcher; and durations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from trainable.config import describe, did_you_mean
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def parse_duration(text: str | float) -> float:
+    """Seconds in a duration such as 90, "45s", "30m" or "1h30m".
+
+    Raises:
+        ValueError: it is none, or not above 0.
+    """
+    plain = re.fullmatch(r"\d+(\.\d+)?|\.\d+", str(text).strip())
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", str(text).lower())
+    whole = re.fullmatch(r"(\s*\d+(\.\d+)?\s*[smhd])+\s*", str(text).lower())
+    seconds = float(text) if plain else sum(float(n) * _UNITS[u] for n, u in parts) if whole else 0.0
+    if isinstance(text, bool) or seconds <= 0:
+        raise ValueError("must be a duration above 0 such as 45s, 30m or 1h30m")
+    return seconds
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Budget(_Section):
+    """When a search ends, and how early ASHA may cut: whichever limit comes first."""
+
+    trials: int = Field(32, ge=1, description="trials in all, baselines included")
+    grace_epochs: int = Field(3, ge=1, description="epochs that every trial gets before it may be cut")
+    # Jamieson and Talwalkar's eta; 3 is the value that the ASHA paper found hard to beat.
+    reduction_factor: float = Field(3.0, gt=1, description="one in so many trials survives each rung")
+    target_accuracy: float | None = Field(None, gt=0, le=1, description="stop at this validation accuracy, a fraction")
+    time: Annotated[float | None, BeforeValidator(lambda v: v if v is None else parse_duration(v))] = Field(
+        None, description="stop after this wall time: seconds, or 45s, 30m, 1h30m"
+    )
+
+
+class Resources(_Section):
+    """What each trial gets; left out, the machine decides."""
+
+    gpu: float | None = Field(
+        None, ge=0, description="GPUs per trial, may be a fraction; left out: 1 where there is one"
+    )
+    cpu: float | None = Field(
+        None, gt=0, description="CPU cores per trial, also torch's threads; left out: as they fit"
+    )
+
+
+class Scheduler(_Section):
+    """Whether bad trials are cut early."""
+
+    kind: Literal["asha", "none"] = Field("asha", description="asha cuts at rungs; none runs every trial to its end")
+    cut_baselines: bool = Field(False, description="whether baselines may be cut, too")
+
+
+class Searcher(_Section):
+    """Who proposes the trials."""
+
+    kind: Literal["tpe", "random", "cmaes"] = Field("tpe", description="Optuna's sampler; cmaes wants numbers only")
+    seed: int = Field(42, ge=0, description="decides every suggestion")
+    startup_trials: int = Field(10, ge=1, description="random trials before the sampler starts to learn")  # Optuna's
+
+
+S = TypeVar("S", bound=_Section)
+
+
+def parse_section(name: str, model: type[S], raw: Any) -> tuple[S, list[str]]:
+    """The section, with defaults in the place of what is wrong, and the problems."""
+    if isinstance(raw, str) and "kind" in model.model_fields:
+        raw = {"kind": raw}  # `scheduler: none` is short for {kind: none}
+    if not isinstance(raw, Mapping):
+        return model(), [f"{name}: must hold keys and values, got {raw!r}. See spaces/quick.yaml."]
+    fields = tuple(model.model_fields)
+    problems = [
+        f"{name}.{key}: unknown key, got {value!r}. {did_you_mean(str(key), fields)}"
+        for key, value in raw.items()
+        if key not in fields
+    ]
+    try:
+        return model.model_validate({key: value for key, value in raw.items() if key in fields}), problems
+    except ValidationError as error:
+        return model(), problems + [f"{name}.{line}" for line in describe(error)]

@@ -1,0 +1,261 @@
+"""A space file to a typed `Space`: fixed values, dimensions, conditions, baselines, budget; every error at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from search.baselines import Baseline, parse_baselines
+from search.corners import corner_problems
+from search.dimension import Dimension, parse_dimension
+from search.settings import Budget, Resources, Scheduler, Searcher, parse_duration, parse_section
+from search.space_file import parse_fixed, parse_search
+from trainable.config import TrialConfig, did_you_mean, read_mapping
+from trainable.errors import InputError
+
+KEYS = ("fixed", "search", "baselines", "budget", "resources", "scheduler", "searcher")
+# Counted in epochs, so they follow when --epochs changes the horizon.
+_IN_EPOCHS = ("warmup_epochs", "step_size", "patience")
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched, and how. Build it with `load_space`."""
+
+    source: str  # the file, for messages
+    fixed: dict[str, Any]
+    dimensions: dict[str, Dimension]  # parents before their children
+    baselines: tuple[Baseline, ...]
+    budget: Budget
+    resources: Resources
+    scheduling: Scheduler
+    searcher: Searcher
+    epochs: int | None = None  # --epochs: the horizon of every trial, baselines included
+
+    @property
+    def scheduler(self) -> str:
+        """Who cuts: "asha" or "none"."""
+        return self.scheduling.kind
+
+    def active(self, dimension: Dimension, sample: Mapping[str, Any]) -> bool:
+        """Whether the dimension has a value, given those of its parents; a parent without a value leaves it none."""
+        return all(parent in sample and sample[parent] in values for parent, values in dimension.when)
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+        """A sample, `{field: value}`, of the dimensions that are active in it."""
+        sample: dict[str, Any] = {}
+        for dimension in self.dimensions.values():
+            if self.active(dimension, sample):
+                sample[dimension.name] = dimension.suggest(trial)
+        return sample
+
+    def config(self, sample: Mapping[str, Any], name: str = "") -> TrialConfig:
+        """The configuration of a sample: its values, then the fixed ones, then the defaults.
+
+        Raises:
+            InputError: the values do not go together.
+        """
+        return TrialConfig.parse(self.stretched({**self.fixed, **sample}), source=name or self.source)
+
+    def default_config(self) -> TrialConfig:
+        """The configuration in which every dimension has its usual value; its `SHARED_FIELDS` are everybody's."""
+        return self.config(self.usual_sample())
+
+    def usual_sample(self) -> dict[str, Any]:
+        """The sample in which every active dimension has its usual value."""
+        sample: dict[str, Any] = {}
+        for dimension in self.dimensions.values():
+            if self.active(dimension, sample):
+                sample[dimension.name] = dimension.usual(TrialConfig.model_fields[dimension.name].default)
+        return sample
+
+    def stretched(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`values` with the horizon of --epochs; what is counted in epochs shrinks or grows along."""
+        if self.epochs is None:
+            return dict(values)
+        factor = self.epochs / values.get("epochs", TrialConfig.model_fields["epochs"].default)
+        scaled = {name: _scaled(values[name], factor) for name in _IN_EPOCHS if values.get(name)}
+        return {**values, **scaled, "epochs": self.epochs}
+
+    def with_fixed(self, **values: Any) -> Space:
+        """The space with these values fixed, for its baselines too."""
+        baselines = tuple(dataclasses.replace(b, values={**b.values, **values}) for b in self.baselines)
+        return dataclasses.replace(self, fixed={**self.fixed, **values}, baselines=baselines)
+
+    def with_budget(self, **values: Any) -> Space:
+        """The space with other limits, as `resume --trials` sets them."""
+        return dataclasses.replace(self, budget=self.budget.model_copy(update=values))
+
+    @property
+    def max_epochs(self) -> int:
+        """The longest horizon of a searched trial, epochs."""
+        if self.epochs is not None:
+            return self.epochs
+        if "epochs" in self.dimensions:
+            return int(max(self.dimensions["epochs"].corners()))
+        return int(self.fixed.get("epochs", TrialConfig.model_fields["epochs"].default))
+
+    def weights_by_backbone(self) -> dict[str, str]:
+        """The strongest wish for weights, imagenet before auto before none, of every backbone that may be used."""
+        wishes = ("none", "auto", "imagenet")
+        found: dict[str, str] = {}
+        used = [(b.values["backbone"], b.values["weights"]) for b in self.baselines]
+        if self.dimensions:
+            used += [(name, weights) for name in self._values("backbone") for weights in self._values("weights")]
+        for name, weights in used:
+            found[name] = max(weights, found.get(name, "none"), key=wishes.index)
+        return found
+
+    @property
+    def size(self) -> int | None:
+        """How many different samples there can be, None where there is no end of them; 0 without dimensions."""
+        if not self.dimensions:
+            return 0
+        total = 1
+        for dimension in self.dimensions.values():
+            if dimension.when or dimension.size is None:
+                return None  # conditions make counting a matter of taste; repeats are avoided anyway
+            total *= dimension.size
+        return total
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `from_json` turns back into an equal space."""
+        return {
+            "source": self.source,
+            "fixed": self.fixed,
+            "search": {name: dimension.to_json() for name, dimension in self.dimensions.items()},
+            "baselines": [dataclasses.asdict(baseline) for baseline in self.baselines],
+            "budget": self.budget.model_dump(),
+            "resources": self.resources.model_dump(),
+            "scheduler": self.scheduling.model_dump(),
+            "searcher": self.searcher.model_dump(),
+            "epochs": self.epochs,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Space:
+        """The space that `to_json` has written; it is not checked again."""
+        dimensions = [parse_dimension(name, raw)[0] for name, raw in values["search"].items()]
+        return cls(
+            values["source"],
+            dict(values["fixed"]),
+            {dimension.name: dimension for dimension in dimensions if dimension},
+            tuple(Baseline(**baseline) for baseline in values["baselines"]),
+            Budget.model_validate(values["budget"]),
+            Resources.model_validate(values["resources"]),
+            Scheduler.model_validate(values["scheduler"]),
+            Searcher.model_validate(values["searcher"]),
+            values["epochs"],
+        )
+
+    def _values(self, name: str) -> tuple[Any, ...]:
+        if name in self.dimensions:
+            return self.dimensions[name].corners()
+        return (self.fixed.get(name, TrialConfig.model_fields[name].default),)
+
+
+def load_space(
+    path: str | Path,
+    *,
+    data: str | None = None,
+    trials: int | None = None,
+    epochs: int | None = None,
+    time_budget: str | float | None = None,
+    gpus_per_trial: float | None = None,
+    cpus_per_trial: float | None = None,
+    seed: int | None = None,
+) -> Space:
+    """The space in a YAML file, with what the command line says in the place of what the file says.
+
+    Raises:
+        InputError: with every problem of the file and of the flags.
+    """
+    raw = read_mapping(path)
+    flags = _wrong_flags(trials, epochs, time_budget, gpus_per_trial, cpus_per_trial, seed)
+    problems = [
+        f"{key}: unknown key, got {raw[key]!r}. {did_you_mean(str(key), KEYS)}" for key in raw if key not in KEYS
+    ]
+    budget, found = parse_section("budget", Budget, raw.get("budget", {}))
+    problems += found
+    resources, found = parse_section("resources", Resources, raw.get("resources", {}))
+    problems += found
+    scheduling, found = parse_section("scheduler", Scheduler, raw.get("scheduler", {}))
+    problems += found
+    searcher, found = parse_section("searcher", Searcher, raw.get("searcher", {}))
+    problems += found
+    fixed, found = parse_fixed(raw.get("fixed", {}))
+    problems += found
+    dimensions, found = parse_search(raw.get("search", {}), fixed)
+    problems += found
+    space = Space(str(path), fixed, dimensions, (), budget, resources, scheduling, searcher)
+    if not flags:
+        space = _overridden(space, data, trials, epochs, time_budget, gpus_per_trial, cpus_per_trial, seed)
+    if "epochs" in dimensions and epochs is not None:
+        flags.append(f"--epochs: cannot be set where epochs is searched, got {epochs}. Leave it out.")
+    if space.budget.grace_epochs > space.max_epochs:
+        problems.append(
+            f"budget.grace_epochs: must be at most the epochs of a trial ({space.max_epochs}), "
+            f"got {space.budget.grace_epochs}. Lower it."
+        )
+    if not problems:
+        problems += corner_problems(space)
+    baselines, found = parse_baselines(space, raw.get("baselines", []))
+    problems += found
+    if not (dimensions or baselines or problems):
+        problems.append("search: must have a dimension, or baselines a recipe, got neither. See spaces/quick.yaml.")
+    if flags or problems:
+        raise InputError([*flags, *(f"{path}: {line}" for line in problems)])
+    return dataclasses.replace(space, baselines=baselines)
+
+
+def _overridden(
+    space: Space, data: str | None, trials: int | None, epochs: int | None, time_budget: str | float | None,
+    gpus: float | None, cpus: float | None, seed: int | None,
+) -> Space:  # fmt: skip
+    budget: dict[str, Any] = {"trials": trials, "time": None if time_budget is None else parse_duration(time_budget)}
+    if epochs is not None:
+        budget["grace_epochs"] = min(_scaled(space.budget.grace_epochs, epochs / space.max_epochs), epochs)
+    fixed = {key: value for key, value in (("data", data), ("seed", seed)) if value is not None}
+    return dataclasses.replace(
+        space,
+        fixed={**space.fixed, **fixed},
+        budget=space.budget.model_copy(update={key: value for key, value in budget.items() if value is not None}),
+        resources=space.resources.model_copy(
+            update={key: value for key, value in (("gpu", gpus), ("cpu", cpus)) if value is not None}
+        ),
+        searcher=space.searcher.model_copy(update={} if seed is None else {"seed": seed}),
+        epochs=epochs,
+    )
+
+
+def _wrong_flags(
+    trials: int | None, epochs: int | None, time_budget: str | float | None, gpus: float | None, cpus: float | None,
+    seed: int | None,
+) -> list[str]:  # fmt: skip
+    problems = []
+    for flag, value, low in (
+        ("trials", trials, 1),
+        ("epochs", epochs, 1),
+        ("seed", seed, 0),
+        ("gpus-per-trial", gpus, 0),
+    ):
+        if value is not None and value < low:
+            problems.append(f"--{flag}: must be at least {low}, got {value:g}. Raise it.")
+    if cpus is not None and cpus <= 0:
+        problems.append(f"--cpus-per-trial: must be above 0, got {cpus:g}. Raise it.")
+    try:
+        if time_budget is not None:
+            parse_duration(time_budget)
+    except ValueError as error:
+        problems.append(f"--time-budget: {error}, got {time_budget!r}. Change it.")
+    return problems
+
+
+def _scaled(epochs: int, factor: float) -> int:
+    """A number of epochs on another horizon: at least one, never more than its share."""
+    return max(1, int(epochs * factor + 1e-9))
