@@ -34,6 +34,9 @@ class TrialConfig(BaseModel):
     split_seed: int = Field(42, ge=0)  # the tutorial's
     n_folds: int = Field(5, ge=2)  # five folds leave 80% to learn from, as the tutorial does
     fold: int = Field(1, ge=1)  # which fold is held out; the next one validates
+    # What retraining learns from. Where it is more than train, no validation clips are left: every epoch is trained and
+    # the last one kept. other-folds: all clips out of `fold`, whatever the split; all: for a model to hand over.
+    train_on: Literal["train", "train+val", "other-folds", "all"] = "train"
 
     # Front end: waveform to mel. The tutorial's numbers, for 22,050 Hz.
     sample_rate: int | None = Field(None, ge=1000, le=384_000)  # Hz; None: the data set's most common rate
@@ -136,7 +139,9 @@ class TrialConfig(BaseModel):
 
 FIELDS: tuple[str, ...] = tuple(TrialConfig.model_fields)
 # Fields that must be the same for all trials of a search, because they decide which clips are learned and scored.
-SHARED_FIELDS: tuple[str, ...] = ("data", "split", "val_share", "test_share", "split_seed", "n_folds", "fold")
+SHARED_FIELDS: tuple[str, ...] = (
+    "data", "split", "val_share", "test_share", "split_seed", "n_folds", "fold", "train_on",
+)  # fmt: skip
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:

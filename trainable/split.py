@@ -47,10 +47,13 @@ def split_dataset(dataset: Dataset, config: TrialConfig) -> Split:
     given: the CSV's column split; where that names no val clips, `val_share` of its train clips.
     gtzan-filtered: the lists that torchaudio carries.
     auto: what the CSV's columns ask for, in the order split, fold, group; stratified where there are none of them.
+    With `train_on` other than train the validation clips, and more, are moved to those that train.
 
     Raises:
         InputError: the data set cannot be split like that; names the classes that are too small.
     """
+    if config.train_on != "train":
+        return _widened(dataset, config)
     kind, notes = resolve(dataset, config)
     if kind == "folds":
         folds, names = fold_of_each(dataset, config, kind)
@@ -81,6 +84,21 @@ def resolve(dataset: Dataset, config: TrialConfig) -> tuple[str, tuple[str, ...]
         if any(getattr(clip, column) is not None for clip in dataset.clips):
             return kind, (f"split auto is {kind} here: the data set has a column {column}",)
     return "stratified", ("split auto is stratified here: the data set has no column split, fold or group",)
+
+
+def _widened(dataset: Dataset, config: TrialConfig) -> Split:
+    """The split that learns from as much as `config.train_on` says and has no validation clips."""
+    if config.train_on == "other-folds":
+        folds = fold_splits(dataset, config)
+        if config.fold > len(folds):
+            raise InputError(f"{dataset.name}: fold: must be at most {len(folds)}, got {config.fold}. Lower it.")
+        split = folds[config.fold - 1]
+    else:
+        split = split_dataset(dataset, config.model_copy(update={"train_on": "train"}))
+    more = [split.train, split.val] + ([split.test] if config.train_on == "all" else [])
+    test = split.test[:0] if config.train_on == "all" else split.test
+    parts = Parts(np.sort(np.concatenate(more)), split.val[:0], test)
+    return _finish(dataset, f"{split.name}, trained on {config.train_on}", parts, ())
 
 
 def _hold_fold(dataset: Dataset, folds: Indices, names: list[str], number: int, notes: tuple[str, ...]) -> Split:
