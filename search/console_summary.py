@@ -1,0 +1,91 @@
+"""The last thing that a search says: what came out, how sure it is, and what to do with it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from search.console_header import Header
+from search.console_plain import ending
+from search.console_view import best_in_words, counts_in_words, duration, top_table
+from search.knobs import ABSENT, short, value_of
+from search.standings import Standings
+from search.table import fact
+from trainable.metrics import wilson_interval
+
+FAILURES_SHOWN = 3
+
+
+def summary_lines(
+    standings: Standings,
+    header: Header,
+    validation_clips: int,
+    warnings: Sequence[str],
+    interrupted: bool,
+    width: int | None,
+) -> list[Text]:
+    """The summary for a terminal of `width` characters (None: no terminal); commands stay whole, to be copied."""
+    lines = [Text()]
+    if standings.top:
+        table = top_table(standings, standings.top, width)
+        lines += [*table.header, *table.rows]
+        if table.left_out:
+            lines += fact("", f"no room for {', '.join(table.left_out)}", width, "dim")
+        lines.append(Text())
+    for warning in warnings:
+        lines += fact("!", warning, width, "bold yellow")
+    for failure in _failures(standings, header.run):
+        lines += fact("!", failure, width, "red")
+    lines += fact("Trials", _counts(standings), width)
+    lines += fact("Best", best_in_words(standings), width, "bold green" if standings.top else "")
+    for text in _behind_the_best(standings, validation_clips):
+        lines += fact("", text, width)
+    return [*lines, *fact("Run", header.run, width), Text(), *_next_steps(header, interrupted, bool(standings.top))]
+
+
+def _counts(standings: Standings) -> str:
+    since = f" in {duration(standings.last_event - standings.started)}" if standings.started else ""
+    return f"{counts_in_words(standings)}; {standings.epochs} epochs{since}"
+
+
+def _behind_the_best(standings: Standings, clips: int) -> list[str]:
+    """How far the best number can be trusted, and the settings that made it."""
+    if not standings.top:
+        return []
+    best = standings.top[0]
+    lines = []
+    if clips > 0:
+        correct = round(best.accuracy * clips)
+        low, high = wilson_interval(correct, clips)
+        lines.append(f"{correct} of {clips} validation clips, 95% interval {low:.1%} to {high:.1%}")
+    values = [(key, value_of(best.trial, key)) for key in standings.keys]
+    settings = ", ".join(f"{key} {short(value)}" for key, value in values if value is not ABSENT)
+    return [*lines, settings] if settings else lines
+
+
+def _failures(standings: Standings, run: str) -> list[str]:
+    lines = [ending(trial, run) for trial in standings.failed[:FAILURES_SHOWN]]
+    more = len(standings.failed) - FAILURES_SHOWN
+    if more > 0:
+        lines.append(f"{more} more failed: python run_search.py compare {run} --where \"status == 'failed'\"")
+    return lines
+
+
+def _next_steps(header: Header, interrupted: bool, has_best: bool) -> list[Text]:
+    """The commands that people want next, each with what it does."""
+    command = f"python run_search.py {{}} {shlex.quote(header.run)}"
+    steps = []
+    if interrupted:
+        steps.append((command.format("resume"), "go on where this stopped"))
+    if header.how_to_watch:
+        steps.append((header.how_to_watch, "compare the trials in SwanLab"))
+    if has_best:
+        steps.append((command.format("retrain"), "train the best anew on several seeds, test once"))
+    steps.append((command.format("report"), "one page with everything"))
+    widest = max(len(step) for step, _ in steps)
+    return [
+        Text("Next", "bold"),
+        *(Text(f"  {step:<{widest}}", "cyan").append(f"  {what}", "dim") for step, what in steps),
+    ]

@@ -1,0 +1,64 @@
+"""A trial's settings in few characters: which of them differ, and how a value reads in a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from search.journal import Trial
+
+ABSENT = object()  # the value of a conditional dimension where its condition does not hold
+
+
+def dimensions(trials: Iterable[Trial]) -> list[str]:
+    """All dimensions that the trials were sampled from, in the order of the space file."""
+    return list(dict.fromkeys(key for trial in trials for key in trial.params))
+
+
+def value_of(trial: Trial, key: str) -> Any:
+    """What a trial used for a dimension; `ABSENT` where a suggested trial did not need it.
+
+    A baseline is asked by its configuration, because it may stand outside the search space.
+    """
+    if key in trial.params:
+        return trial.params[key]
+    return ABSENT if trial.kind == "search" else trial.config.get(key, ABSENT)
+
+
+def differing(trials: Sequence[Trial], keys: Iterable[str]) -> list[str]:
+    """Those of `keys` whose values are not the same for all the trials."""
+    return [key for key in keys if len({_identity(value_of(trial, key)) for trial in trials}) > 1]
+
+
+def short(value: Any) -> str:
+    """A value for a table: `1.3e-4`, `0.05`, `yes`, `-` where there is none."""
+    if value is ABSENT:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if value != 0 and not 0.01 <= abs(value) < 100_000:
+            return re.sub(r"(\.0)?e([-+])0?", lambda match: f"e{match[2]}".replace("+", ""), f"{value:.1e}")
+        return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+    return "none" if value is None else str(value)
+
+
+def described(trial: Trial, keys: Iterable[str]) -> str:
+    """A trial's settings on one line: `resnet18, image_size 224, lr 1.3e-4`; names speak for themselves."""
+    parts = []
+    for key in keys:
+        value = value_of(trial, key)
+        if value is not ABSENT:
+            parts.append(value if isinstance(value, str) else f"{key} {short(value)}")
+    return ", ".join(parts)
+
+
+def label(trial: Trial) -> str:
+    """How a trial is called in a sentence: `trial 3`, `trial 0 (tutorial-simple)`."""
+    return f"trial {trial.number} ({trial.name})" if trial.name else f"trial {trial.number}"
+
+
+def _identity(value: Any) -> tuple[bool, Any]:
+    """Equal for equal values, but tells yes from 1."""
+    return isinstance(value, bool), value
