@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,17 @@ class Space:
         if "epochs" in self.dimensions:
             return int(max(self.dimensions["epochs"].corners()))
         return int(self.fixed.get("epochs", TrialConfig.model_fields["epochs"].default))
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs after which a searched trial may be cut; none without ASHA."""
+        if self.scheduler == "none":
+            return ()
+        rungs, rung = [], float(self.budget.grace_epochs)
+        while math.ceil(rung) < self.max_epochs:
+            rungs.append(math.ceil(rung))
+            rung *= self.budget.reduction_factor
+        return tuple(dict.fromkeys(rungs))
 
     def weights_by_backbone(self) -> dict[str, str]:
         """The strongest wish for weights, imagenet before auto before none, of every backbone that may be used."""

@@ -1,0 +1,232 @@
+"""What a search will cost, before it starts: trials per rung, epochs, and time from two timed configurations."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import optuna
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from search.space import Space
+from trainable.config import TrialConfig
+from trainable.errors import InputError, TrialEnded
+
+# Samples of the space that stand for what the sampler will propose; enough to meet each of 50 choices.
+_SAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one configuration takes on this machine."""
+
+    config: TrialConfig
+    seconds: float | None  # per epoch; None: it does not run here
+    problem: str = ""  # why not
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a search is expected to take."""
+
+    trials: int  # in all, baselines included
+    baselines: int
+    rungs: tuple[tuple[int, float], ...]  # (epoch, trials expected to get there), ASHA's rungs and the last epoch
+    epochs: float  # of all trials, baselines included
+    concurrency: int  # trials at the same time
+    timings: tuple[Timing, ...] = ()  # the smallest and the largest configuration, where they were timed
+    seconds: tuple[float, float, float] | None = None  # all small, expected, all large; s of wall time
+
+
+def estimate(
+    space: Space, concurrency: int = 1, seconds_per_epoch: Callable[[TrialConfig], float] | None = None
+) -> Estimate:
+    """What `space` will take; time only where `seconds_per_epoch` measures a configuration on this machine.
+
+    Trials are taken to come in random order. A sampler that learns brings better trials later, which are cut less.
+    """
+    baselines = space.baselines[: space.budget.trials]
+    searched = space.budget.trials - len(baselines)
+    if space.size is not None:
+        searched = min(searched, space.size)
+    rungs = expected_at_rungs(searched, space.rungs, space.max_epochs, space.budget.reduction_factor)
+    own = [int(baseline.values["epochs"]) for baseline in baselines]
+    epochs = _epochs(rungs)
+    configs = sample_configs(space) if searched else []
+    result = Estimate(searched + len(baselines), len(baselines), rungs, epochs + sum(own), concurrency)
+    if seconds_per_epoch is None:
+        return result
+    parsed = [TrialConfig.parse(baseline.values, source=baseline.name) for baseline in baselines]
+    timings = _time_ends([*configs, *parsed], seconds_per_epoch)
+    seconds = _wall_time(result, timings, configs, parsed)
+    return Estimate(result.trials, result.baselines, rungs, result.epochs, concurrency, timings, seconds)
+
+
+def expected_at_rungs(
+    trials: int, rungs: Sequence[int], last: int, reduction_factor: float
+) -> tuple[tuple[int, float], ...]:
+    """How many trials reach each of `rungs` and epoch `last`, as `(epoch, trials)`: the mean of seeded simulations.
+
+    More get through than the textbook's 1 in `reduction_factor`: the first trial at a rung always passes, early ones
+    pass easily, and those at a later rung are the better half of what comes. A trial's value at a rung is taken to be
+    half its own quality, half the luck of that epoch.
+    """
+    rng = np.random.default_rng(0)
+    repeats = max(5, 20_000 // max(trials, 1))
+    reached = np.zeros(len(rungs) + 1)
+    for _ in range(repeats):
+        values = rng.normal(size=(trials, 1)) + rng.normal(size=(trials, len(rungs)))
+        recorded: list[list[float]] = [[] for _ in rungs]
+        for trial in values:
+            reached[_rungs_passed(trial.tolist(), recorded, 1 - 1 / reduction_factor)] += 1
+    alive = np.cumsum(reached[::-1])[::-1] / repeats
+    return tuple(zip((*rungs, last), alive.tolist(), strict=True))
+
+
+def _rungs_passed(values: Sequence[float], recorded: Sequence[list[float]], share: float) -> int:
+    """How many rungs a trial passes; its values join those `recorded`, which are sorted, up to where it is cut."""
+    for passed, (value, others) in enumerate(zip(values, recorded, strict=True)):
+        cut = bool(others) and value < _percentile(others, share)
+        bisect.insort(others, value)
+        if cut:
+            return passed
+    return len(values)
+
+
+def _percentile(ordered: Sequence[float], share: float) -> float:
+    """The value below which `share` of the sorted values lie, interpolated as `numpy.percentile` does."""
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def _epochs(rungs: Sequence[tuple[int, float]]) -> float:
+    """Epochs that the searched trials run in all."""
+    total, before = 0.0, 0
+    for epoch, trials in rungs:
+        total += (epoch - before) * trials
+        before = epoch
+    return total
+
+
+def sample_configs(space: Space) -> list[TrialConfig]:
+    """Configurations drawn at random from the space, always the same; those that cannot be trained are left out."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found = []
+    for _ in range(_SAMPLES if space.dimensions else 1):
+        try:
+            found.append(space.config(space.suggest(study.ask())))
+        except InputError:
+            continue
+    return found
+
+
+def cost(config: TrialConfig) -> float:
+    """The work of one clip, in units of 10^9 multiplications of the backbone; good for comparing, not for timing."""
+    operations, side = _operations(config.backbone)
+    return operations * (config.image_size / side) ** 2
+
+
+@lru_cache
+def _operations(backbone: str) -> tuple[float, int]:
+    """10^9 operations of a backbone for one image, and the image's side in px, as torchvision states them."""
+    from torchvision.models import get_model_weights
+
+    weights: Any = get_model_weights(backbone).DEFAULT
+    return float(weights.meta["_ops"]), int(weights.transforms.keywords["crop_size"])
+
+
+def _time_ends(configs: Sequence[TrialConfig], measure: Callable[[TrialConfig], float]) -> tuple[Timing, ...]:
+    """The cheapest and the dearest configuration, timed."""
+    by_cost = sorted(configs, key=cost)
+    ends = [by_cost[0]] if cost(by_cost[0]) == cost(by_cost[-1]) else [by_cost[0], by_cost[-1]]
+    timings = []
+    for config in ends:
+        try:
+            timings.append(Timing(config, measure(config)))
+        except TrialEnded as error:
+            timings.append(Timing(config, None, f"{error.status}: {error}"))
+    return tuple(timings)
+
+
+def _wall_time(
+    result: Estimate, timings: Sequence[Timing], searched: Sequence[TrialConfig], baselines: Sequence[TrialConfig]
+) -> tuple[float, float, float] | None:
+    """Wall time with all trials small, as expected, and with all large; seconds between the two timings go by cost."""
+    known = [(cost(timing.config), timing.seconds) for timing in timings if timing.seconds is not None]
+    if not known:
+        return None
+    (low_cost, low), (high_cost, high) = known[0], known[-1]
+    slope = (high - low) / (high_cost - low_cost) if high_cost > low_cost else 0.0
+
+    def seconds(config: TrialConfig) -> float:
+        return low + slope * (cost(config) - low_cost)
+
+    epochs = _epochs(result.rungs)
+    mean = sum(map(seconds, searched)) / len(searched) if searched else 0.0
+    own = [config.epochs * seconds(config) for config in baselines]
+    longest = max([0.0, *own, (result.rungs[-1][0] * mean if searched else 0.0)])
+    ends = sorted(seconds(config) for config in searched) or [0.0]
+    return (
+        max(longest if not searched else 0.0, (epochs * ends[0] + sum(own)) / result.concurrency),
+        max(longest, (epochs * mean + sum(own)) / result.concurrency),
+        max(longest, (epochs * ends[-1] + sum(own)) / result.concurrency),
+    )
+
+
+def render(space: Space, result: Estimate) -> RenderableType:
+    """The resolved space and its estimate, for the terminal."""
+    parts: list[RenderableType] = [_dimension_table(space)]
+    parts += [
+        Text(f"baseline {baseline.name}: {baseline.values['epochs']} epochs. {baseline.note}".rstrip())
+        for baseline in space.baselines
+    ]
+    table = Table("epoch", "trials expected to get there", box=None)
+    for epoch, trials in result.rungs:
+        table.add_row(str(epoch), f"{trials:.1f}")
+    parts += [
+        table,
+        Text(
+            f"{result.trials} trials, {result.baselines} of them baselines; about {result.epochs:.0f} epochs, "
+            f"{result.concurrency} at a time"
+        ),
+    ]
+    for timing in result.timings:
+        what = f"{timing.config.backbone} at {timing.config.image_size} px"
+        parts.append(
+            Text(
+                f"{what}: {timing.seconds:.1f} s per epoch"
+                if timing.seconds is not None
+                else f"{what}: {timing.problem}"
+            )
+        )
+    if result.seconds:
+        low, middle, high = map(_duration, result.seconds)
+        parts.append(Text(f"expected time: {middle} ({low} if all trials were the smallest, {high} the largest)"))
+    return Group(*parts)
+
+
+def _dimension_table(space: Space) -> Table:
+    table = Table("field", "values", "only where", box=None)
+    for name, value in space.fixed.items():
+        table.add_row(name, str(value), "")
+    for dimension in space.dimensions.values():
+        when = " and ".join(f"{parent} is {' or '.join(map(str, values))}" for parent, values in dimension.when)
+        table.add_row(dimension.name, f"{dimension.kind} {list(dimension.args)}", when)
+    return table
+
+
+def _duration(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
