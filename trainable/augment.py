@@ -1,0 +1,184 @@
+"""Augmentation of a batch on its device, each clip drawn for itself from one explicit generator.
+
+Legend: b clips, T frames of all clips together, c channels, m mel rows; images are [b, c, h, w]. Every draw is
+uniform in [0, 1) first, so that the same generator gives the same batch whatever is done with it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainable.frontend import PCEN_BIAS, PCEN_GAIN
+
+
+def uniform(shape: tuple[int, ...], rng: torch.Generator, device: torch.device) -> Tensor:
+    """Numbers in [0, 1), float32, drawn where the generator lives."""
+    return torch.rand(shape, generator=rng, device=rng.device).to(device)
+
+
+def mask_widths(largest: float, lengths: Tensor, share: Tensor) -> Tensor:
+    """Whole widths below `largest` (a share of `lengths` where it is below 1), uniform as `share` in [0, 1) is.
+
+    Source: torchaudio.functional.mask_along_axis, as the tutorial's TimeMasking(20) draws it: 0 to 19, never 20.
+    """
+    limit = largest * lengths if largest < 1 else torch.full_like(lengths, int(largest))
+    return share * torch.minimum(limit.float(), lengths.float())
+
+
+def masks(count: int, largest: float, lengths: Tensor, rng: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+    """`count` masks along an axis of `lengths` [b]: the first masked position [b] and the first unmasked one after."""
+    result = []
+    for _ in range(count):
+        draw = uniform((2, len(lengths)), rng, lengths.device)
+        width = mask_widths(largest, lengths, draw[0])
+        start = (draw[1] * (lengths - width)).floor()
+        result.append((start, start + width.floor()))
+    return result
+
+
+def frame_masks(
+    count: int, largest: float, frames: Tensor, owner: Tensor, position: Tensor, rng: torch.Generator
+) -> Tensor:
+    """Which frames [T] `count` time masks leave, 1 or 0, in clips of `frames` [b] frames.
+
+    `owner` [T] and `position` [T] say which clip each frame belongs to, and where it lies there.
+    """
+    keep = torch.ones_like(position, dtype=torch.bool)
+    for start, end in masks(count, largest, frames, rng):
+        keep &= (position < start[owner]) | (position >= end[owner])
+    return keep.float()
+
+
+def mel_masks(
+    count: int, largest: float, n_mels: int, clips: int, rng: torch.Generator, device: torch.device
+) -> Tensor:
+    """Which mel rows `count` frequency masks leave in each of so many clips: [b, m], 1 or 0."""
+    row = torch.arange(n_mels, device=device)
+    keep = torch.ones(clips, n_mels, dtype=torch.bool, device=device)
+    for start, end in masks(count, largest, torch.full((clips,), n_mels, device=device), rng):
+        keep &= (row < start[:, None]) | (row >= end[:, None])
+    return keep.float()
+
+
+def apply_masks(rows: Tensor, keep_frames: Tensor, keep_mels: Tensor, fill: Tensor | None, owner: Tensor) -> None:
+    """Masks `rows` [T, c, m] in place: they become `fill` [b, c] (None: 0) where a mask lies.
+
+    By multiplication, which is ten times faster than masked_fill_ on a CPU.
+    """
+    around = None if fill is None else fill[owner][..., None]
+    if around is not None:
+        rows -= around
+    rows *= keep_frames[:, None, None]
+    rows *= keep_mels[owner][:, None, :]
+    if around is not None:
+        rows += around
+
+
+def add_noise(
+    rows: Tensor,
+    std: Tensor,
+    picked: Tensor,
+    spans: list[tuple[int, int]],
+    owner: Tensor,
+    rng: torch.Generator,
+    clamp: bool,
+) -> None:
+    """Adds gaussian noise to the `picked` clips of `rows` [T, c, m] in place.
+
+    Args:
+        rows: frames of all clips.
+        std: [b, c] standard deviation.
+        picked: [b] bool.
+        spans: where each clip's frames lie in `rows`.
+        owner: [T] which clip each frame belongs to.
+        rng: where the numbers come from.
+        clamp: whether channel 0 stays at or above 0, as power does.
+    """
+    if rows.device.type == "cpu":  # drawing is what costs, so only for those that get it
+        for clip in picked.nonzero().flatten().tolist():
+            part = rows[slice(*spans[clip])]
+            part += torch.randn(part.shape, generator=rng).mul_(std[clip][:, None])
+            if clamp:
+                part[:, 0].clamp_(min=0)
+        return
+    noise = torch.randn(rows.shape, generator=rng, device=rng.device).to(rows.device)
+    rows += noise.mul_((std * picked[:, None])[owner][..., None])
+    if clamp:
+        rows[:, 0].clamp_(min=0)
+
+
+def pcen_gain(rows: Tensor, decibels: Tensor) -> Tensor:
+    """PCEN values as they would be with the sound louder by `decibels`, which broadcasts to `rows`.
+
+    A factor k on the sound's power becomes k ** (1 - PCEN_GAIN) before the bias: what the smoother has not removed.
+    """
+    root = math.sqrt(PCEN_BIAS)  # PCEN_POWER is one half
+    ratio = (rows + root).square() - PCEN_BIAS
+    return (ratio * 10 ** (decibels * (1 - PCEN_GAIN) / 10) + PCEN_BIAS).sqrt() - root
+
+
+def random_resized_crop(images: Tensor, least: float, rng: torch.Generator) -> Tensor:
+    """Images of the same size [b, c, h, w] that show a random part of themselves, of area U(least, 1), bilinear.
+
+    The side ratio is log-uniform in 3/4 to 4/3, as far as the part fits.
+    Source: torchvision.transforms.RandomResizedCrop, without its retries: every drawn area is kept.
+    """
+    draw = uniform((4, len(images)), rng, images.device)
+    area = least + (1 - least) * draw[0]
+    limit = torch.minimum(-area.log(), torch.full_like(area, math.log(4 / 3)))
+    ratio = ((2 * draw[1] - 1) * limit).exp()
+    width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
+    left, top = draw[2] * (1 - width), draw[3] * (1 - height)
+    zero = torch.zeros_like(area)
+    # affine_grid's coordinates run from -1 to 1.
+    theta = torch.stack(
+        [width, zero, 2 * left + width - 1, zero, height, 2 * top + height - 1], dim=1
+    ).view(-1, 2, 3)  # fmt: skip
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def mix(images: Tensor, targets: Tensor, mixup: float, cutmix: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Images [b, c, h, w] and target distributions [b, k], each clip mixed with another of the batch.
+
+    mixup: (1 - l) of the other clip everywhere, l ~ Beta(mixup, mixup) per clip. Source: Zhang et al. 2018.
+    cutmix: the other clip in a rectangle of area 1 - l, l ~ Beta(cutmix, cutmix), at a uniform centre, cut at the
+    border; the targets weigh what is left. Source: Yun et al. 2019. With both, a fair coin decides for each batch.
+    """
+    batch, _, height, width = images.shape
+    device = images.device
+    other = torch.randperm(batch, generator=rng, device=rng.device).to(device)
+    coin = uniform((1,), rng, device) < 0.5
+    weight = torch.zeros(batch, 1, 1, 1, device=device)
+    if mixup:
+        weight = (1 - beta(mixup, batch, rng, device)).view(-1, 1, 1, 1)
+    if cutmix:
+        box = _boxes(1 - beta(cutmix, batch, rng, device), height, width, rng)
+        weight = torch.where(coin, box, weight) if mixup else box
+    share = weight.mean(dim=(1, 2, 3))[:, None]
+    return torch.lerp(images, images[other], weight), torch.lerp(targets, targets[other], share)
+
+
+def _boxes(area: Tensor, height: int, width: int, rng: torch.Generator) -> Tensor:
+    """Masks [b, 1, h, w], 1 in a rectangle of the image's shape that covers `area` [b] of it before it is cut off."""
+    centre = uniform((2, len(area)), rng, area.device)
+    half = area.sqrt() / 2
+
+    def inside(middle: Tensor, size: int) -> Tensor:
+        first = ((middle - half) * size).round()[:, None]
+        last = ((middle + half) * size).round()[:, None]
+        position = torch.arange(size, device=area.device)
+        return (position >= first) & (position < last)
+
+    return (inside(centre[0], height)[:, None, :, None] & inside(centre[1], width)[:, None, None, :]).float()
+
+
+def beta(alpha: float, count: int, rng: torch.Generator, device: torch.device) -> Tensor:
+    """`count` draws of Beta(alpha, alpha), float32."""
+    tiny = 1e-300  # a small alpha can make both gammas vanish: then it is one half
+    gammas = torch._standard_gamma(torch.full((2, count), alpha, dtype=torch.float64, device=rng.device), generator=rng)
+    return ((gammas[0] + tiny) / (gammas.sum(0) + 2 * tiny)).float().to(device)

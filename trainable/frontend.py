@@ -1,0 +1,177 @@
+"""From a waveform to its mel spectrogram, in the scale that the configuration asks for."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+
+from trainable.config import TrialConfig
+from trainable.errors import InputError
+
+# Raise it whenever the same waveform and configuration come out differently: cached mels of old code are then unused.
+FRONTEND_VERSION = 1
+
+LOG_EPS = 1e-6  # power added before the logarithm: -60 dB below a mel power of 1, quieter than 16-bit noise
+DB_FLOOR = 1e-10  # smallest power in dB, as in torchaudio and librosa
+DB_RANGE = 80.0  # dB; what lies further below the clip's loudest point is raised to there, as librosa does
+# Per-channel energy normalisation. Source: Wang et al. 2017, "Trainable frontend for robust and far-field keyword
+# spotting", table 1 and equation 2; the smoother's time constant is its 0.025 per 10 ms frame, as librosa has it.
+PCEN_GAIN, PCEN_BIAS, PCEN_POWER, PCEN_EPS, PCEN_SECONDS = 0.98, 2.0, 0.5, 1e-6, 0.395
+
+
+class Frontend(nn.Module):
+    """Mel spectrograms before normalisation: waveform [b, n] to [b, c, m, f].
+
+    b clips of n samples; c is 1, or 3 for `channels: windows` (n_fft, its half and its quarter, with the same hop and
+    frames); m mel rows; f = 1 + n // hop frames, centred, the ends mirrored. Deltas are made later from the single
+    channel, where the clip's crop is known. In power scale the result is that of
+    torchaudio.transforms.MelSpectrogram(sample_rate, n_fft, hop_length=..., f_min=..., f_max=..., n_mels=...).
+
+    Without f_max the rows go up to half the rate also where the audio was resampled upwards and the top rows are
+    empty: set f_max for such a set. Rows narrower than a bin of the transform (low rows of many, or of a short
+    window) may hold no bin and stay silent, as in torchaudio.
+    """
+
+    def __init__(self, config: TrialConfig, sample_rate: int) -> None:
+        """A front end for waveforms at `sample_rate` Hz.
+
+        Raises:
+            InputError: f_min and f_max do not fit that rate.
+        """
+        super().__init__()
+        check_frequencies(config, sample_rate)
+        self.sample_rate = sample_rate
+        self.scale = config.scale
+        self.padding = config.padding
+        self.hop = hop_samples(config, sample_rate)
+        self.n_mels = config.n_mels
+        self.sizes = window_sizes(config)
+        f_max = config.f_max if config.f_max is not None else float(sample_rate // 2)
+        for index, size in enumerate(self.sizes):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero values")
+                filters = torchaudio.functional.melscale_fbanks(
+                    size // 2 + 1, config.f_min, f_max, config.n_mels, sample_rate
+                )
+            self.register_buffer(f"window{index}", torch.hann_window(size), persistent=False)
+            self.register_buffer(f"filters{index}", filters, persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """The mels [b, c, m, f] of waveforms [b, n] at full scale 1."""
+        waveform = pad_to(waveform, self.sizes[0], self.padding)
+        return self.compress(torch.stack([self.power(waveform, index) for index in range(len(self.sizes))], dim=1))
+
+    def power(self, waveform: Tensor, index: int = 0) -> Tensor:
+        """The mel power [b, m, f] through the window of that index; never negative."""
+        window: Tensor = getattr(self, f"window{index}")
+        filters: Tensor = getattr(self, f"filters{index}")
+        spectrum = torch.stft(
+            waveform, window.numel(), self.hop, window=window, center=True, pad_mode="reflect", return_complex=True
+        )
+        # Not abs().pow(2), which takes a root only to square it: four times the time for the same numbers.
+        energy = spectrum.real.square() + spectrum.imag.square()
+        return torch.matmul(energy.transpose(-1, -2), filters).transpose(-1, -2)
+
+    def compress(self, power: Tensor) -> Tensor:
+        """Mel power [b, c, m, f] in the configured scale."""
+        match self.scale:
+            case "power":
+                return power
+            case "log":
+                return torch.log(power + LOG_EPS)
+            case "db":
+                level = 10 * torch.log10(power.clamp(min=DB_FLOOR))
+                return torch.maximum(level, level.amax(dim=(1, 2, 3), keepdim=True) - DB_RANGE)
+            case "pcen":
+                return pcen(power, self.sample_rate / self.hop)
+
+    def silence(self, mel: Tensor) -> Tensor:
+        """What digital silence within the clips would look like in their mels [b, c, m, f]: [b], in their scale."""
+        match self.scale:
+            case "log":
+                return torch.full_like(mel[:, 0, 0, 0], math.log(LOG_EPS))
+            case "db":
+                return (mel.amax(dim=(1, 2, 3)) - DB_RANGE).clamp(min=10 * math.log10(DB_FLOOR))
+            case _:
+                return torch.zeros_like(mel[:, 0, 0, 0])
+
+
+def pcen(power: Tensor, frame_rate: float) -> Tensor:
+    """Per-channel energy normalisation of mel power [..., m, f] with `frame_rate` frames a second: same shape.
+
+    (E / (eps + M)^gain + bias)^power - bias^power, where M is E smoothed over time and starts at the first frame.
+    """
+    smooth = smoothed(power, smoother_rate(frame_rate))
+    return (power / (PCEN_EPS + smooth).pow(PCEN_GAIN) + PCEN_BIAS).pow(PCEN_POWER) - PCEN_BIAS**PCEN_POWER
+
+
+def smoother_rate(frame_rate: float) -> float:
+    """The share of the newest frame in a first-order smoother of PCEN_SECONDS. Source: librosa.pcen."""
+    frames = PCEN_SECONDS * frame_rate
+    return (math.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
+
+
+def smoothed(x: Tensor, rate: float) -> Tensor:
+    """M[t] = (1 - rate) M[t-1] + rate x[t] along the last axis of x [..., f], with M[0] = x[0].
+
+    Doubling: after the step of width k each frame has summed its last 2k inputs, so f frames take log2(f) passes over
+    the whole tensor instead of f small ones.
+    """
+    keep = 1 - rate
+    result = torch.cat([x[..., :1], x[..., 1:] * rate], dim=-1)
+    width = 1
+    while width < x.shape[-1] and keep**width > 1e-12:
+        result = torch.cat([result[..., :width], result[..., width:] + keep**width * result[..., :-width]], dim=-1)
+        width *= 2
+    return result
+
+
+def pad_to(waveform: Tensor, length: int, padding: str) -> Tensor:
+    """Waveforms [b, n] made at least `length` samples long at their end: by silence, repetition or mirroring."""
+    missing = length - waveform.shape[-1]
+    if missing <= 0:
+        return waveform
+    if padding == "zero":
+        return nn.functional.pad(waveform, (0, missing))
+    return waveform[..., wrap(torch.arange(length, device=waveform.device), waveform.shape[-1], padding)]
+
+
+def wrap(position: Tensor, length: int | Tensor, padding: str) -> Tensor:
+    """Positions from 0 up, brought into [0, length) by `padding`: repeat starts again, reflect runs back and forth."""
+    if padding == "repeat":
+        return position % length
+    period = torch.as_tensor(2 * length - 2, device=position.device).clamp(min=1)
+    turn = position % period
+    return torch.minimum(turn, period - turn)
+
+
+def hop_samples(config: TrialConfig, sample_rate: int) -> int:
+    """The hop in samples: hop_ms where given, else hop_length."""
+    return config.hop_length if config.hop_ms is None else max(1, round(config.hop_ms * sample_rate / 1000))
+
+
+def window_sizes(config: TrialConfig) -> tuple[int, ...]:
+    """The window lengths in samples, one per channel of the mel."""
+    n_fft = config.n_fft
+    return (n_fft, n_fft // 2, n_fft // 4) if config.channels == "windows" else (n_fft,)
+
+
+def check_frequencies(config: TrialConfig, sample_rate: int) -> None:
+    """Checks the mel rows' range against the rate that the audio really has.
+
+    Raises:
+        InputError: f_max lies above half the rate, or f_min not below f_max.
+    """
+    nyquist = sample_rate / 2
+    if config.f_max is not None and config.f_max > nyquist:
+        raise InputError(
+            f"f_max: must be at most half the sample rate ({nyquist:g} Hz at {sample_rate} Hz), "
+            f"got {config.f_max:g}. Lower it or omit it."
+        )
+    top = config.f_max if config.f_max is not None else nyquist
+    if config.f_min >= top:
+        raise InputError(f"f_min: must be below f_max ({top:g} Hz), got {config.f_min:g}. Lower it.")

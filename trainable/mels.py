@@ -1,0 +1,199 @@
+"""The mels of a data set in a folder: how they are made, opened, and kept from being thrown away while in use."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainable.audio import read_waveform
+from trainable.dataset import Clip, Dataset
+from trainable.errors import InputError
+from trainable.frontend import Frontend
+from trainable.progress import Progress
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be removed anyway
+    fcntl = None  # type: ignore[assignment]
+
+ABOUT = "about.json"  # what the entry is; its time of change says when it was last used
+VALUES = "values.f32"
+INDEX = "index.npz"
+
+
+@dataclass(frozen=True)
+class MelCache:
+    """The mels of all clips of a data set, one after the other, frame by frame.
+
+    Legend: n clips, T frames of all clips together, c channels (1, or 3 windows), m mel rows.
+    """
+
+    values: Tensor  # [T, c * m] float32, in the front end's scale, memory-mapped: pages are shared by all processes
+    offsets: Tensor  # [n + 1] int64: clip i has the frames from offsets[i] to offsets[i + 1]
+    mean: Tensor  # [n, c] float64: of each clip's values
+    mean_square: Tensor  # [n, c] float64
+    silence: Tensor  # [n] float32: what silence would be in the clip's mel
+    n_mels: int
+    sample_rate: int  # Hz
+    hop: int  # samples
+    holder: IO[Any] | None = None  # keeps the entry from being removed for as long as this object lives
+
+    @property
+    def channels(self) -> int:
+        """How many mels lie side by side in a row of `values`."""
+        return self.values.shape[1] // self.n_mels
+
+
+@dataclass(frozen=True)
+class _Mel:
+    """One clip's mel and what the index says of it."""
+
+    values: Tensor  # [f, c * m]
+    mean: Tensor  # [c]
+    mean_square: Tensor  # [c]
+    silence: float
+
+
+def build_mels(
+    dataset: Dataset, frontend: Frontend, folder: Path, about: dict[str, str | int], progress: Progress | None
+) -> None:
+    """Writes the mels of all clips into `folder`, decoding in parallel.
+
+    Raises:
+        InputError: with every clip that cannot be read any more, or whose mel is not finite.
+    """
+    offsets, index = [0], []
+    problems: list[str] = []
+    with (folder / VALUES).open("wb") as file:
+        for done, (clip, mel) in enumerate(_in_parallel(dataset.clips, frontend), start=1):
+            if isinstance(mel, InputError):
+                problems += mel.problems
+            elif not torch.isfinite(mel.mean_square).all():
+                problems.append(f"{clip.path}: the mel must be finite, got NaN or infinity. Leave the file out.")
+            else:
+                file.write(mel.values.numpy().data)
+                offsets.append(offsets[-1] + len(mel.values))
+                index.append((mel.mean, mel.mean_square, mel.silence))
+            if progress:
+                progress("Making mels", done, len(dataset.clips))
+    if problems:
+        raise InputError(problems)
+    np.savez(
+        folder / INDEX,
+        offsets=np.array(offsets, dtype=np.int64),
+        mean=torch.stack([mean for mean, _, _ in index]).numpy(),
+        mean_square=torch.stack([square for _, square, _ in index]).numpy(),
+        silence=np.array([silence for _, _, silence in index], dtype=np.float32),
+    )
+    facts = {**about, "n_mels": frontend.n_mels, "sample_rate": frontend.sample_rate, "hop": frontend.hop}
+    facts["columns"] = frontend.n_mels * len(frontend.sizes)
+    (folder / ABOUT).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _in_parallel(clips: tuple[Clip, ...], frontend: Frontend) -> Iterator[tuple[Clip, _Mel | InputError]]:
+    """Each clip and its mel, in order, a few clips ahead of the reader.
+
+    Threads, not processes: decoding and transforms let go of the interpreter's lock, and a process that has to import
+    torch first pays for a hundred clips. Each worker keeps to one core, or the transforms would fight over them.
+    """
+    workers = _cores()
+    threads = torch.get_num_threads()
+    waiting: deque[tuple[Clip, Future[_Mel | InputError]]] = deque()
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for clip in clips:
+                waiting.append((clip, pool.submit(_mel_of, clip, frontend)))
+                if len(waiting) > 4 * workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _mel_of(clip: Clip, frontend: Frontend) -> _Mel | InputError:
+    """The mel of one clip, or why there is none."""
+    try:
+        waveform, _ = read_waveform(clip.path, frontend.sample_rate)
+    except InputError as error:
+        return error
+    return _mel(waveform, frontend)
+
+
+def _mel(waveform: Tensor, frontend: Frontend) -> _Mel:
+    """The mel of a waveform [n]."""
+    with torch.no_grad():
+        mel = frontend(waveform[None])  # [1, c, m, f]
+        # Means in float32 over a frame's rows, in float64 over the frames: exact enough, and no float64 copy is made.
+        mean = mel[0].mean(dim=1).double().mean(dim=-1)
+        square = mel[0].square().mean(dim=1).double().mean(dim=-1)
+        values = mel[0].permute(2, 0, 1).reshape(mel.shape[3], -1).contiguous()
+        return _Mel(values, mean, square, float(frontend.silence(mel)))
+
+
+def mels_of_waveform(waveform: Tensor, frontend: Frontend) -> MelCache:
+    """The mel of one waveform [n], in memory on its device, as if it were a data set of one clip."""
+    mel = _mel(waveform, frontend)
+    return MelCache(
+        mel.values, torch.tensor([0, len(mel.values)]), mel.mean[None].cpu(), mel.mean_square[None].cpu(),
+        torch.tensor([mel.silence]), frontend.n_mels, frontend.sample_rate, frontend.hop,
+    )  # fmt: skip
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_mels(folder: Path, holder: IO[Any]) -> MelCache:
+    """The mels in `folder`, in milliseconds: nothing is read but the index. Notes that they were used."""
+    about = json.loads((folder / ABOUT).read_text())
+    os.utime(folder / ABOUT)
+    with np.load(folder / INDEX) as index:
+        arrays = {name: torch.from_numpy(index[name]) for name in ("offsets", "mean", "mean_square", "silence")}
+    frames, columns = int(arrays["offsets"][-1]), about["columns"]
+    # Private: a stray write would change this process's copy, never the file.
+    flat = torch.from_file(str(folder / VALUES), shared=False, size=frames * columns, dtype=torch.float32)
+    return MelCache(
+        flat.view(frames, columns), **arrays,
+        n_mels=about["n_mels"], sample_rate=about["sample_rate"], hop=about["hop"], holder=holder,
+    )  # fmt: skip
+
+
+def hold(folder: Path) -> IO[Any] | None:
+    """A file that keeps the entry in `folder` from being removed until it is closed; None where there is no entry."""
+    path = folder / ABOUT
+    try:
+        file = path.open("rb")
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+    except FileNotFoundError:  # never built, or removed between opening and locking
+        pass
+    return None
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a living process uses the entry."""
+    if not fcntl:
+        return False
+    try:
+        with (folder / ABOUT).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -1,0 +1,121 @@
+"""From frames to images: windows of clips, augmented or not, as the network sees them.
+
+Legend: n clips, w windows, T frames of all windows together, c channels, m mel rows, s the image size.
+
+Statistics and silence belong to the clean clip. Noise and level changes act on the mel in its own scale, and
+normalisation comes last, on the image: it is linear, so it commutes with averaging, and touches fewer numbers there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from trainable import augment
+from trainable.config import TrialConfig
+from trainable.deltas import with_deltas
+from trainable.resize import pool_frames, pool_mels, pooled_inputs
+from trainable.source import Source
+from trainable.windows import Windows
+
+
+class Renderer:
+    """Windows of mels to images [w, c, s, s]; c is 1 for `channels: repeat`, else 3."""
+
+    def __init__(self, config: TrialConfig, n_mels: int) -> None:
+        self.config = config
+        self.n_mels = n_mels
+
+    @property
+    def changes_frames(self) -> bool:
+        """Whether augmentation changes the mel before it is resized, so that its image is new each time."""
+        config = self.config
+        return bool(config.time_masks or config.freq_masks or config.roll or config.noise or self._bends)
+
+    @property
+    def _bends(self) -> bool:
+        """Whether a level change is more than a factor or a summand."""
+        return self.config.gain_db > 0 and self.config.scale == "pcen"
+
+    def plain(self, source: Source, windows: Windows) -> Tensor:
+        """The images of `windows` in the mel's own scale, without augmentation."""
+        if windows.inside and self.config.channels != "deltas":  # straight from the cache, without a copy
+            return self._image(source.values, windows.origin + windows.start, windows)
+        owner, position = windows.layout()
+        rows = self._rows(source, windows, owner, position, None)
+        if self.config.channels == "deltas":
+            rows = with_deltas(rows, windows.frames[owner], position)
+        return self._image(rows.flatten(1), windows.first, windows)
+
+    def decibels(self, count: int, rng: torch.Generator, device: torch.device) -> Tensor | None:
+        """How much louder each of `count` clips becomes, dB; None where gain_db is off."""
+        if not self.config.gain_db:
+            return None
+        draw = augment.uniform((2, count), rng, device)
+        return (2 * draw[0] - 1) * self.config.gain_db * (draw[1] < self.config.gain_p)
+
+    def changed(self, source: Source, windows: Windows, decibels: Tensor | None, rng: torch.Generator) -> Tensor:
+        """As `plain`, with what augments frames, in the tutorial's order: masks, then noise.
+
+        In power scale nothing falls below silence.
+        """
+        config, device, count = self.config, source.values.device, len(windows.frames)
+        owner, position = windows.layout()
+        shift = None
+        if config.roll:
+            shift = ((2 * augment.uniform((count,), rng, device) - 1) * config.roll * windows.frames).round().long()
+        rows = self._rows(source, windows, owner, position, shift)
+        if decibels is not None and self._bends:
+            rows = augment.pcen_gain(rows, decibels[owner][:, None, None])
+        if config.channels == "deltas":
+            rows = with_deltas(rows, windows.frames[owner], position)
+        if config.time_masks or config.freq_masks:
+            fill = None if config.scale == "power" else source.fill[windows.clip]
+            keep_frames = augment.frame_masks(config.time_masks, config.time_mask, windows.frames, owner, position, rng)
+            keep_mels = augment.mel_masks(config.freq_masks, config.freq_mask, self.n_mels, count, rng, device)
+            augment.apply_masks(rows, keep_frames, keep_mels, fill, owner)
+        if config.noise:
+            picked = augment.uniform((count,), rng, device) < config.noise_p
+            std = config.noise * source.std[windows.clip]
+            augment.add_noise(rows, std, picked, windows.spans, owner, rng, clamp=config.scale == "power")
+        return self._image(rows.flatten(1), windows.first, windows)
+
+    def level(self, image: Tensor, decibels: Tensor | None, rng: torch.Generator) -> Tensor:
+        """Images of mels [w, c, s, s] with the level changes that commute with averaging, in place."""
+        config, count = self.config, len(image)
+        if config.gain:
+            draw = augment.uniform((2, count), rng, image.device)
+            factor = 1 + (2 * draw[0] - 1) * config.gain * (draw[1] < config.gain_p)
+            image *= factor[:, None, None, None]
+        if decibels is None or self._bends:
+            return image
+        change = decibels[:, None, None, None]
+        if config.scale == "power":
+            image *= 10 ** (change / 10)
+        else:  # a summand is nothing to a difference over time, and the same to all windows
+            first = image[:, :1] if config.channels == "deltas" else image
+            first += change if config.scale == "db" else change * math.log(10) / 10
+        return image
+
+    def normalise(self, image: Tensor, source: Source, clip: Tensor) -> Tensor:
+        """Images [w, c, s, s] of the clips `clip` [w] normalised, in place."""
+        if self.config.normalise == "none":
+            return image
+        return image.sub_(source.mean[clip][..., None, None]).div_(source.std[clip][..., None, None])
+
+    def _rows(self, source: Source, windows: Windows, owner: Tensor, position: Tensor, shift: Tensor | None) -> Tensor:
+        """A copy of the windows' frames [T, c, m]."""
+        index, silent = windows.rows(owner, position, shift, self.config.padding)
+        rows = source.values.index_select(0, index).view(len(index), -1, self.n_mels)
+        if silent is not None:
+            silence = source.silence[windows.clip][owner]
+            rows = torch.where(silent[:, None, None], silence[:, None, None], rows)
+        return rows
+
+    def _image(self, rows: Tensor, first: Tensor, windows: Windows) -> Tensor:
+        """`rows` [any, k], in which each window's frames begin at `first` [w], resized to [w, c, s, s]."""
+        size = self.config.image_size
+        total = sum(pooled_inputs(frames, size) for frames in windows.host_frames)
+        return pool_mels(pool_frames(rows, first, windows.frames, total, size), rows.shape[1] // self.n_mels, size)
