@@ -1,0 +1,249 @@
+"""The children that mirror: who does what, who hangs, who is replaced; all in a thread of its own.
+
+Whatever SwanLab does, the search goes on: its thread only ever appends to a queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import selectors
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from search.mirror_experiment import INTERRUPTED, Ending, Experiment
+from search.mirror_mode import ResolvedMode
+from search.mirror_process import Child
+from search.mirror_worker import DONE_FILE
+from trainable.progress import Progress
+
+HUNG_S = {"cloud": 180.0, "offline": 60.0, "local": 60.0}  # SwanLab itself gives a network 76 s
+TRIES = 3  # per experiment and sitting
+PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0  # after a failure, doubling: SwanLab is down, and more children do not help
+GOODBYE_S = 10.0  # for the children to go after the last order
+TICK_S = 0.5
+CLOSE = ""  # the key of no experiment
+MOST_EVENTS = 10_000  # more than any search has trials at once; beyond it a replay helps
+
+
+@dataclasses.dataclass(eq=False)
+class _Job:
+    """One experiment to be mirrored."""
+
+    experiment: Experiment
+    ending: Ending | None = None  # None: the trial runs
+    told: bool = False  # whether the child knows the ending
+    tries: int = 0
+
+
+class Pool:
+    """Up to `concurrency` children, each with one experiment at a time. Only `close` waits for anything."""
+
+    def __init__(
+        self, mode: ResolvedMode, log_dir: Path, concurrency: int, wait_s: float, hung_s: float | None
+    ) -> None:
+        """Starts the thread; children start when there is something to do.
+
+        `wait_s`: for another process that has the same experiment; 0 leaves it to that one. `hung_s`: how long a
+        child may say nothing.
+        """
+        self.warnings = 0
+        self.last_warning = ""
+        self.mirrored = 0  # experiments that were closed in good order
+        self._mode, self._log_dir, self._concurrency = mode, log_dir, max(1, concurrency)
+        self._wait_s, self._hung_s = wait_s, hung_s or HUNG_S[mode.mode]
+        self._events: deque[tuple[str, Ending | None, Experiment | None]] = deque()
+        self._jobs: dict[str, _Job] = {}  # not yet mirrored, by key
+        self._children: dict[Child, _Job | None] = {}
+        self._pause_until = 0.0
+        self._failures = 0  # since SwanLab last did something
+        self._closing: float | None = None  # when patience ends
+        self._alarm_out, self._alarm_in = os.pipe()
+        os.set_blocking(self._alarm_in, False)
+        self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many experiments are not mirrored in full yet, those of running trials included."""
+        return len(self._jobs) + sum(experiment is not None for _, _, experiment in list(self._events))
+
+    def begin(self, experiment: Experiment, ending: Ending | None = None) -> None:
+        """Wants an experiment mirrored: to its end where that is known, live until `end` otherwise."""
+        self._tell(experiment.key, ending, experiment)
+
+    def end(self, key: str, ending: Ending) -> None:
+        """Says how an experiment has ended."""
+        self._tell(key, ending, None)
+
+    def close(self, timeout: float, progress: Progress | None = None) -> None:
+        """Mirrors what is left, closes what runs as interrupted, and ends the children, within `timeout` seconds."""
+        total = self.waiting + self.mirrored
+        self._closing = time.monotonic() + timeout
+        self._tell(CLOSE, None, None)
+        while self._thread.is_alive() and time.monotonic() < self._closing + GOODBYE_S:
+            self._thread.join(TICK_S)
+            if progress is not None:
+                progress("mirroring to SwanLab", self.mirrored, max(total, self.mirrored))
+
+    def warn(self, text: str) -> None:
+        """Counts a failure, and keeps its text for the console."""
+        self.warnings += 1
+        self.last_warning = text
+
+    def _tell(self, key: str, ending: Ending | None, experiment: Experiment | None) -> None:
+        if len(self._events) >= MOST_EVENTS:
+            self.warn("SwanLab cannot keep up: trials are left out until the run is replayed")
+            return
+        self._events.append((key, ending, experiment))
+        with contextlib.suppress(BlockingIOError):  # then the thread has been woken already
+            os.write(self._alarm_in, b"!")
+
+    # From here on everything runs in the pool's own thread.
+
+    def _work(self) -> None:
+        try:
+            while not self._over():
+                try:
+                    self._take_events()
+                    self._give_orders()
+                    self._hear()
+                except Exception as error:  # the search must go on, and so must the mirror
+                    self.warn(f"the mirror to SwanLab: {type(error).__name__}: {error}")
+                    self._back_off()
+                    time.sleep(TICK_S)
+        finally:
+            self._end_children()
+
+    def _over(self) -> bool:
+        if self._closing is None or self._events:
+            return False
+        hope = any(self._children.values()) or any(job.tries < TRIES for job in self._jobs.values())
+        return not hope or time.monotonic() > self._closing
+
+    def _take_events(self) -> None:
+        while self._events:
+            key, ending, experiment = self._events.popleft()
+            if experiment is not None and not (self._log_dir / key / DONE_FILE).exists():
+                self._jobs.setdefault(key, _Job(experiment))
+            if ending is not None and key in self._jobs:
+                self._jobs[key].ending = ending
+            if key == CLOSE:
+                self._pause_until = 0.0
+                for job in self._jobs.values():
+                    job.tries = min(job.tries, TRIES - 1)  # one more, so that nothing is left running
+        if self._closing is not None:
+            self._round_off()
+
+    def _round_off(self) -> None:
+        """Closes what is open; what has not begun, of a trial that goes on another day, is left to that day."""
+        for key, job in list(self._jobs.items()):
+            if job.ending is None and job.tries == 0:
+                del self._jobs[key]
+            elif job.ending is None:
+                job.ending = INTERRUPTED
+
+    def _give_orders(self) -> None:
+        for child, job in list(self._children.items()):
+            if job is not None and job.ending is not None and not job.told:
+                job.told = child.send({"do": "end", "ending": dataclasses.asdict(job.ending)})
+                if not job.told:
+                    self._fail(child, "it does not read its orders")
+        for job in self._next_jobs():
+            idle = self._idle_child()
+            if idle is None:
+                return
+            order = {
+                "do": "start", "experiment": dataclasses.asdict(job.experiment), "mode": self._mode.mode,
+                "project": self._mode.project, "log_dir": str(self._log_dir), "wait_s": self._wait_s,
+                "ending": dataclasses.asdict(job.ending) if job.ending else None,
+            }  # fmt: skip
+            self._children[idle] = job
+            job.tries, job.told = job.tries + 1, job.ending is not None
+            if not idle.send(order):
+                self._fail(idle, "it does not read its orders")
+
+    def _next_jobs(self) -> list[_Job]:
+        """What no child has yet and may be tried now: running trials first, they are being watched."""
+        if time.monotonic() < self._pause_until:
+            return []
+        busy = [id(job) for job in self._children.values()]
+        jobs = [job for job in self._jobs.values() if id(job) not in busy and job.tries < TRIES]
+        return sorted(jobs, key=lambda job: job.ending is not None)
+
+    def _idle_child(self) -> Child | None:
+        for child, job in self._children.items():
+            if job is None:
+                return child
+        if len(self._children) >= self._concurrency:
+            return None
+        child = Child(self._log_dir / "mirror.log")
+        self._children[child] = None
+        return child
+
+    def _hear(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._alarm_out, selectors.EVENT_READ)
+            for child in self._children:
+                selector.register(child, selectors.EVENT_READ, child)
+            for key, _ in selector.select(TICK_S):
+                if key.data is None:
+                    os.read(self._alarm_out, 4096)
+                    continue
+                news, open_end = key.data.news()
+                for item in news:
+                    self._heed(key.data, item)
+                if not open_end:
+                    self._fail(key.data, None if key.data.dismissed else "its process died")
+        now = time.monotonic()
+        for child in [child for child in self._children if now - child.last_news > self._hung_s]:
+            self._fail(child, f"it said nothing for {self._hung_s:g} s and was ended")
+
+    def _heed(self, child: Child, news: dict[str, Any]) -> None:
+        job = self._children.get(child)
+        match news["say"]:
+            case "started" | "epoch":
+                self._failures = 0
+            case "done" if job is not None:
+                self._children[child] = None
+                self._failures = 0
+                self.mirrored += 1
+                self._jobs.pop(job.experiment.key, None)
+            case "busy" if job is not None:
+                self._children[child] = None
+                if self._wait_s == 0:
+                    self._jobs.pop(job.experiment.key, None)
+                else:
+                    self.warn(f"SwanLab, {job.experiment.name}: another process still mirrors it")
+                    self._back_off()
+            case "problem":
+                child.dismiss()  # it closes what it can and goes; `_hear` notices
+                self.warn(f"SwanLab, {job.experiment.name if job else 'idle'}: {news['message']}")
+                self._back_off()
+
+    def _fail(self, child: Child, why: str | None) -> None:
+        """Ends a child that is of no use any more; its experiment waits for another."""
+        job = self._children.pop(child)
+        child.kill()
+        if why is not None:
+            self.warn(f"SwanLab, {job.experiment.name if job else 'idle'}: {why}")
+            self._back_off()
+
+    def _back_off(self) -> None:
+        self._failures += 1
+        if self._failures > 1:  # after the first there is no pause: a child may die of chance
+            self._pause_until = time.monotonic() + min(LONGEST_PAUSE_S, PAUSE_S * 2.0 ** (self._failures - 2))
+
+    def _end_children(self) -> None:
+        for child in self._children:
+            child.dismiss()
+        patience = time.monotonic() + GOODBYE_S / 2
+        while time.monotonic() < patience and not all(child.gone() for child in self._children):
+            time.sleep(0.02)
+        for child in self._children:
+            child.kill()
+        self._children.clear()

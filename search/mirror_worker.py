@@ -1,0 +1,236 @@
+"""A child process that mirrors one trial at a time to SwanLab: `python -m search.mirror_worker`.
+
+SwanLab allows one run per process, may hang on a network or a disk, and hides its own errors; here it can do all that
+without touching the search. Orders come as JSON lines on standard input, news go out on standard output, what SwanLab
+prints goes to standard error. When standard input ends, the search is gone, by a kill too: what runs is closed as
+interrupted, so that nothing counts as running for ever.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from search.mirror_experiment import INTERRUPTED, Ending, Experiment
+from search.mirror_link import Link, Locks
+from trainable.folder import EpochResult, TrialFolder, write_atomically
+
+POLL_S = 0.5  # how often epochs.jsonl is looked at; a live view needs no more
+NICENESS = 10  # training comes first
+DONE_FILE = "mirrored"  # in SwanLab's folder of an experiment: it is complete
+DATABASE_LOCK = "database"  # who creates rows in the local database; SwanLab itself loses some when two do
+SWANLAB_MODES = {"cloud": "online", "offline": "offline", "local": "local"}
+
+
+def main() -> None:
+    """Obeys the driver until it is gone."""
+    os.nice(NICENESS)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a batch system sends it to all; the driver says what comes next
+    link = Link()
+    recorder: Recorder | None = None
+    try:
+        while True:
+            try:
+                order = link.receive(POLL_S)
+            except EOFError:
+                break
+            link.alive()
+            if order is not None and order["do"] == "start":
+                recorder = Recorder(link, order)
+                going_on = recorder.replay(Ending(**order["ending"])) if order["ending"] else recorder.begin()
+                recorder = recorder if going_on else None
+            elif recorder is not None:
+                recorder.look()
+                if order is not None:
+                    recorder.end(Ending(**order["ending"]))
+                    recorder = None
+        if recorder is not None:
+            recorder.end(INTERRUPTED)
+    except Exception as error:  # whatever SwanLab does: tell, leave nothing running, make room for a fresh process
+        link.say("problem", message=f"{type(error).__name__}: {error}")
+        if recorder is not None:
+            recorder.abandon()
+        raise
+
+
+class Recorder:
+    """One trial's way into SwanLab."""
+
+    def __init__(self, link: Link, order: dict[str, Any]) -> None:
+        self._link = link
+        self._experiment = Experiment(**order["experiment"])
+        self._mode: str = order["mode"]
+        self._project: str = order["project"]
+        self._log_dir = Path(order["log_dir"])
+        self._wait_s: float = order["wait_s"]  # for another process that mirrors the same trial
+        self._locks = Locks(self._log_dir)
+        _load(self._mode)
+        self._folder = TrialFolder(Path(self._experiment.folder))
+        self._seen: tuple[int, int, int] | None = None  # what epochs.jsonl looked like
+        self._epochs = 0  # logged
+        self._run: Any = None
+        self._owner = False  # of this experiment, against other processes
+
+    @property
+    def _run_dir(self) -> Path:
+        return self._log_dir / self._experiment.key
+
+    def begin(self) -> bool:
+        """Opens the experiment; False where there is nothing to do for this trial."""
+        if not self._locks.acquire(self._experiment.key, self._wait_s, self._link.alive):
+            self._link.say("busy")
+            return False
+        self._owner = True
+        if (self._run_dir / DONE_FILE).exists():
+            self._give_back()
+            self._link.say("done")
+            return False
+        with self._database():
+            self._remove()  # what a killed process left: an experiment cannot be taken up again in place
+            self._open()
+        self._link.say("started")
+        return True
+
+    def replay(self, ending: Ending) -> bool:
+        """Mirrors an experiment whose end is known, all at once; False: nothing goes on."""
+        with self._database():
+            if self.begin():
+                self.look()
+                self.end(ending)
+        return False
+
+    def look(self) -> None:
+        """Logs the epochs that have been finished since the last look."""
+        try:
+            state = self._folder.epochs_file.stat()
+        except FileNotFoundError:
+            return
+        seen = (state.st_ino, state.st_size, state.st_mtime_ns)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        for epoch in self._folder.epochs()[self._epochs :]:
+            self._log(metrics(epoch), epoch.epoch)
+            self._epochs += 1
+            self._link.say("epoch")
+
+    def end(self, ending: Ending) -> None:
+        """Closes the experiment, and marks it as complete where the trial is over and SwanLab has kept everything."""
+        self._run.config.update(ending.config)
+        with self._database():
+            if ending.best:
+                best = {f"best/{name}": value for name, value in ending.best.items()}
+                self._run.log(finite(best), step=int(ending.best["epoch"]))
+            self._run.finish(state=ending.state, error=ending.error)
+        self._run = None
+        missing = self._what_is_missing()
+        if missing:
+            raise OSError(missing)
+        if ending.final:
+            write_atomically(self._run_dir / DONE_FILE, f"{self._epochs} epochs, {ending.outcome}\n")
+        self._give_back()
+        self._link.say("done")
+
+    def abandon(self) -> None:
+        """Leaves nothing behind that counts as running, as far as SwanLab still works."""
+        if not self._owner:
+            return
+        with self._database():
+            if self._run is not None and self._run.alive:
+                self._run.finish(state="aborted", error="SwanLab failed; the trial itself goes on")
+            elif self._run is None:  # it broke while it was opened or after it was closed
+                self._remove()
+
+    def _give_back(self) -> None:
+        self._locks.release(self._experiment.key)
+        self._owner = False
+
+    def _database(self) -> Any:
+        return self._locks.held(DATABASE_LOCK, self._link.alive)
+
+    def _open(self) -> None:
+        import swanlab
+
+        self._run = swanlab.init(**init_arguments(self._experiment, self._mode, self._project, self._log_dir))
+
+    def _remove(self) -> None:
+        from search.mirror_local import remove_run
+
+        remove_run(self._log_dir, self._experiment.key)
+
+    def _log(self, values: dict[str, float], epoch: int) -> None:
+        if self._epochs > 0 or self._mode != "local" or self._locks.holds(DATABASE_LOCK):
+            self._run.log(values, step=epoch)
+            return
+        with self._database():  # the first values create the comparison charts, in another thread
+            self._run.log(values, step=epoch)
+            logs, patience = self._run_dir / "logs", time.monotonic() + 5
+            while sum(1 for _ in logs.glob("*/*.log")) < len(values) and time.monotonic() < patience:
+                self._link.alive()
+                time.sleep(0.05)
+
+    def _what_is_missing(self) -> str | None:
+        from search import mirror_local, mirror_offline
+
+        match self._mode:
+            case "local":
+                return mirror_local.what_is_missing(self._log_dir, self._experiment.key, self._epochs)
+            case "offline":
+                return mirror_offline.what_is_missing(self._run_dir, self._epochs)
+        return None
+
+
+def _load(mode: str) -> None:
+    """Imports SwanLab, which takes a second: not to be done while others wait for a lock."""
+    import swanlab  # noqa: F401
+
+    if mode == "local":
+        from search import mirror_local
+
+        mirror_local.load()
+
+
+def init_arguments(experiment: Experiment, mode: str, project: str, log_dir: Path) -> dict[str, Any]:
+    """The arguments of `swanlab.init`, which ignores silently what it does not know: a test checks each name."""
+    from swanlab import Settings
+
+    settings = Settings(
+        interactive=False,
+        # Off: all that is the same for every trial and costs 0.2 to 0.8 s each; run.json has it once.
+        probe=Settings.Probe(hardware=False, runtime=False, requirements=False, conda=False, git=False, swanlab=False,
+                             monitor=False),
+        terminal=Settings.Terminal(proxy_type="none"),
+        run=Settings.Run(dir=experiment.key),  # a known name: a second attempt finds what the first one left
+    )  # fmt: skip
+    arguments: dict[str, Any] = {
+        "mode": SWANLAB_MODES[mode], "project": project, "log_dir": str(log_dir), "name": experiment.name,
+        "description": experiment.description, "group": experiment.group, "job_type": experiment.job_type,
+        "tags": experiment.tags, "color": experiment.color, "config": experiment.config, "settings": settings,
+    }  # fmt: skip
+    if mode == "cloud":  # ids work there only; the server drops the epochs that it already has
+        arguments |= {"id": experiment.id, "resume": "allow"}
+    return arguments
+
+
+def metrics(epoch: EpochResult) -> dict[str, float]:
+    """An epoch under the tutorial's names, so that its dashboards work; the charts come in this order."""
+    return finite(
+        {
+            "val/acc": epoch.val_acc, "val/loss": epoch.val_loss,
+            "train/acc": epoch.train_acc, "train/loss": epoch.train_loss,
+            "train/lr": epoch.lr, "train/epoch": float(epoch.epoch), "epoch/seconds": epoch.seconds,
+        }
+    )  # fmt: skip
+
+
+def finite(values: dict[str, float]) -> dict[str, float]:
+    """The values that a chart can draw: one NaN in its file and the local page shows no curve at all."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+if __name__ == "__main__":
+    main()
