@@ -26,7 +26,7 @@ def corner_problems(space: Space) -> list[str]:
     bad: set[tuple[str, Any]] = set()
     for dimension in space.dimensions.values():
         for value in dimension.corners():
-            found = _check(space, {dimension.name: value}, f"search.{dimension.name}")
+            found = _check(space, {dimension.name: value})
             if found:
                 problems += found
                 bad.add((dimension.name, value))
@@ -41,20 +41,21 @@ def _pair_problems(space: Space, one: Dimension, other: Dimension, bad: set[tupl
         for second in other.corners():
             if (one.name, first) in bad or (other.name, second) in bad:
                 continue
-            found = _check(space, {one.name: first, other.name: second}, f"search.{one.name}")
+            found = _check(space, {one.name: first, other.name: second})
             if found:
                 return found
     return []
 
 
-def _check(space: Space, values: Mapping[str, Any], key: str) -> list[str]:
+def _check(space: Space, values: Mapping[str, Any]) -> list[str]:
     """What is wrong with `values` where all other dimensions have their usual values."""
     sample = _sample_with(space, values)
-    if sample is None:
-        return []
-    lines = _refused(space, sample)
-    with_what = ", ".join(f"{name}={value}" for name, value in values.items())
-    return [f"{key}: with {with_what}: {line}" for line in lines[:1]]
+    lines = _refused(space, sample) if sample is not None else []
+    what = " and ".join(f"{name}={value}" for name, value in values.items())
+    # "gain: must ..." of a configuration is "with scale=log, gain must ..." of a space.
+    return [
+        f"search.{next(iter(values))}: with {what}, {line.replace(': ', ' ', 1)} Or add a when." for line in lines[:1]
+    ]
 
 
 def _refused(space: Space, sample: Mapping[str, Any]) -> list[str]:

@@ -202,7 +202,8 @@ def load_space(
     problems += found
     fixed, found = parse_fixed(raw.get("fixed", {}))
     problems += found
-    dimensions, found = parse_search(raw.get("search", {}), fixed)
+    given = raw.get("fixed")
+    dimensions, found = parse_search(raw.get("search", {}), given if isinstance(given, dict) else {})
     problems += found
     space = Space(str(path), fixed, dimensions, (), budget, resources, scheduling, searcher)
     if not flags:

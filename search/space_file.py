@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from search.dimension import Dimension, parse_dimension
 from trainable.config import FIELDS, SHARED_FIELDS, TrialConfig, describe, did_you_mean
+from trainable.errors import InputError
 
 # Fields that no search may vary: which clips are scored, luck, and the machine.
 NOT_SEARCHED = (*SHARED_FIELDS, "seed", "device")
@@ -18,17 +19,31 @@ def parse_fixed(raw: Any) -> tuple[dict[str, Any], list[str]]:
     """The fixed values that are right, and the problems as `KEY: rule, got VALUE. What to do.`"""
     if not isinstance(raw, Mapping):
         return {}, [f"fixed: must map fields to values, got {raw!r}. Write fixed: {{epochs: 20}}."]
-    problems = [
-        f"fixed.{k}: unknown key, got {v!r}. {did_you_mean(str(k), FIELDS)}" for k, v in raw.items() if k not in FIELDS
-    ]
-    known = {key: value for key, value in raw.items() if key in FIELDS}
+    problems = []
+    right = {}
+    for key, value in raw.items():
+        if key not in FIELDS:
+            problems.append(f"fixed.{key}: unknown key, got {value!r}. {did_you_mean(str(key), FIELDS)}")
+        elif key == "train_on" and value != "train":
+            problems.append(f"fixed.train_on: a search needs clips to validate on, got {value!r}. Leave it to retrain.")
+        elif wrong := _wrong_field(key, value):
+            problems += [f"fixed.{line}" for line in wrong]
+        else:
+            right[key] = value
+    return right, problems
+
+
+def _wrong_field(name: str, value: Any) -> list[str]:
+    """What is wrong with one field's value, whatever the others are."""
     try:
-        TrialConfig.model_validate(known)
+        TrialConfig.model_validate({name: value})
+        if name == "backbone":  # the only field whose values torchvision knows and pydantic does not
+            TrialConfig.parse({name: value}, source="")
     except ValidationError as error:
-        problems += [f"fixed.{line}" for line in describe(error)]
-        wrong = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
-        known = {key: value for key, value in known.items() if key not in wrong}
-    return known, problems
+        return describe(error)
+    except InputError as error:
+        return [problem.removeprefix(": ") for problem in error.problems]
+    return []
 
 
 def parse_search(raw: Any, fixed: Mapping[str, Any]) -> tuple[dict[str, Dimension], list[str]]:
@@ -44,7 +59,7 @@ def parse_search(raw: Any, fixed: Mapping[str, Any]) -> tuple[dict[str, Dimensio
             problems.append(f"search.{name}: must be the same for all trials, got {value!r}. Put it under fixed.")
         elif name in fixed:
             problems.append(f"search.{name}: stands under fixed too, got {fixed[name]!r} there. Drop one of the two.")
-        elif dimension:
+        if dimension and name not in NOT_SEARCHED:
             wrong = _wrong_values(dimension)
             problems += wrong
             if not wrong:
@@ -62,10 +77,7 @@ def _wrong_values(dimension: Dimension) -> list[str]:
     """What the configuration says to the dimension's choices or bounds."""
     problems = []
     for value in dimension.corners():
-        try:
-            TrialConfig.model_validate({dimension.name: value})
-        except ValidationError as error:
-            problems += [f"search.{line}" for line in describe(error)]
+        problems += [f"search.{line}" for line in _wrong_field(dimension.name, value)]
     if (
         problems
         and "valid integer" in problems[0]
@@ -90,7 +102,7 @@ def _wrong_conditions(
                 )
             elif parent not in raw:
                 problems.append(
-                    f"{key}: must name a dimension, got {shown!r}. {did_you_mean(parent, tuple(map(str, raw)))}"
+                    f"{key}: must name a dimension, got {shown!r}. {did_you_mean(parent, (*map(str, raw), *fixed))}"
                 )
             elif parent in dimensions:
                 problems += [
