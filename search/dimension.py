@@ -1,8 +1,9 @@
 """One dimension of a search space: a distribution under Ray Tune's name, sampled through Optuna.
 
 Bounds mean what they mean in Ray Tune: `uniform`, `loguniform`, `randint` and `lograndint` leave the upper bound out,
-the quantised ones (`quniform`, `qloguniform`, `qrandint`) include it and give multiples of their last argument.
-Source: ray.tune.search.sample.
+the quantised ones (`quniform`, `qloguniform`, `qrandint`) include it and give multiples of their last argument. With a
+step of 1 Ray's own sampler leaves the upper bound of `qrandint` out and its `OptunaSearch` includes it; so does this.
+Source: ray.tune.search.sample, ray.tune.search.optuna.
 """
 
 from __future__ import annotations

@@ -170,8 +170,16 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     return values
 
 
+# What others call our fields: the tutorial's own names, and spellings.
+_OTHER_NAMES = {
+    "resize": "image_size", "learning_rate": "lr", "num_epochs": "epochs", "model": "backbone", "optimiser": "optimizer",
+}  # fmt: skip
+
+
 def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
     """A closing sentence for an unknown `name`: the nearest known one, or all of them where they are few."""
+    if _OTHER_NAMES.get(str(name)) in known:
+        return f"Did you mean {_OTHER_NAMES[str(name)]}?"
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     if near:
         return f"Did you mean {near[0]}?"
