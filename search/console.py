@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -18,24 +16,17 @@ from rich.text import Text
 
 from search.console_header import Header
 from search.console_plain import event_line
+from search.console_steps import PlainLines, Steps, is_live
 from search.console_summary import summary_lines
 from search.console_view import Frame, Window, live_lines
 from search.eta import Plan
 from search.journal import Journal
 from search.standings import Standings
-from search.table import printable
 
-__all__ = ["Console", "Header", "Plan", "is_live"]
+__all__ = ["Console", "Header", "Plan", "Steps"]
 
 REFRESH = 0.25  # s between two drawings of the live view
 KEPT_WARNINGS = 100  # in memory; the view shows the last two, the summary all of these
-STEP_SHARES = 4  # plain lines for a step of the preparation: at each quarter
-
-
-def is_live(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a view that is drawn over and over is welcome on `stream`."""
-    dumb = environment.get("TERM", "") in ("", "dumb", "unknown") and os.name != "nt"
-    return stream.isatty() and not dumb and environment.get("CI", "").lower() in ("", "0", "false")
 
 
 class Console:
@@ -55,26 +46,23 @@ class Console:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Shows nothing yet. `stream`: standard output if left out; `live`: as `is_live` says if left out."""
-        self._stream = stream if stream is not None else sys.stdout
-        if isinstance(self._stream, io.TextIOWrapper):
-            self._stream.reconfigure(errors="backslashreplace")  # names that the encoding lacks are shown all the same
-        self._live_wanted = is_live(self._stream) if live is None else live
-        self._terminal = Terminal(file=self._stream, force_terminal=True) if self._live_wanted else None
+        self._lines = PlainLines(stream if stream is not None else sys.stdout)
+        live = is_live(self._lines.stream) if live is None else live
+        self._terminal = Terminal(file=self._lines.stream, force_terminal=True) if live else None
         self._journal = journal
         self._header = header
         self._clock = clock
         self._standings = Standings(journal, plan)
-        self._lock = threading.Lock()  # between events and drawing
+        self._lock = threading.RLock()  # between events and drawing; a signal's warning may come within an event
         self._warnings: list[str] = []
-        self._steps: dict[str, tuple[int, int]] = {}
+        self._steps = Steps(self._lines.stream, live)
         self._live: Live | None = None
         self._drawer: threading.Thread | None = None
         self._done = threading.Event()
-        self._gone = False  # nobody reads the stream any more
 
     def __enter__(self) -> Console:
         self._print(self._header.lines(self._terminal.width if self._terminal is not None else None))
-        if self._terminal is not None and not self._gone:
+        if self._terminal is not None and not self._lines.gone:
             self._live = Live(console=self._terminal, auto_refresh=False, transient=True, get_renderable=self._draw)
             self._live.start()
             self._drawer = threading.Thread(target=self._keep_drawing, name="console", daemon=True)
@@ -98,22 +86,18 @@ class Console:
                 return
             line = event_line(event, self._header.run, self._journal, self._standings, new_best)
         if line:
-            self._write(printable(line))
+            self._lines.write(line)
 
     def progress(self, description: str, done: int, total: int) -> None:
         """Shows how far a step before the first trial has got; a `trainable.progress.Progress`."""
-        with self._lock:
-            before = self._steps.get(description)
-            self._steps[description] = (done, total)
-        if self._terminal is None and (before is None or _share(*before) != _share(done, total)):
-            self._write(printable(f"{description}: {done} of {total}"))
+        self._steps(description, done, total)
 
     def warn(self, text: str) -> None:
         """Shows one line that must not be overlooked; the summary repeats it."""
         with self._lock:
             self._warnings = [*self._warnings, text][-KEPT_WARNINGS:]
         if self._terminal is None:
-            self._write(printable(f"! {text}"))
+            self._lines.write(f"! {text}")
 
     def finish(self, validation_clips: int, interrupted: bool = False) -> None:
         """Shows the end of the search, to stay: best trials, interval, where the run is, what to do next.
@@ -126,7 +110,7 @@ class Console:
         self._print(summary_lines(self._standings, self._header, validation_clips, warnings, interrupted, width))
 
     def _frame(self) -> Frame:
-        return Frame(self._header.run, self._header.how_to_watch, self._warnings, self._steps)
+        return Frame(self._header.run, self._header.how_to_watch, self._warnings, self._steps.state)
 
     def _window(self) -> Window:
         assert self._terminal is not None
@@ -151,7 +135,7 @@ class Console:
                     self._terminal.print(Group(*self._header.lines(width)), soft_wrap=True)
                 self._live.refresh()
             except OSError:
-                self._gone = True
+                self._lines.gone = True
                 return
 
     def _close(self) -> None:
@@ -164,26 +148,14 @@ class Console:
             try:
                 live.stop()
             except OSError:
-                self._gone = True
+                self._lines.gone = True
 
     def _print(self, lines: list[Text]) -> None:
         if self._terminal is None:
-            self._write("\n".join(line.plain for line in lines))
+            for line in lines:
+                self._lines.write(line.plain)
             return
         try:
             self._terminal.print(Group(*lines), soft_wrap=True)
         except OSError:
-            self._gone = True
-
-    def _write(self, text: str) -> None:
-        if self._gone:
-            return
-        try:
-            self._stream.write(text + "\n")
-            self._stream.flush()
-        except OSError:  # a closed pipe, a full disk: the search goes on, its folder has everything
-            self._gone = True
-
-
-def _share(done: int, total: int) -> int:
-    return STEP_SHARES * done // total if total else 0
+            self._lines.gone = True

@@ -54,7 +54,10 @@ def live_lines(standings: Standings, frame: Frame, window: Window, now: float) -
         standings, window, max((room - len(lines)) // 2, room - len(lines) - len(standings.top) - 4)
     )
     top = top_lines(standings, window, room - len(lines) - len(running))
-    return [*lines, *running, *top][:room]
+    lines = [*lines, *running, *top][:room]
+    for line in lines:
+        line.truncate(window.width, overflow="ellipsis")  # tables need a few characters, however narrow the window
+    return lines
 
 
 def status_lines(standings: Standings, run: str, window: Window, now: float) -> list[Text]:
@@ -69,7 +72,6 @@ def status_lines(standings: Standings, run: str, window: Window, now: float) -> 
         one_line(f"Best    {best_in_words(standings)}", window.width, "bold green" if standings.top else ""),
         one_line(f"Speed   {', '.join([*pace, in_words(standings.time_left(now))])}", window.width),
     ]
-    lines[0].truncate(window.width, overflow="ellipsis")
     if standings.failed:
         failed = standings.failed[-1]
         text = f"Failed  {label(failed)}: {last_line(failed.message)}{traceback_hint(failed, run)}"
@@ -195,7 +197,7 @@ def duration(seconds: float) -> str:
 
 def _title(standings: Standings, frame: Frame, window: Window, now: float) -> Text:
     """The run and how long it has been searching, on a rule."""
-    since = f" {duration(now - standings.started)} " if standings.started else ""
+    since = f" {duration(now - standings.started)}" if standings.started else ""
     title = one_line(f"{frame.run} ", max(window.width - len(since) - 1, 1), "bold")
     rule = ("─" if window.unicode else "-") * max(window.width - title.cell_len - len(since), 0)
     return title.append(rule, "dim").append(since, "not bold")

@@ -152,7 +152,7 @@ def in_words(seconds: tuple[float, float] | None) -> str:
     step = 10 if unit == "s" else 1 if high / size >= 10 or unit == "min" else 0.5
     bottom, top = math.floor(low / size / step) * step, math.ceil(high / size / step) * step
     if top <= step:
-        return f"less than {top:g} {unit} left"
+        return f"less than {step:g} {unit} left"
     return f"about {bottom:g} to {top:g} {unit} left" if bottom else f"up to {top:g} {unit} left"
 
 

@@ -1,0 +1,255 @@
+"""The trials of one or several runs as one table: for the terminal, for other programs, and `trials.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import pandas as pd
+
+from search.eta import epoch_seconds
+from search.journal import Trial
+from search.knobs import ABSENT, short, value_of
+from search.results import Run, best_epoch, load_run
+from search.table import Column, fact, fit
+from trainable.config import did_you_mean
+from trainable.errors import InputError
+from trainable.folder import write_atomically
+
+# What stands before the settings in each row; no name is that of a setting.
+MEASURED = ("run", "trial", "name", "kind", "status", "best_acc", "best_epoch", "last_acc", "epochs_run", "seconds")
+WHOLE = ("trial", "best_epoch", "epochs_run")
+HIGHEST_FIRST = ("best_acc", "last_acc")
+
+
+def compare(runs: Sequence[Run], where: str | None = None, sort: str | None = None) -> pd.DataFrame:
+    """One row per trial, best first: what was measured, then the settings in which the rows differ.
+
+    `best_acc` follows the one rule for best, so it is missing for trials that did not get past the grace period;
+    `last_acc` is there for all that finished an epoch. A conditional dimension is missing where it did not apply.
+    `where`: as `DataFrame.query` takes it, over all settings. `sort`: a column, with "-" in front the other way round.
+
+    Raises:
+        InputError: `where` or `sort` make no sense for these columns.
+    """
+    unique = len({run.name for run in runs}) == len(runs)
+    frame = pd.DataFrame(
+        [
+            {**_row(run, trial), "run": run.name if unique else str(run.path)}
+            for run in runs
+            for trial in _best_first(run)
+        ]
+    )
+    frame = frame.reindex(columns=[*MEASURED, *(column for column in frame.columns if column not in MEASURED)])
+    frame = frame.astype(dict.fromkeys(WHOLE, "Int64"))
+    if where:
+        frame = frame[_chosen(frame, where)]
+    frame = _sorted(frame, sort)
+    kept = _settings(runs, frame)
+    if sort and sort.removeprefix("-") not in (*MEASURED, *kept):
+        kept.append(sort.removeprefix("-"))
+    return frame[[*MEASURED, *kept]].reset_index(drop=True)
+
+
+def print_comparison(
+    paths: Sequence[str | Path],
+    where: str | None = None,
+    sort: str | None = None,
+    style: str = "table",
+    stream: TextIO | None = None,
+) -> None:
+    """Prints the trials of the runs in `paths`; `style`: "table", "csv" or "json" (a list of objects).
+
+    Raises:
+        InputError: a path is no run folder, or `where` or `sort` make no sense.
+    """
+    runs: list[Run] = []
+    problems: list[str] = []
+    for path in dict.fromkeys(paths):
+        try:
+            runs.append(load_run(path))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    frame = compare(runs, where, sort)
+    stream = stream if stream is not None else sys.stdout
+    if style == "csv":
+        frame.to_csv(stream, index=False)
+    elif style == "json":
+        stream.write(("[]" if frame.empty else str(frame.to_json(orient="records", indent=2))) + "\n")
+    else:
+        for line in table_lines(frame, _width(stream)):
+            stream.write(line + "\n")
+
+
+def table_lines(frame: pd.DataFrame, width: int | None) -> list[str]:
+    """The comparison as text of at most `width` characters (None: as wide as it is)."""
+    if frame.empty:
+        return ["No trials to compare."]
+    measured = [name for name in MEASURED if name != "kind" and _worth_showing(frame, name)]
+    names = [*measured, *(name for name in frame.columns if name not in MEASURED)]
+    columns = [Column(name, [_cell(name, value) for value in frame[name]], _is_number(frame[name])) for name in names]
+    table = fit(columns, width)
+    lines = [line.plain.rstrip() for line in (*table.header, *table.rows)]
+    if table.left_out:
+        hint = f"no room for {', '.join(table.left_out)}: widen the terminal, or use --csv or --json"
+        lines += [line.plain.rstrip() for line in fact("", hint, width)]
+    return lines
+
+
+class TrialsTable:
+    """Keeps `trials.csv` of a run up to date: one row per trial, with its ending, its best epoch and its sample."""
+
+    def __init__(self, run: Run) -> None:
+        """Writes nothing yet."""
+        self._run = run
+        self._over: dict[int, dict[str, Any]] = {}  # rows that do not change any more
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Writes the file whenever a trial has ended: `journal.listen(table.on_event)`."""
+        if event["event"] == "ended":
+            self.write()
+
+    def write(self) -> Path:
+        """The file, written anew in one go."""
+        rows = [self._row_of(trial) for trial in self._run.trials]
+        samples = dict.fromkeys(key for trial in self._run.trials for key in trial.params)
+        text = io.StringIO()
+        columns = [*(name for name in MEASURED if name != "run"), *samples, "message"]
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        path = self._run.path / "trials.csv"
+        write_atomically(path, text.getvalue())
+        return path
+
+    def _row_of(self, trial: Trial) -> dict[str, Any]:
+        row = self._over.get(trial.number)
+        if row is None:
+            row = {**_measured(self._run, trial), **trial.params, "message": trial.message}
+            del row["run"]
+            if trial.over:
+                self._over[trial.number] = row
+        return row
+
+
+def write_trials_csv(run: Run) -> Path:
+    """The path of the run's `trials.csv`, written anew."""
+    return TrialsTable(run).write()
+
+
+def _measured(run: Run, trial: Trial) -> dict[str, Any]:
+    best = best_epoch(trial, run.grace_epochs)
+    sessions = [session["time"] for session in run.journal.sessions]
+    return {
+        "run": run.name,
+        "trial": trial.number,
+        "name": trial.name,
+        "kind": trial.kind,
+        "status": trial.status,
+        "best_acc": best.accuracy if best else None,
+        "best_epoch": best.epoch if best else None,
+        "last_acc": trial.reports[-1].value if trial.reports else None,
+        "epochs_run": len(trial.reports),
+        "seconds": round(sum(epoch_seconds(trial, sessions)), 3),
+    }
+
+
+def _best_first(run: Run) -> list[Trial]:
+    """All trials of a run: those that may be called best by the one rule, then the others by number."""
+    ranked = {best.trial.number: best.trial for best in run.ranked()}
+    return [*ranked.values(), *(trial for trial in run.trials if trial.number not in ranked)]
+
+
+def _row(run: Run, trial: Trial) -> dict[str, Any]:
+    """All that is known of a trial: what was measured, and its whole configuration."""
+    dimensions = run.record["space"].get("search") or {}
+    values = {key: value_of(trial, key) if key in dimensions else value for key, value in trial.config.items()}
+    return {**_measured(run, trial), **{key: None if value is ABSENT else value for key, value in values.items()}}
+
+
+def _settings(runs: Sequence[Run], frame: pd.DataFrame) -> list[str]:
+    """The settings in which the rows differ: those searched in any run, and those in which whole runs differ.
+
+    Baselines differ from the rest in much that nobody searched; what only sets them apart is left to their names.
+    """
+    searched = dict.fromkeys(key for run in runs for trial in run.trials for key in trial.params)
+    settings = [column for column in frame.columns if column not in MEASURED]
+    suggested = frame[frame["kind"] == "search"]
+    differ = [key for key in settings if _differs(suggested[key]) or (key in searched and _differs(frame[key]))]
+    return [*(key for key in searched if key in differ), *(key for key in differ if key not in searched)]
+
+
+def _differs(column: pd.Series[Any]) -> bool:
+    return len({json.dumps(None if pd.isna(value) else value, default=str) for value in column}) > 1
+
+
+def _chosen(frame: pd.DataFrame, where: str) -> pd.Series[bool]:
+    """Which rows `where` holds for."""
+    try:
+        mask = frame.eval(where, engine="python")
+    except Exception as error:  # pandas passes on whatever its parser and the expression run into
+        unknown = re.search(r"name '(\w+)' is not defined", str(error))
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        hint = did_you_mean(unknown[1], tuple(frame.columns)) if unknown else "Put words in quotes, as here."
+        raise InputError(
+            f"--where: must be a condition on columns such as \"lr > 1e-4 and status == 'finished'\", got {where!r} "
+            f"({reason}). {hint}"
+        ) from None
+    if not isinstance(mask, pd.Series) or not pd.api.types.is_bool_dtype(mask):
+        raise InputError(
+            f"--where: must be true or false for each trial, got {where!r}. "
+            'Compare a column with a value, such as "best_acc > 0.8".'
+        )
+    return mask.fillna(False).astype(bool)
+
+
+def _sorted(frame: pd.DataFrame, sort: str | None) -> pd.DataFrame:
+    """The rows in order; best first where `sort` is None. Trials without a value come last."""
+    column = (sort or "best_acc").removeprefix("-")
+    if column not in frame.columns:
+        raise InputError(f"--sort: unknown column, got {column}. {did_you_mean(column, tuple(frame.columns))}")
+    ascending = column not in HIGHEST_FIRST
+    if sort and sort.startswith("-"):
+        ascending = not ascending
+    return frame.sort_values(column, ascending=ascending, kind="stable", na_position="last", key=_sortable)
+
+
+def _sortable(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Mixed columns, such as numbers with words among them, sort by their text."""
+    if column.dtype == object and len({type(value) for value in column.dropna()} - {int, float}) > 0:
+        return column.map(lambda value: value if pd.isna(value) else str(value))
+    return column
+
+
+def _worth_showing(frame: pd.DataFrame, name: str) -> bool:
+    """Whether a measured column says something in a table for people."""
+    if name == "run":
+        return frame["run"].nunique() > 1
+    return name != "name" or bool((frame["name"] != "").any())
+
+
+def _cell(name: str, value: Any) -> str:
+    if pd.isna(value):
+        return "-"
+    if name in HIGHEST_FIRST:
+        return f"{value:.1%}"
+    return f"{value:.0f}" if name == "seconds" else short(value)
+
+
+def _is_number(column: pd.Series[Any]) -> bool:
+    return not any(isinstance(value, str) for value in column)
+
+
+def _width(stream: TextIO) -> int | None:
+    """The width of the terminal, None where there is none."""
+    from rich.console import Console as Terminal
+
+    return Terminal(file=stream).width if stream.isatty() else None
