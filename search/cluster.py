@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.settings import Resources
 from trainable.errors import InputError
 
 # Ray and Tune read these when they are imported.
@@ -34,6 +35,20 @@ class Machines:
     cpus: float
     gpus: float
     local: bool  # started by us on this machine, not joined
+    gpu_names: tuple[str, ...] = ()  # Ray's own names of the kinds, such as H200
+
+    def to_json(self) -> dict[str, Any]:
+        """What run.json notes."""
+        return {"nodes": self.nodes, "cpus": self.cpus, "gpus": self.gpus, "gpu_names": list(self.gpu_names)}
+
+    def describe(self, resources: Resources, at_once: int) -> str:
+        """The machines and what a trial gets of them, in words."""
+        parts = [f"{self.nodes} nodes"] if self.nodes > 1 else []
+        if self.gpus:
+            parts.append(f"{self.gpus:g} GPU{'s' if self.gpus > 1 else ''} ({', '.join(self.gpu_names) or 'any kind'})")
+        parts.append(f"{self.cpus:g} CPU cores" + ("" if self.gpus else ", no GPU"))
+        gpu = f"{resources.gpu:g} GPU and " if resources.gpu else ""
+        return f"{', '.join(parts)}; {at_once} trials at a time, {gpu}{resources.cpu or 0:g} CPU cores each"
 
 
 def be_quiet() -> None:
@@ -76,9 +91,32 @@ def connected(address: str | None) -> Iterator[Machines]:
     try:
         resources = ray.cluster_resources()
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        yield Machines(len(nodes), resources.get("CPU", 0.0), resources.get("GPU", 0.0), local=address is None)
+        kinds = sorted(name.split(":")[1] for name in resources if name.startswith("accelerator_type:"))
+        yield Machines(len(nodes), resources.get("CPU", 0.0), resources.get("GPU", 0.0), address is None, tuple(kinds))
     finally:
         ray.shutdown()
+
+
+def fit_resources(wanted: Resources, machines: Machines, gpus_asked: float | None) -> tuple[Resources, tuple[str, ...]]:
+    """What each trial gets here, and what a person must know about it.
+
+    What the command line asks for must be there. What a space file asks for is a wish: without a GPU its trials run on
+    the CPU, and the note says so.
+
+    Raises:
+        InputError: not even one trial fits.
+    """
+    gpu = wanted.gpu if wanted.gpu is not None else min(1.0, machines.gpus)
+    notes: tuple[str, ...] = ()
+    if gpu and not machines.gpus and not gpus_asked:
+        notes, gpu = ("no GPU here: trials run on the CPU, which is many times slower for this space",), 0.0
+    at_once = machines.gpus // gpu if gpu else machines.cpus
+    cpu = wanted.cpu if wanted.cpu is not None else max(1.0, min(4.0, machines.cpus // max(at_once, 1)))
+    if notes and wanted.cpu and wanted.cpu > machines.cpus:
+        cpu = machines.cpus  # it was meant for the feeding of a GPU
+    fitted = wanted.model_copy(update={"gpu": gpu, "cpu": cpu})
+    concurrency(machines, cpu, gpu)
+    return fitted, notes
 
 
 def concurrency(machines: Machines, cpus: float, gpus: float) -> int:

@@ -66,6 +66,8 @@ class Journal:
         self.stop_reason: str | None = None  # why the last session ended; None while it runs or after a kill
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._valid_bytes = 0
+        self._seconds = 0.0
+        self._last_time: float | None = None  # of the last event of the current sitting
         for event in self._read():
             self._apply(event)
 
@@ -110,6 +112,11 @@ class Journal:
         """Notes why this session ended: budget, interrupted, ..."""
         self._write({"event": "stopped", "reason": reason})
 
+    @property
+    def seconds(self) -> float:
+        """Wall time of all sittings so far, s; a kill counts until its last event."""
+        return self._seconds
+
     def report(self, number: int, epoch: int) -> Report | None:
         """What was reported of a trial's epoch, or None."""
         reports = self.trials[number].reports
@@ -143,6 +150,9 @@ class Journal:
             listener(event)
 
     def _apply(self, event: dict[str, Any]) -> None:
+        if self._last_time is not None and event["event"] != "session":
+            self._seconds += event["time"] - self._last_time
+        self._last_time = event["time"]
         match event["event"]:
             case "session":
                 self.sessions.append(event)

@@ -72,8 +72,6 @@ def _fit(scratch: Path, searcher: Searcher, scheduler: TrialScheduler, stop: Sto
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
-            metric="val_acc",
-            mode="max",
             num_samples=-1,  # the searcher says when it is done
             max_concurrent_trials=running.concurrency,
             reuse_actors=True,  # importing torch anew for each trial costs more than a short trial
@@ -85,6 +83,8 @@ def _fit(scratch: Path, searcher: Searcher, scheduler: TrialScheduler, stop: Sto
             stop=stop,
             failure_config=tune.FailureConfig(max_failures=WORKER_RETRIES),
             callbacks=[watch],
+            # Tune would call save() on every trial that ends; a trial saves itself, after every epoch.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )

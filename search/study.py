@@ -25,6 +25,8 @@ from search.results import best_epoch
 from search.space import Space
 from trainable.errors import InputError
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # the console tells of trials
+
 # The value of a trial that diverged or ran out of memory: worse than any guess, and something TPE learns from.
 BAD_VALUE = 0.0
 BROKEN = ("diverged", "out_of_memory")

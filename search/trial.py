@@ -86,7 +86,7 @@ class TrialActor(tune.Trainable):
         self._epochs = None
 
     def _start(self) -> Iterator[EpochResult]:
-        config = TrialConfig.parse(self._values, source=str(self._folder.config_file))
+        config = TrialConfig.model_validate(self._values)  # the driver has parsed it, with all the checks
         if not self._folder.config_file.exists():
             self._folder.write_config(config.to_json())
         self._last_epoch = config.epochs

@@ -1,0 +1,217 @@
+"""From flags and a space file to everything that a search needs, with every check before anything is spent."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from search.space import Space, load_space
+from trainable.backbone import fetch_weights, weights_available
+from trainable.config import TrialConfig
+from trainable.dataset import Dataset, load_dataset
+from trainable.errors import InputError
+from trainable.progress import Progress
+from trainable.split import Split, split_dataset
+
+GTZAN_FOLDER = "GTZAN/genres_original"  # where `data gtzan GTZAN` puts it
+_PACKAGES = ("torch", "torchvision", "torchaudio", "ray", "optuna", "swanlab", "numpy", "scikit-learn", "pandas")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of a search; None means "not given"."""
+
+    space: Path
+    data: str | None = None
+    name: str | None = None
+    trials: int | None = None
+    epochs: int | None = None
+    time_budget: str | None = None
+    gpus_per_trial: float | None = None
+    cpus_per_trial: float | None = None
+    seed: int | None = None
+    swanlab: str = "auto"
+    project: str = "audio-search"
+    storage: str = "runs"
+    address: str | None = None
+    warm_start: tuple[Path, ...] = ()
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search that is ready to start: nothing written yet, every input checked."""
+
+    run: Path
+    space: Space
+    dataset: Dataset
+    split: Split
+    weights: dict[str, str]  # backbone: imagenet or none, as far as the space uses weights at all
+    notes: tuple[str, ...]  # what a person must know before it starts
+
+
+def prepare(options: Options, progress: Progress | None = None) -> Prepared:
+    """Checks everything that can be checked before a search starts.
+
+    Raises:
+        InputError: the space file, the data, the weights or the run's place are not as they must be.
+    """
+    space = load_space(
+        options.space, trials=options.trials, epochs=options.epochs, time_budget=options.time_budget,
+        gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, seed=options.seed,
+    )  # fmt: skip
+    run = run_folder(options)
+    data, notes = choose_data(options.data, space.fixed.get("data"))
+    dataset = load_dataset(data, progress)
+    # An absolute path, because workers start in other folders; "demo" stays a name, each node makes its own.
+    data = data if data == "demo" else str(Path(data).resolve())
+    space = space.with_fixed(data=data)
+    split = split_dataset(dataset, space.default_config())
+    weights, missing = resolve_weights(space, progress)
+    if missing:
+        notes += (
+            f"no ImageNet weights for {', '.join(missing)}: these start from random weights, which costs accuracy",
+        )
+    return Prepared(run, space, dataset, split, weights, notes)
+
+
+def run_folder(options: Options) -> Path:
+    """Where the run will be; the folder does not exist yet and can be made.
+
+    Raises:
+        InputError: the name is taken or unusable, or the place cannot be written to.
+    """
+    parsed = urlparse(options.storage)
+    if len(parsed.scheme) > 1 and parsed.scheme != "file":  # one letter is a drive
+        raise InputError(
+            f"--storage: must be a folder that all nodes see, got {options.storage!r}. "
+            "Mount it (s3fs, gcsfuse, NFS) and give the folder."
+        )
+    storage = Path(unquote(parsed.path) if parsed.scheme == "file" else options.storage).expanduser().absolute()
+    name = options.name or f"{Path(options.space).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if name in (".", "..") or not all(letter.isalnum() or letter in "-_." for letter in name):
+        raise InputError(
+            f"--name: must be a folder's name of letters, digits, '-', '_' and '.', got {name!r}. Choose another."
+        )
+    run = storage / name
+    if run.exists():
+        raise InputError(
+            f"--name: must be new, because runs are never overwritten, got {name!r} ({run} exists). "
+            f"Choose another name, or continue it: python run_search.py resume {run}"
+        )
+    parent = next(folder for folder in (storage, *storage.parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(
+            f"--storage: must be a folder that can be written to, got {options.storage!r}. "
+            "Choose another with --storage."
+        )
+    return run
+
+
+def choose_data(given: str | None, fixed: str | None) -> tuple[str, tuple[str, ...]]:
+    """The data set to use, and what to say where nobody named one."""
+    if given or fixed:
+        return str(given or fixed), ()
+    if Path(GTZAN_FOLDER).is_dir():
+        return GTZAN_FOLDER, (f"no --data given: using {GTZAN_FOLDER}",)
+    return "demo", ("no --data given and no GTZAN here: using the built-in DEMO set of synthetic clips",)
+
+
+def resolve_weights(space: Space, progress: Progress | None) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What `weights` comes down to for each backbone, and those that `auto` leaves without ImageNet's.
+
+    Raises:
+        InputError: `imagenet` is asked for and cannot be had.
+    """
+    wanted = space.weights_by_backbone()
+    fetch_weights(sorted(name for name, weights in wanted.items() if weights == "imagenet"), progress)
+    for name in sorted(name for name, weights in wanted.items() if weights == "auto"):
+        try:
+            fetch_weights([name], progress)
+        except InputError:  # "auto" means exactly this: without, and said in the header
+            continue
+    resolved = {
+        name: "none" if weights == "none" or not weights_available(name) else "imagenet"
+        for name, weights in wanted.items()
+    }
+    return resolved, tuple(sorted(n for n, w in wanted.items() if w == "auto" and resolved[n] == "none"))
+
+
+def settle(config: TrialConfig, weights: dict[str, str]) -> TrialConfig:
+    """The configuration with `weights: auto` replaced by what this search has."""
+    if config.weights != "auto":
+        return config
+    return config.model_copy(update={"weights": weights[config.backbone]})
+
+
+def first_configs(space: Space) -> list[TrialConfig]:
+    """The baselines' configurations, and those in which one dimension at a time leaves its usual value."""
+    configs = [TrialConfig.parse(baseline.values, source=baseline.name) for baseline in space.baselines]
+    usual = space.usual_sample()
+    for dimension in space.dimensions.values():
+        for value in dimension.corners() if dimension.name in usual else ():
+            try:
+                configs.append(space.config({**usual, dimension.name: value}))
+            except InputError:  # this value asks for others than the usual ones beside it
+                continue
+    return configs
+
+
+def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]:
+    """What goes into run.json: all that someone needs to repeat the search."""
+    dataset, split = prepared.dataset, prepared.split
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "space_file": str(options.space),
+        "space": prepared.space.to_json(),
+        "data": {
+            "path": prepared.space.fixed["data"], "name": dataset.name, "hash": dataset.hash,
+            "clips": len(dataset.clips), "labels": list(dataset.labels), "rejected": len(dataset.rejected),
+        },
+        "split": {
+            "name": split.name, "hash": split.hash, "train": len(split.train), "val": len(split.val),
+            "test": len(split.test), "notes": list(split.notes),
+        },
+        "seed": prepared.space.searcher.seed,
+        "weights": prepared.weights,
+        "mirror": mirror,
+        "warm_start": [str(path) for path in options.warm_start],
+        "notes": list(prepared.notes),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "hardware": hardware,
+    }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of this program's own checkout, with "+changes" where files differ from it; None without git."""
+    here = Path(__file__).resolve().parent.parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -1,0 +1,229 @@
+"""One sitting of a search: from a plan or an old run folder to the summary and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from search.closing import close_run
+from search.cluster import Machines, check_nodes, concurrency, connected, fit_resources
+from search.console import Console, Header, Plan
+from search.journal import Journal
+from search.mirror import Mirror, ResolvedMode, resolve_mode
+from search.prepare import Options, Prepared, first_configs, prepare, record, settle
+from search.results import Run, load_run
+from search.run import Running, run_trials
+from search.scheduler import JournalASHA
+from search.searcher import StudySearch
+from search.settings import Resources
+from search.space import Space
+from search.stop import Stop, signals_stop
+from trainable.cache import mel_key, mels_of
+from trainable.config import TrialConfig
+from trainable.dataset import load_dataset
+from trainable.errors import InputError
+from trainable.folder import write_atomically
+from trainable.progress import Progress
+from trainable.train import train
+
+EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
+# Front ends that are prepared before the first trial; where the space has more, trials make theirs as they come.
+PREPARED_FRONT_ENDS = 4
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """What a driver needs to know to run, or run on, a search."""
+
+    run: Run
+    space: Space
+    machines: Machines
+    mode: ResolvedMode
+    warm_start: tuple[Run, ...] = ()
+    time_left: float | None = None  # s
+    notes: tuple[str, ...] = ()
+
+
+def search(options: Options, progress: Progress | None = None) -> int:
+    """Runs a new search and returns the exit code.
+
+    Raises:
+        InputError: an input is wrong; then nothing has been written.
+    """
+    warm_start = tuple(load_run(path) for path in options.warm_start)
+    prepared = prepare(options, progress)
+    mode = resolve_mode(options.swanlab, prepared.run, options.project)
+    with connected(options.address) as machines:
+        resources, notes = fit_resources(prepared.space.resources, machines, options.gpus_per_trial)
+        space = replace(prepared.space, resources=resources)
+        if options.dry_run:
+            from search.estimate import dry_run
+
+            return dry_run(space, prepared, machines)
+        _make_run(prepared, options, space, mode, machines)
+        run = load_run(prepared.run)
+        check_nodes([run.path, *([Path(space.fixed["data"])] if space.fixed["data"] != "demo" else [])])
+        return _sit(Sitting(run, space, machines, mode, warm_start, space.budget.time, notes))
+
+
+def resume(path: Path, trials: int | None, swanlab: str | None, address: str | None) -> int:
+    """Runs an interrupted or finished search on and returns the exit code.
+
+    Raises:
+        InputError: there is no such run, another driver has it, or there is nothing left to do.
+    """
+    run = load_run(path)
+    space = Space.from_json(run.record["space"])
+    if trials is not None:
+        if trials < len(run.trials):
+            raise InputError(
+                f"--trials: is the new total and must be at least what there is ({len(run.trials)}), got {trials}. "
+                "Raise it."
+            )
+        space = space.with_budget(trials=trials)
+    if not run.journal.unfinished and len(run.trials) >= space.budget.trials:
+        raise InputError(
+            f"{run.path}: must have something left to do, got all {len(run.trials)} trials finished. "
+            f"To extend it: python run_search.py resume {run.path} --trials {2 * len(run.trials)}"
+        )
+    was = run.record["mirror"]
+    mode = resolve_mode(swanlab or was["mode"], run.path, was["project"])
+    with connected(address) as machines:
+        resources, notes = fit_resources(space.resources, machines, None)
+        space = replace(space, resources=resources)
+        time_left = _time_left(run.journal, space.budget.time)
+        check_nodes([run.path])
+        return _sit(Sitting(run, space, machines, mode, time_left=time_left, notes=notes))
+
+
+def _sit(sitting: Sitting) -> int:
+    run, space, journal = sitting.run, sitting.space, sitting.run.journal
+    resources = space.resources
+    at_once = concurrency(sitting.machines, resources.cpu or 0, resources.gpu or 0)
+    plan = Plan(
+        space.budget.trials, at_once, space.max_epochs, space.budget.grace_epochs,
+        space.budget.reduction_factor if space.scheduler == "asha" else None,
+        time.time() + sitting.time_left if sitting.time_left is not None else None, space.budget.target_accuracy,
+    )  # fmt: skip
+    with _only_driver(run.path):
+        stop = Stop(journal, space.budget.grace_epochs, sitting.time_left, space.budget.target_accuracy)
+        console = Console(journal, _header(sitting, at_once), plan)
+        mirror = Mirror(run, sitting.mode, at_once)
+        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=at_once, trials=space.budget.trials)
+        journal.listen(console.on_event)
+        journal.listen(mirror.on_event)
+        weights = run.record["weights"]
+
+        def make_searcher() -> StudySearch:
+            return StudySearch(space, journal, settle=lambda config: settle(config, weights))
+
+        try:
+            with console, signals_stop(stop, console.warn):
+                for warm in sitting.warm_start:
+                    learned = make_searcher().add_warm(warm, run.record["split"]["hash"])
+                    console.warn(
+                        f"warm start from {learned.run}: {learned.added} trials added"
+                        + "".join(f"; {count} {why}" for why, count in learned.left_out.items())
+                        + "".join(f"; {note}" for note in learned.notes)
+                    )
+                _prepare_caches(space, console.progress)
+                run_trials(
+                    run.path, journal, make_searcher, lambda: JournalASHA(space, journal), stop,
+                    Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
+                )  # fmt: skip
+            journal.stopped(stop.reason or "budget")
+        finally:
+            mirror.close()
+        if mirror.last_warning:
+            console.warn(f"SwanLab: {mirror.warnings} warnings, the last: {mirror.last_warning}")
+        close_run(run, space, console.warn)
+        console.finish(run.record["split"]["val"], interrupted=stop.reason == "interrupted")
+    return _exit_code(run, stop)
+
+
+def _exit_code(run: Run, stop: Stop) -> int:
+    if stop.reason == "interrupted":
+        return EXIT_INTERRUPTED
+    return EXIT_DONE if run.best() else EXIT_FAILED
+
+
+def _make_run(prepared: Prepared, options: Options, space: Space, mode: ResolvedMode, machines: Machines) -> None:
+    """Writes the run folder with its run.json, whole or not at all."""
+    content = record(replace(prepared, space=space), options, mode.to_json(), machines.to_json())
+    made = [folder for folder in (prepared.run, *prepared.run.parents) if not folder.exists()]
+    try:
+        prepared.run.mkdir(parents=True)
+        write_atomically(prepared.run / "run.json", json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        if made:
+            shutil.rmtree(made[-1], ignore_errors=True)
+        raise InputError(
+            f"--storage: must be a folder that can be written to, got {options.storage!r} ({error.strerror}). "
+            "Choose another with --storage."
+        ) from None
+
+
+@contextmanager
+def _only_driver(run: Path) -> Iterator[None]:
+    """Holds the run folder, so that two drivers never write one journal."""
+    lock = FileLock(run / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{run}: must have one driver at a time, got another one running. Wait for it, or stop it with Ctrl-C."
+        ) from None
+    with lock:
+        lock.release()  # the context holds it once more
+        yield
+
+
+def _time_left(journal: Journal, budget: float | None) -> float | None:
+    """Seconds left of the time budget: what a killed driver had left; all of it anew where it had been used up."""
+    if budget is None:
+        return None
+    left = budget - journal.seconds
+    return left if left > 0 and journal.stop_reason != "time budget" else budget
+
+
+def _prepare_caches(space: Space, progress: Progress) -> None:
+    """Builds the mels that the first trials will want, so that a person sees what is being waited for."""
+    dataset = load_dataset(space.fixed["data"], progress)
+    wanted: dict[str, TrialConfig] = {}
+    for config in first_configs(space):
+        wanted.setdefault(mel_key(dataset, config), config)
+    for config in list(wanted.values())[:PREPARED_FRONT_ENDS]:
+        mels_of(dataset, config, progress)
+
+
+def _header(sitting: Sitting, at_once: int) -> Header:
+    run, space, record = sitting.run, sitting.space, sitting.run.record
+    data, split = record["data"], record["split"]
+    horizon = f"{len(space.dimensions)} dimensions, {space.budget.trials} trials of up to {space.max_epochs} epochs"
+    random = sorted(name for name, weights in record["weights"].items() if weights == "none")
+    pretrained = sorted(name for name, weights in record["weights"].items() if weights == "imagenet")
+    weights = [f"ImageNet for {', '.join(pretrained)}"] if pretrained else []
+    weights += [f"random for {', '.join(random)}"] if random else []
+    shown = run.path.relative_to(Path.cwd()) if run.path.is_relative_to(Path.cwd()) else run.path
+    left_out = f", {data['rejected']} files left out" if data["rejected"] else ""
+    return Header(
+        run=str(shown),
+        data=f"{data['path']}: {data['clips']} clips, {len(data['labels'])} classes{left_out}",
+        space=f"{record['space_file']}: {horizon}",
+        split=f"{split['name']}: {split['train']} train, {split['val']} validation, {split['test']} test",
+        devices=sitting.machines.describe(space.resources, at_once),
+        weights="; ".join(weights),
+        mirror=sitting.mode.mode,
+        how_to_watch=sitting.mode.how.replace(str(run.path), str(shown)) if sitting.mode.mode != "off" else "",
+        notes=(*record["notes"], *split["notes"], *sitting.notes, *filter(None, [sitting.mode.warning])),
+    )
