@@ -1,0 +1,209 @@
+"""Confusion matrix and worst mistakes: of the retrained model where there is one, else of the search's best trial."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from search.report_facts import label
+from search.report_figures import percent
+from search.report_page import Html, join, note, table, tag
+from search.results import Run
+from trainable.config import TrialConfig
+from trainable.dataset import Dataset, load_dataset
+from trainable.errors import InputError
+from trainable.metrics import class_scores, confusion
+from trainable.mistakes import Excerpt, excerpt, validation_scores
+
+CLIPS = 8  # so many mistakes are shown
+SECONDS = 8.0  # of each, s: enough to hear what it is; eight of them are about half a megabyte
+_COLUMNS = 320  # px of the mel picture
+# Dark to bright, even steps to the eye. Source: matplotlib's "magma".
+_MAGMA = ((0, 0, 4), (40, 17, 89), (114, 31, 129), (182, 54, 121), (241, 96, 93), (254, 175, 119), (252, 253, 191))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model said of one clip whose class is known."""
+
+    path: str  # absolute, or relative to the data set
+    label: str
+    predicted: str
+    probability: float  # of the predicted class
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions for all clips of one kind."""
+
+    about: str  # whose they are and on what, for the caption
+    labels: tuple[str, ...]
+    predictions: tuple[Prediction, ...]
+
+    @property
+    def pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """True and predicted classes [n] as indices into `labels`."""
+        index = {name: number for number, name in enumerate(self.labels)}
+        true = np.array([index[item.label] for item in self.predictions], dtype=np.int64)
+        return true, np.array([index[item.predicted] for item in self.predictions], dtype=np.int64)
+
+    @property
+    def mistakes(self) -> list[Prediction]:
+        """The wrong ones, the surest first."""
+        wrong = [item for item in self.predictions if item.label != item.predicted]
+        return sorted(wrong, key=lambda item: (-item.probability, item.path))
+
+    def confusion(self) -> list[list[int]]:
+        """Counts: row = true class, column = predicted class."""
+        counts: list[list[int]] = confusion(*self.pairs, len(self.labels)).tolist()
+        return counts
+
+    def class_rows(self) -> list[list[object]]:
+        """Class, clips, recall, precision, F1 and what it is most often taken for, one row per class."""
+        rows: list[list[object]] = []
+        for score, counts in zip(class_scores(self.labels, *self.pairs), self.confusion(), strict=True):
+            others = [(count, name) for name, count in zip(self.labels, counts, strict=True) if name != score.label]
+            count, name = max(others, key=lambda other: other[0], default=(0, ""))
+            taken = f"{name} ({count})" if count else ""
+            rows.append([score.label, score.clips, *map(percent, (score.recall, score.precision, score.f1)), taken])
+        return rows
+
+
+def scored(run: Run, measured_on: str) -> Scored | None:
+    """The predictions to show, or None where there are none.
+
+    `measured_on`: what `retrained/predictions.csv` was measured on.
+    Raises:
+        InputError: the data set that the checkpoint's clips belong to is gone or has changed.
+    """
+    table_file = run.path / "retrained" / "predictions.csv"
+    if table_file.exists():
+        return from_csv(table_file, f"the retrained model on {measured_on} clips")
+    best = run.best()
+    scores = validation_scores(run.folder(best.trial)) if best else None
+    if best is None or scores is None:
+        return None
+    dataset = same_dataset(run)
+    predicted = scores.probabilities.argmax(axis=1)
+    return Scored(
+        f"trial {label(best.trial)} at epoch {best.epoch} on the validation clips, on which it was chosen",
+        scores.labels,
+        tuple(
+            Prediction(dataset.clips[clip].path, dataset.labels[dataset.clips[clip].label], scores.labels[guess], share)
+            for clip, guess, share in zip(scores.clips, predicted, scores.probabilities.max(axis=1), strict=True)
+        ),
+    )
+
+
+def from_csv(path: Path, about: str) -> Scored:
+    """The predictions in a table with the columns path, label, predicted and probability."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [
+            Prediction(row["path"], row["label"], row["predicted"], float(row["probability"]))
+            for row in csv.DictReader(file)
+        ]
+    names = sorted({row.label for row in rows} | {row.predicted for row in rows})
+    return Scored(about, tuple(names), tuple(rows))
+
+
+def same_dataset(run: Run) -> Dataset:
+    """The data set of a run, as it was when the search ran.
+
+    Raises:
+        InputError: it is gone, or its clips are others now.
+    """
+    data = run.record["data"]
+    dataset = load_dataset(data["path"])
+    if dataset.hash != data["hash"]:
+        raise InputError(
+            f"{data['path']}: must be the data that the search ran on (hash {data['hash']}), got {dataset.hash}. "
+            "Put the old files back to see which clips were mistaken."
+        )
+    return dataset
+
+
+def class_table(found: Scored) -> Html:
+    """Recall, precision and F1 of every class."""
+    headers = ["class", "clips", "recall", "precision", "F1", "most often taken for"]
+    return table(headers, found.class_rows(), numeric=(1, 2, 3, 4), tall=len(found.labels) > 20)
+
+
+def mistake_cards(run: Run, found: Scored, config: TrialConfig) -> Html:
+    """The surest mistakes, each with a picture and a player, and a sentence where a file cannot be had."""
+    root = run.record["data"]["path"]
+    cards: list[Html] = []
+    lost: list[str] = []
+    for item in found.mistakes:
+        if len(cards) == CLIPS:
+            break
+        try:
+            cards.append(_card(item, excerpt(_locate(root, item.path), config, SECONDS), root))
+        except InputError as error:
+            lost.append(str(error))
+    parts: list[object] = [tag("div", *cards, class_="clips")] if cards else []
+    if lost:
+        parts.append(note(f"{len(lost)} mistaken clips cannot be shown, the first because: {lost[0]}"))
+    return join(parts)
+
+
+def _locate(root: str, path: str) -> Path:
+    base = Path(root)
+    return Path(path) if Path(path).is_absolute() else (base.parent if base.is_file() else base) / path
+
+
+def _card(item: Prediction, start: Excerpt, root: str) -> Html:
+    name = item.path.removeprefix(root).lstrip("/")
+    picture = base64.b64encode(png(_fit(start.mel))).decode()
+    sound = base64.b64encode(start.mp3).decode()
+    return tag(
+        "div",
+        tag("img", src=f"data:image/png;base64,{picture}", alt=f"mel spectrogram of {name}"),
+        tag("audio", src=f"data:audio/mpeg;base64,{sound}", controls="", preload="none"),
+        tag(
+            "p",
+            "is ",
+            tag("b", item.label),
+            ", taken for ",
+            tag("b", item.predicted),
+            f" ({percent(item.probability, 0)})",
+        ),
+        tag("p", name, f", first {start.seconds:.0f} s" if start.seconds >= 1 else "", class_="name"),
+        class_="clip",
+    )
+
+
+def _fit(mel: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A mel [m, f] with at most `_COLUMNS` columns, the loudest frame of each kept."""
+    frames = mel.shape[1]
+    if frames <= _COLUMNS:
+        return mel
+    starts = np.linspace(0, frames, _COLUMNS, endpoint=False).astype(int)
+    return np.maximum.reduceat(mel, starts, axis=1)
+
+
+def png(gray: npt.NDArray[np.uint8]) -> bytes:
+    """A picture [h, w] as PNG, its values through a palette from dark to bright.
+
+    Source: PNG specification, third edition (colour type 3, filter 0).
+    """
+    height, width = gray.shape
+    steps = np.linspace(0, len(_MAGMA) - 1, 256)
+    palette = np.stack([np.interp(steps, range(len(_MAGMA)), channel) for channel in zip(*_MAGMA, strict=True)], axis=1)
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), gray], axis=1)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", palette.round().astype(np.uint8).tobytes()),
+        (b"IDAT", zlib.compress(rows.tobytes(), 9)),
+        (b"IEND", b""),
+    ]
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

@@ -1,0 +1,138 @@
+"""The part of the report that lets somebody repeat the run: configuration, commands, versions, hashes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import yaml
+
+from search.report_facts import label
+from search.report_figures import percent
+from search.report_headline import retrained
+from search.report_page import Html, facts, join, note, pre, table, tag
+from search.results import Best, Run
+from trainable.config import TrialConfig
+from trainable.recipes import RECIPES
+
+
+def best_settings(best: Best) -> Html:
+    """The best trial's configuration: what differs from the defaults, and the whole."""
+    defaults = TrialConfig.parse({}).to_json()
+    differs = {key: value for key, value in best.trial.config.items() if defaults.get(key, value) != value}
+    return join(
+        [
+            note(f"Trial {label(best.trial)}. What differs from the defaults, which are the tutorial's simple recipe:"),
+            pre(yaml.safe_dump(differs, sort_keys=False, allow_unicode=True)),
+            tag(
+                "details",
+                tag("summary", "the whole configuration"),
+                pre(yaml.safe_dump(best.trial.config, sort_keys=False, allow_unicode=True)),
+            ),
+        ]
+    )
+
+
+def retrained_block(run: Run) -> Html:
+    """What retraining found, number by number; nothing where nothing was retrained."""
+    result = retrained(run)
+    if result is None:
+        return Html("")
+    pairs: list[tuple[str, object]] = [("measured on", f"{result['measured_on']}, {_count(result.get('clips'))} clips")]
+    named = {"accuracy": "accuracy, mean over seeds", "baseline_accuracy": "baseline, retrained the same way",
+             "ensemble_accuracy": "ensemble of the seeds"}  # fmt: skip
+    pairs += [(name, percent(result[key])) for key, name in named.items() if result.get(key) is not None]
+    seeds = [seed for seed in result.get("per_seed") or [] if _accuracy(seed) is not None]
+    rows = [[_seed(seed, index), percent(_accuracy(seed) or 0.0)] for index, seed in enumerate(seeds)]
+    return join([facts(pairs), table(["seed", "accuracy"], rows, numeric=(1,)) if rows else ""])
+
+
+def record(run: Run) -> Html:
+    """Everything that run.json knows, and the commands that repeat the run."""
+    known = run.record
+    data, split = known.get("data", {}), known.get("split", {})
+    left_out = data.get("rejected", 0)
+    counts = ", ".join(f"{split[part]} {part}" for part in ("train", "val", "test") if part in split)
+    pairs: list[tuple[str, object]] = [
+        ("run folder", run.path),
+        ("created", known.get("created", "")),
+        ("data", f"{data.get('name', '')} ({data.get('path', '')})"),
+        ("clips", f"{data.get('clips', '?')} in {len(data.get('labels', []))} classes, "
+                  f"{len(left_out) if isinstance(left_out, list) else left_out} files left out"),
+        ("data hash", data.get("hash", "")),
+        ("split", f"{split.get('name', '')}: {counts} clips"),
+        ("split hash", split.get("hash", "")),
+        ("seed of the search", known.get("seed", "")),
+        ("git commit", known.get("git_commit") or "unknown"),
+        ("versions", ", ".join(f"{name} {number}" for name, number in known.get("versions", {}).items())),
+        ("hardware", _flat(known.get("hardware", {}))),
+        ("weights", _flat(known.get("weights", {}))),
+        ("SwanLab", _flat(known.get("mirror", {}))),
+        ("sessions", _sessions(run)),
+    ]  # fmt: skip
+    for extra, name in (("warm_start", "warm start from"), ("notes", "notes")):
+        if known.get(extra):
+            pairs.append((name, "; ".join(map(str, known[extra]))))
+    pairs += [("about the split", "; ".join(map(str, split["notes"])))] if split.get("notes") else []
+    return join(
+        [
+            facts([(name, value) for name, value in pairs if str(value)], class_="record"),
+            tag("h3", "Command"),
+            pre(_command(known.get("command", ""))),
+            tag("h3", "Space"),
+            pre(_yaml(_space_file(known["space"]))),
+        ]
+    )
+
+
+def _space_file(space: dict[str, Any]) -> dict[str, Any]:
+    """The space as a space file has it, so that it can be copied and run; baselines by their names."""
+    keys = ("fixed", "search", "budget", "resources", "scheduler", "searcher")
+    file: dict[str, Any] = {key: space[key] for key in keys if space.get(key)}
+    baselines = [_baseline(item) for item in space.get("baselines", [])]
+    return {**file, "baselines": baselines} if baselines else file
+
+
+def _baseline(item: dict[str, Any]) -> object:
+    """A recipe by its name; a point of one's own by its values."""
+    return item["name"] if item["name"] in RECIPES else {"name": item["name"], **(item["params"] or {})}
+
+
+def _sessions(run: Run) -> str:
+    starts = [session["time"] for session in run.journal.sessions if "time" in session]
+    if not starts:
+        return ""
+    first = time.strftime("%Y-%m-%d %H:%M", time.localtime(starts[0]))
+    resumed = f", resumed {len(starts) - 1} times" if len(starts) > 2 else ", resumed once" if len(starts) == 2 else ""
+    return f"started {first}{resumed}; {run.journal.stop_reason or 'the last one has not ended or was killed'}"
+
+
+def _command(command: object) -> str:
+    """The command as one types it."""
+    if not isinstance(command, list):
+        return str(command)
+    words = [f"'{word}'" if any(letter in word for letter in " '\"$*?&;|") else word for word in map(str, command)]
+    return " ".join(["python", *words] if words and words[0].endswith(".py") else words)
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_flat(item)}" for key, item in value.items() if item is not None)
+    return ", ".join(map(_flat, value)) if isinstance(value, list) else str(value)
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+def _accuracy(seed: object) -> float | None:
+    value = seed.get("accuracy") if isinstance(seed, dict) else seed
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _seed(seed: object, index: int) -> object:
+    return seed.get("seed", index) if isinstance(seed, dict) else index
+
+
+def _count(clips: object) -> object:
+    return len(clips) if isinstance(clips, list) else clips
