@@ -41,7 +41,7 @@ class _Job:
 
 
 class Pool:
-    """Up to `concurrency` children, each with one experiment at a time. Only `close` waits for anything."""
+    """Children for `concurrency` running trials and one for what has ended. Only `close` waits for anything."""
 
     def __init__(
         self, mode: ResolvedMode, log_dir: Path, concurrency: int, wait_s: float, hung_s: float | None
@@ -179,7 +179,7 @@ class Pool:
         for child, job in self._children.items():
             if job is None:
                 return child
-        if len(self._children) >= self._concurrency:
+        if len(self._children) > self._concurrency:  # one more than trials run at once, for those that have ended
             return None
         child = Child(self._log_dir / "mirror.log")
         self._children[child] = None
@@ -218,11 +218,11 @@ class Pool:
                 if self._wait_s == 0:
                     self._jobs.pop(job.experiment.key, None)
                 else:
-                    self.warn(f"SwanLab, {job.experiment.name}: another process still mirrors it")
+                    self.warn(f"{job.experiment.name}: another process still mirrors it")
                     self._back_off()
             case "problem":
                 child.dismiss()  # it closes what it can and goes; `_hear` notices
-                self.warn(f"SwanLab, {job.experiment.name if job else 'idle'}: {news['message']}")
+                self.warn(f"{job.experiment.name if job else 'idle'}: {news['message']}")
                 self._back_off()
 
     def _fail(self, child: Child, why: str | None) -> None:
@@ -230,7 +230,7 @@ class Pool:
         job = self._children.pop(child)
         child.kill()
         if why is not None:
-            self.warn(f"SwanLab, {job.experiment.name if job else 'idle'}: {why}")
+            self.warn(f"{job.experiment.name if job else 'idle'}: {why}")
             self._back_off()
 
     def _back_off(self) -> None:

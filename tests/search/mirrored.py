@@ -90,12 +90,30 @@ def shown(log_dir: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def opened(log_dir: Path, metrics: int = 0) -> int:
+    """How many experiments the local pages have with at least so many metrics each, at any moment of their making."""
+    if not (log_dir / "runs.swanlab").exists():
+        return 0
+    database = sqlite3.connect(f"file:{log_dir / 'runs.swanlab'}?mode=ro", uri=True)
+    try:
+        return len(
+            database.execute(
+                "SELECT id FROM experiment WHERE (SELECT COUNT(*) FROM tag WHERE experiment_id = experiment.id) >= ?",
+                (metrics,),
+            ).fetchall()
+        )
+    except sqlite3.OperationalError:  # its tables are being made
+        return 0
+    finally:
+        database.close()
+
+
 def curve(run: Run, number: int) -> dict[int, float]:
     """The validation accuracies of a trial by epoch, as its folder has them."""
     return {epoch.epoch: epoch.val_acc for epoch in folder(run, number).epochs()}
 
 
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Waits for something to become true; says so where it does not."""
     patience = time.monotonic() + seconds
     while not condition():
