@@ -7,6 +7,7 @@ uniform in [0, 1) first, so that the same generator gives the same batch whateve
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,98 +16,78 @@ from torch import Tensor
 from trainable.frontend import PCEN_BIAS, PCEN_GAIN
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Which frame of a flat batch is which."""
+
+    owner: Tensor  # [T] int64: the clip that each frame belongs to
+    position: Tensor  # [T] int64: where it lies there
+    frames: Tensor  # [T] int64: how many frames that clip has
+    spans: list[tuple[int, int]]  # b: where each clip's frames lie, known without asking the device
+
+
 def uniform(shape: tuple[int, ...], rng: torch.Generator, device: torch.device) -> Tensor:
     """Numbers in [0, 1), float32, drawn where the generator lives."""
     return torch.rand(shape, generator=rng, device=rng.device).to(device)
 
 
-def mask_widths(largest: float, lengths: Tensor, share: Tensor) -> Tensor:
-    """Whole widths below `largest` (a share of `lengths` where it is below 1), uniform as `share` in [0, 1) is.
+def draw_masks(count: int, largest: float, lengths: Tensor, rng: torch.Generator) -> Tensor:
+    """`count` masks along an axis of `lengths` [b]: [count, 2, b] int64, the first position masked and the next not.
 
-    Source: torchaudio.functional.mask_along_axis, as the tutorial's TimeMasking(20) draws it: 0 to 19, never 20.
+    Widths are whole and uniform below `largest`, which is a share of the length where it is below 1: 20 gives 0 to
+    19, never 20. Places are uniform among those that fit.
+    Source: torchaudio.functional.mask_along_axis, which the tutorial's TimeMasking(20) and FrequencyMasking(20) call.
     """
-    limit = largest * lengths if largest < 1 else torch.full_like(lengths, int(largest))
-    return share * torch.minimum(limit.float(), lengths.float())
+    draw = uniform((count, 2, len(lengths)), rng, lengths.device)
+    limit = (largest * lengths if largest < 1 else torch.full_like(lengths, int(largest))).minimum(lengths)
+    width = draw[:, 0] * limit
+    start = (draw[:, 1] * (lengths - width)).floor()
+    return torch.stack([start, start + width.floor()], dim=1).long()
 
 
-def masks(count: int, largest: float, lengths: Tensor, rng: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-    """`count` masks along an axis of `lengths` [b]: the first masked position [b] and the first unmasked one after."""
-    result = []
-    for _ in range(count):
-        draw = uniform((2, len(lengths)), rng, lengths.device)
-        width = mask_widths(largest, lengths, draw[0])
-        start = (draw[1] * (lengths - width)).floor()
-        result.append((start, start + width.floor()))
-    return result
+def apply_masks(rows: Tensor, in_time: Tensor, in_mels: Tensor, fill: Tensor, layout: Layout) -> Tensor:
+    """`rows` [T, c, m] with `fill` [b, c] where a mask lies; those handed in may be overwritten.
 
-
-def frame_masks(
-    count: int, largest: float, frames: Tensor, owner: Tensor, position: Tensor, rng: torch.Generator
-) -> Tensor:
-    """Which frames [T] `count` time masks leave, 1 or 0, in clips of `frames` [b] frames.
-
-    `owner` [T] and `position` [T] say which clip each frame belongs to, and where it lies there.
+    `in_time` and `in_mels` are drawn by `draw_masks`. Slices are the cheapest on a CPU, where their places are known;
+    a GPU would have to be waited for, and has bandwidth to spare.
     """
-    keep = torch.ones_like(position, dtype=torch.bool)
-    for start, end in masks(count, largest, frames, rng):
-        keep &= (position < start[owner]) | (position >= end[owner])
-    return keep.float()
+    if rows.device.type != "cpu":
+        return mask_by_position(rows, in_time, in_mels, fill, layout)
+    times, mels = in_time.permute(2, 0, 1).tolist(), in_mels.permute(2, 0, 1).tolist()
+    for clip, (start, end) in enumerate(layout.spans):
+        part, value = rows[start:end], fill[clip][:, None]
+        for first, last in times[clip]:
+            part[first:last] = value
+        for first, last in mels[clip]:
+            part[:, :, first:last] = value
+    return rows
 
 
-def mel_masks(
-    count: int, largest: float, n_mels: int, clips: int, rng: torch.Generator, device: torch.device
-) -> Tensor:
-    """Which mel rows `count` frequency masks leave in each of so many clips: [b, m], 1 or 0."""
-    row = torch.arange(n_mels, device=device)
-    keep = torch.ones(clips, n_mels, dtype=torch.bool, device=device)
-    for start, end in masks(count, largest, torch.full((clips,), n_mels, device=device), rng):
-        keep &= (row < start[:, None]) | (row >= end[:, None])
-    return keep.float()
+def mask_by_position(rows: Tensor, in_time: Tensor, in_mels: Tensor, fill: Tensor, layout: Layout) -> Tensor:
+    """As `apply_masks`, by looking at each number's place: nothing has to be known on the CPU."""
+    row = torch.arange(rows.shape[2], device=rows.device)
+    start, end = in_time[:, 0, layout.owner], in_time[:, 1, layout.owner]
+    hit_frames = ((layout.position >= start) & (layout.position < end)).any(0)
+    hit_mels = ((row >= in_mels[:, 0, :, None]) & (row < in_mels[:, 1, :, None])).any(0)
+    hit = hit_frames[:, None] | hit_mels[layout.owner]
+    return torch.where(hit[:, None], fill[layout.owner][..., None], rows)
 
 
-def apply_masks(rows: Tensor, keep_frames: Tensor, keep_mels: Tensor, fill: Tensor | None, owner: Tensor) -> None:
-    """Masks `rows` [T, c, m] in place: they become `fill` [b, c] (None: 0) where a mask lies.
+def add_noise(rows: Tensor, std: Tensor, picked: Tensor, clamp: bool, layout: Layout, rng: torch.Generator) -> None:
+    """Adds gaussian noise to the `picked` [b] clips of `rows` [T, c, m] in place, of deviation `std` [b, c].
 
-    By multiplication, which is ten times faster than masked_fill_ on a CPU.
-    """
-    around = None if fill is None else fill[owner][..., None]
-    if around is not None:
-        rows -= around
-    rows *= keep_frames[:, None, None]
-    rows *= keep_mels[owner][:, None, :]
-    if around is not None:
-        rows += around
-
-
-def add_noise(
-    rows: Tensor,
-    std: Tensor,
-    picked: Tensor,
-    spans: list[tuple[int, int]],
-    owner: Tensor,
-    rng: torch.Generator,
-    clamp: bool,
-) -> None:
-    """Adds gaussian noise to the `picked` clips of `rows` [T, c, m] in place.
-
-    Args:
-        rows: frames of all clips.
-        std: [b, c] standard deviation.
-        picked: [b] bool.
-        spans: where each clip's frames lie in `rows`.
-        owner: [T] which clip each frame belongs to.
-        rng: where the numbers come from.
-        clamp: whether channel 0 stays at or above 0, as power does.
+    With `clamp` channel 0 stays at or above 0, as power does.
     """
     if rows.device.type == "cpu":  # drawing is what costs, so only for those that get it
         for clip in picked.nonzero().flatten().tolist():
-            part = rows[slice(*spans[clip])]
-            part += torch.randn(part.shape, generator=rng).mul_(std[clip][:, None])
+            part = rows[slice(*layout.spans[clip])]
+            noise = torch.randn(part.shape, generator=rng)
+            part += noise.mul_(std[clip][:, None])
             if clamp:
                 part[:, 0].clamp_(min=0)
         return
     noise = torch.randn(rows.shape, generator=rng, device=rng.device).to(rows.device)
-    rows += noise.mul_((std * picked[:, None])[owner][..., None])
+    rows += noise.mul_((std * picked[:, None])[layout.owner][..., None])
     if clamp:
         rows[:, 0].clamp_(min=0)
 
@@ -116,7 +97,7 @@ def pcen_gain(rows: Tensor, decibels: Tensor) -> Tensor:
 
     A factor k on the sound's power becomes k ** (1 - PCEN_GAIN) before the bias: what the smoother has not removed.
     """
-    root = math.sqrt(PCEN_BIAS)  # PCEN_POWER is one half
+    root = math.sqrt(PCEN_BIAS)
     ratio = (rows + root).square() - PCEN_BIAS
     return (ratio * 10 ** (decibels * (1 - PCEN_GAIN) / 10) + PCEN_BIAS).sqrt() - root
 

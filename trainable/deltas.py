@@ -6,22 +6,33 @@ import torch
 from torch import Tensor
 
 
-def with_deltas(rows: Tensor, frames: Tensor, position: Tensor) -> Tensor:
+def with_deltas(rows: Tensor, spans: list[tuple[int, int]]) -> Tensor:
     """Mels [T, 1, m] with their first and second differences over time, [T, 3, m].
 
-    `frames` [T] and `position` [T] say how long each frame's window is and where in it the frame lies.
-    Source: torchaudio.functional.compute_deltas with a window of five, the ends repeated.
+    `spans` say where each window's frames lie: no difference reaches from one window into the next.
+    Source: torchaudio.functional.compute_deltas with its window of five, the ends repeated.
     """
-    here = torch.arange(len(rows), device=rows.device)
+    result = rows.new_empty(len(rows), 3, rows.shape[2])
+    result[:, :1] = rows
+    edges = _edges(spans, rows.device)
+    for channel in (1, 2):
+        _delta(result[:, channel - 1], edges, out=result[:, channel])
+    return result
 
-    def delta(x: Tensor) -> Tensor:
-        result = torch.zeros_like(x)
-        for reach in (1, 2):
-            later = here + torch.minimum(frames - 1 - position, torch.full_like(position, reach))
-            earlier = here - position.clamp(max=reach)
-            result.add_(x.index_select(0, later), alpha=reach / 10)
-            result.sub_(x.index_select(0, earlier), alpha=reach / 10)
-        return result
 
-    first = delta(rows)
-    return torch.cat([rows, first, delta(first)], dim=1)
+def _delta(x: Tensor, edges: tuple[Tensor, ...], out: Tensor) -> None:
+    """Differences of x [T, m] over time into `out` [T, m]: of all frames as of one clip, then of the edges."""
+    if len(x) > 4:
+        torch.sub(x[4:], x[:-4], out=out[2:-2]).mul_(2).add_(x[3:-1]).sub_(x[1:-3]).div_(10)
+    at, one_later, one_earlier, two_later, two_earlier = edges
+    out[at] = (2 * (x[two_later] - x[two_earlier]) + x[one_later] - x[one_earlier]) / 10
+
+
+def _edges(spans: list[tuple[int, int]], device: torch.device) -> tuple[Tensor, ...]:
+    """The frames that lie within two of an end, and for each the frames 1 later, 1 earlier, 2 later and 2 earlier."""
+    near = [
+        (at, min(at + 1, end - 1), max(at - 1, start), min(at + 2, end - 1), max(at - 2, start))
+        for start, end in spans
+        for at in sorted({*range(start, min(start + 2, end)), *range(max(end - 2, start), end)})
+    ]
+    return torch.tensor(near).to(device).unbind(1)

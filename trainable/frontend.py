@@ -20,7 +20,7 @@ DB_FLOOR = 1e-10  # smallest power in dB, as in torchaudio and librosa
 DB_RANGE = 80.0  # dB; what lies further below the clip's loudest point is raised to there, as librosa does
 # Per-channel energy normalisation. Source: Wang et al. 2017, "Trainable frontend for robust and far-field keyword
 # spotting", table 1 and equation 2; the smoother's time constant is its 0.025 per 10 ms frame, as librosa has it.
-PCEN_GAIN, PCEN_BIAS, PCEN_POWER, PCEN_EPS, PCEN_SECONDS = 0.98, 2.0, 0.5, 1e-6, 0.395
+PCEN_GAIN, PCEN_BIAS, PCEN_EPS, PCEN_SECONDS = 0.98, 2.0, 1e-6, 0.395
 
 
 class Frontend(nn.Module):
@@ -63,10 +63,11 @@ class Frontend(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         """The mels [b, c, m, f] of waveforms [b, n] at full scale 1."""
         waveform = pad_to(waveform, self.sizes[0], self.padding)
-        return self.compress(torch.stack([self.power(waveform, index) for index in range(len(self.sizes))], dim=1))
+        power = torch.stack([self.power(waveform, index) for index in range(len(self.sizes))], dim=1)
+        return self.compress(power).transpose(-1, -2)  # a view: in memory all rows of a frame lie side by side
 
     def power(self, waveform: Tensor, index: int = 0) -> Tensor:
-        """The mel power [b, m, f] through the window of that index; never negative."""
+        """The mel power [b, f, m] of waveforms [b, n] through the window of that index; never negative."""
         window: Tensor = getattr(self, f"window{index}")
         filters: Tensor = getattr(self, f"filters{index}")
         spectrum = torch.stft(
@@ -74,10 +75,10 @@ class Frontend(nn.Module):
         )
         # Not abs().pow(2), which takes a root only to square it: four times the time for the same numbers.
         energy = spectrum.real.square() + spectrum.imag.square()
-        return torch.matmul(energy.transpose(-1, -2), filters).transpose(-1, -2)
+        return torch.matmul(energy.transpose(-1, -2), filters)
 
     def compress(self, power: Tensor) -> Tensor:
-        """Mel power [b, c, m, f] in the configured scale."""
+        """Mel power [b, c, f, m] in the configured scale."""
         match self.scale:
             case "power":
                 return power
@@ -95,18 +96,18 @@ class Frontend(nn.Module):
             case "log":
                 return torch.full_like(mel[:, 0, 0, 0], math.log(LOG_EPS))
             case "db":
-                return (mel.amax(dim=(1, 2, 3)) - DB_RANGE).clamp(min=10 * math.log10(DB_FLOOR))
+                return torch.clamp(mel.amax(dim=(1, 2, 3)) - DB_RANGE, min=10 * math.log10(DB_FLOOR))
             case _:
                 return torch.zeros_like(mel[:, 0, 0, 0])
 
 
 def pcen(power: Tensor, frame_rate: float) -> Tensor:
-    """Per-channel energy normalisation of mel power [..., m, f] with `frame_rate` frames a second: same shape.
+    """Per-channel energy normalisation of mel power [..., f, m] with `frame_rate` frames a second: same shape.
 
-    (E / (eps + M)^gain + bias)^power - bias^power, where M is E smoothed over time and starts at the first frame.
+    sqrt(E / (eps + M)^gain + bias) - sqrt(bias), where M is E smoothed over time and starts at the first frame.
     """
     smooth = smoothed(power, smoother_rate(frame_rate))
-    return (power / (PCEN_EPS + smooth).pow(PCEN_GAIN) + PCEN_BIAS).pow(PCEN_POWER) - PCEN_BIAS**PCEN_POWER
+    return torch.sqrt(power / (PCEN_EPS + smooth).pow(PCEN_GAIN) + PCEN_BIAS) - math.sqrt(PCEN_BIAS)
 
 
 def smoother_rate(frame_rate: float) -> float:
@@ -116,16 +117,17 @@ def smoother_rate(frame_rate: float) -> float:
 
 
 def smoothed(x: Tensor, rate: float) -> Tensor:
-    """M[t] = (1 - rate) M[t-1] + rate x[t] along the last axis of x [..., f], with M[0] = x[0].
+    """M[t] = (1 - rate) M[t-1] + rate x[t] over the frames of x [..., f, m], with M[0] = x[0].
 
     Doubling: after the step of width k each frame has summed its last 2k inputs, so f frames take log2(f) passes over
     the whole tensor instead of f small ones.
     """
     keep = 1 - rate
-    result = torch.cat([x[..., :1], x[..., 1:] * rate], dim=-1)
+    result = torch.cat([x[..., :1, :], x[..., 1:, :] * rate], dim=-2)
     width = 1
-    while width < x.shape[-1] and keep**width > 1e-12:
-        result = torch.cat([result[..., :width], result[..., width:] + keep**width * result[..., :-width]], dim=-1)
+    while width < x.shape[-2] and keep**width > 1e-12:
+        later = torch.add(result[..., width:, :], result[..., :-width, :], alpha=keep**width)
+        result = torch.cat([result[..., :width, :], later], dim=-2)
         width *= 2
     return result
 

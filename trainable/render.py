@@ -43,10 +43,10 @@ class Renderer:
         """The images of `windows` in the mel's own scale, without augmentation."""
         if windows.inside and self.config.channels != "deltas":  # straight from the cache, without a copy
             return self._image(source.values, windows.origin + windows.start, windows)
-        owner, position = windows.layout()
-        rows = self._rows(source, windows, owner, position, None)
+        layout = windows.layout()
+        rows = self._rows(source, windows, layout, None)
         if self.config.channels == "deltas":
-            rows = with_deltas(rows, windows.frames[owner], position)
+            rows = with_deltas(rows, layout.spans)
         return self._image(rows.flatten(1), windows.first, windows)
 
     def decibels(self, count: int, rng: torch.Generator, device: torch.device) -> Tensor | None:
@@ -62,24 +62,24 @@ class Renderer:
         In power scale nothing falls below silence.
         """
         config, device, count = self.config, source.values.device, len(windows.frames)
-        owner, position = windows.layout()
+        layout = windows.layout()
         shift = None
         if config.roll:
             shift = ((2 * augment.uniform((count,), rng, device) - 1) * config.roll * windows.frames).round().long()
-        rows = self._rows(source, windows, owner, position, shift)
+        rows = self._rows(source, windows, layout, shift)
         if decibels is not None and self._bends:
-            rows = augment.pcen_gain(rows, decibels[owner][:, None, None])
+            rows = augment.pcen_gain(rows, decibels.index_select(0, layout.owner)[:, None, None])
         if config.channels == "deltas":
-            rows = with_deltas(rows, windows.frames[owner], position)
+            rows = with_deltas(rows, layout.spans)
         if config.time_masks or config.freq_masks:
-            fill = None if config.scale == "power" else source.fill[windows.clip]
-            keep_frames = augment.frame_masks(config.time_masks, config.time_mask, windows.frames, owner, position, rng)
-            keep_mels = augment.mel_masks(config.freq_masks, config.freq_mask, self.n_mels, count, rng, device)
-            augment.apply_masks(rows, keep_frames, keep_mels, fill, owner)
+            in_time = augment.draw_masks(config.time_masks, config.time_mask, windows.frames, rng)
+            mels = torch.full((count,), self.n_mels, device=device)
+            in_mels = augment.draw_masks(config.freq_masks, config.freq_mask, mels, rng)
+            rows = augment.apply_masks(rows, in_time, in_mels, source.fill[windows.clip], layout)
         if config.noise:
             picked = augment.uniform((count,), rng, device) < config.noise_p
             std = config.noise * source.std[windows.clip]
-            augment.add_noise(rows, std, picked, windows.spans, owner, rng, clamp=config.scale == "power")
+            augment.add_noise(rows, std, picked, config.scale == "power", layout, rng)
         return self._image(rows.flatten(1), windows.first, windows)
 
     def level(self, image: Tensor, decibels: Tensor | None, rng: torch.Generator) -> Tensor:
@@ -105,12 +105,12 @@ class Renderer:
             return image
         return image.sub_(source.mean[clip][..., None, None]).div_(source.std[clip][..., None, None])
 
-    def _rows(self, source: Source, windows: Windows, owner: Tensor, position: Tensor, shift: Tensor | None) -> Tensor:
+    def _rows(self, source: Source, windows: Windows, layout: augment.Layout, shift: Tensor | None) -> Tensor:
         """A copy of the windows' frames [T, c, m]."""
-        index, silent = windows.rows(owner, position, shift, self.config.padding)
+        index, silent = windows.rows(layout, shift, self.config.padding)
         rows = source.values.index_select(0, index).view(len(index), -1, self.n_mels)
         if silent is not None:
-            silence = source.silence[windows.clip][owner]
+            silence = source.silence[windows.clip].index_select(0, layout.owner)
             rows = torch.where(silent[:, None, None], silence[:, None, None], rows)
         return rows
 

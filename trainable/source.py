@@ -66,6 +66,8 @@ def make_source(
         used_mean = torch.tensor(normalisation.mean, dtype=torch.float64).expand_as(mean)
         used_std = torch.tensor(normalisation.std, dtype=torch.float64).expand_as(mean)
     fill = used_mean if normalisation.kind == "train" else clip_mean
+    if config.scale == "power":  # silence, as in the tutorial
+        fill = torch.zeros_like(mean)
     if normalisation.kind == "none":
         used_mean, used_std = torch.zeros_like(mean), torch.ones_like(mean)
     offsets = mels.offsets.to(device)
@@ -92,8 +94,7 @@ def statistics(mels: MelCache, config: TrialConfig) -> tuple[Tensor, Tensor]:
         return torch.cat([mels.mean, filler], 1), torch.cat([mels.mean_square, filler + 1], 1)
     mean, square = [], []
     for start, end in zip(mels.offsets[:-1].tolist(), mels.offsets[1:].tolist(), strict=True):
-        position = torch.arange(end - start)
-        rows = with_deltas(mels.values[start:end, None], torch.full_like(position, end - start), position)
+        rows = with_deltas(mels.values[start:end, None], [(0, end - start)])
         mean.append(rows.mean(dim=2).double().mean(dim=0))
         square.append(rows.square().mean(dim=2).double().mean(dim=0))
     return torch.stack(mean), torch.stack(square)

@@ -5,13 +5,14 @@ Legend: w windows, T frames of all windows together.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from trainable import augment
+from trainable.augment import Layout, uniform
 from trainable.config import TrialConfig
 from trainable.frontend import wrap
 from trainable.source import Source
@@ -38,37 +39,34 @@ class Windows:
         return sum(self.host_frames)
 
     @property
-    def spans(self) -> list[tuple[int, int]]:
-        """Where each window's frames lie among the frames of all windows."""
-        ends = torch.tensor(self.host_frames).cumsum(0).tolist()
-        return list(zip([0, *ends[:-1]], ends, strict=True))
-
-    @property
     def first(self) -> Tensor:
         """Where each window's frames begin among the frames of all windows, [w]."""
         return self.frames.cumsum(0) - self.frames
 
-    def layout(self) -> tuple[Tensor, Tensor]:
-        """Of every frame of all windows: which window it belongs to, and its position there; both [T] int64."""
-        device = self.frames.device
-        owner = torch.repeat_interleave(torch.arange(len(self.frames), device=device), self.frames,
-                                        output_size=self.total)  # fmt: skip
-        return owner, torch.arange(self.total, device=device) - self.first[owner]
+    def layout(self) -> Layout:
+        """Which frame of all windows is which."""
+        device, count = self.frames.device, len(self.frames)
+        owner = torch.repeat_interleave(torch.arange(count, device=device), self.frames, output_size=self.total)
+        position = torch.arange(self.total, device=device) - self.first.index_select(0, owner)
+        ends = list(itertools.accumulate(self.host_frames))
+        spans = list(zip([0, *ends[:-1]], ends, strict=True))
+        return Layout(owner, position, self.frames.index_select(0, owner), spans)
 
-    def rows(self, owner: Tensor, position: Tensor, shift: Tensor | None, padding: str) -> tuple[Tensor, Tensor | None]:
+    def rows(self, layout: Layout, shift: Tensor | None, padding: str) -> tuple[Tensor, Tensor | None]:
         """The row of every frame [T], and where it is beyond its clip and silent [T] bool (None: nowhere).
 
         `shift` [w] rolls each window by so many frames, wrapping round.
         """
+        owner, position = layout.owner, layout.position
         if shift is not None:
-            position = (position - shift[owner]) % self.frames[owner]
-        frame = self.start[owner] + position
+            position = (position - shift.index_select(0, owner)) % layout.frames
         if self.inside:
-            return self.origin[owner] + frame, None
-        length = self.clip_frames[owner]
+            return (self.origin + self.start).index_select(0, owner).add_(position), None
+        frame = self.start.index_select(0, owner).add_(position)
+        length, origin = self.clip_frames.index_select(0, owner), self.origin.index_select(0, owner)
         if padding != "zero":
-            return self.origin[owner] + wrap(frame, length, padding), None
-        return self.origin[owner] + torch.minimum(frame, length - 1), frame >= length
+            return origin + wrap(frame, length, padding), None
+        return origin + torch.minimum(frame, length - 1), frame >= length
 
 
 def crop_frames(config: TrialConfig, sample_rate: int, hop: int) -> int | None:
@@ -86,7 +84,7 @@ def drawn_windows(source: Source, chosen: Sequence[int], crop: int | None, rng: 
         start = torch.zeros_like(frames)
         return Windows(clip, source.origin[clip], frames, start, frames, tuple(lengths), inside=True)
     spare = (frames - crop).clamp(min=0)
-    start = (augment.uniform((len(chosen),), rng, device) * (spare + 1)).long()
+    start = (uniform((len(chosen),), rng, device) * (spare + 1)).long()
     seen = torch.full_like(frames, crop)
     inside = min(lengths) >= crop
     return Windows(clip, source.origin[clip], frames, start, seen, (crop,) * len(chosen), inside)
