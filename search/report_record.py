@@ -23,11 +23,11 @@ def best_settings(best: Best) -> Html:
     return join(
         [
             note(f"Trial {label(best.trial)}. What differs from the defaults, which are the tutorial's simple recipe:"),
-            pre(yaml.safe_dump(differs, sort_keys=False, allow_unicode=True)),
+            pre(_lines(differs)),
             tag(
                 "details",
                 tag("summary", "the whole configuration"),
-                pre(yaml.safe_dump(best.trial.config, sort_keys=False, allow_unicode=True)),
+                pre(_lines(best.trial.config)),
             ),
         ]
     )
@@ -123,6 +123,11 @@ def _flat(value: object) -> str:
 
 def _yaml(values: dict[str, Any]) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+def _lines(config: dict[str, Any]) -> str:
+    """A configuration as YAML, one field a line."""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
 def _accuracy(seed: object) -> float | None:

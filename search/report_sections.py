@@ -29,6 +29,7 @@ from search.report_space import (
     parallel,
     slice_figure,
 )
+from search.report_tables import failed_section, mistakes_section, time_section, trials_section
 from search.results import Best, Run, best_epoch
 
 CURVES = 10  # trials whose learning curves are drawn
@@ -140,7 +141,7 @@ def _rungs(run: Run, key: str) -> Html:
     cut = sum(len(rung.cut) for rung in found)
     saved = f" Cutting saved up to {percent(1 - spent / full, 0)} of {full} epochs." if cut and full > spent else ""
     caption = (
-        f"At each rung the best 1 in {space.budget.reduction_factor:g} goes on, by its best epoch so far, compared with "
+        f"At each rung the best 1 in {space.budget.reduction_factor:g} goes on, by its best epoch so far, among "
         f"those that were there before. Who came early could pass with what would be cut later.{saved}"
     )
     plot = figures.rung_figure(found)

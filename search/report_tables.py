@@ -16,6 +16,7 @@ from trainable.errors import InputError
 
 
 def mistakes_section(run: Run, key: str) -> Html:
+    """Confusion matrix, scores per class and the worst mistakes; a sentence where the clips are gone."""
     result = retrained(run)
     try:
         found = scored(run, result["measured_on"] if result else "validation")
@@ -46,6 +47,7 @@ def mistakes_section(run: Run, key: str) -> Html:
 
 
 def time_section(run: Run, key: str) -> Html:
+    """What the trials cost, when they ran and what an epoch takes."""
     times = spans(run)
     if not times:
         return Html("")
@@ -79,6 +81,7 @@ def time_section(run: Run, key: str) -> Html:
 
 
 def trials_section(run: Run, key: str) -> Html:
+    """All trials with their settings, best first."""
     trials = trials_of(run)
     if not trials:
         return Html("")
@@ -109,6 +112,7 @@ def _sortable(shown: str, value: float) -> Html:
 
 
 def failed_section(run: Run, key: str) -> Html:
+    """The trials that broke, with their messages."""
     space = space_of(run)
     rows = []
     for trial in trials_of(run):

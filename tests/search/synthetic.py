@@ -42,7 +42,7 @@ CEILING = {"resnet18": 0.86, "mobilenet_v3_small": 0.80, "densenet121": 0.89}
 @contextmanager
 def at(clock: list[float]) -> Iterator[None]:
     """Within it the journal believes that it is `clock[0]`."""
-    with mock.patch("search.journal.time.time", lambda: clock[0]):
+    with mock.patch("search.journal.time.time", side_effect=lambda: clock[0]):
         yield
 
 
