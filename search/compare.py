@@ -1,9 +1,7 @@
-"""The trials of one or several runs as one table: for the terminal, for other programs, and `trials.csv`."""
+"""The trials of one or several runs as one table: for the terminal, and for other programs."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import sys
@@ -13,17 +11,16 @@ from typing import Any, TextIO
 
 import pandas as pd
 
-from search.eta import epoch_seconds
 from search.journal import Trial
 from search.knobs import ABSENT, short, value_of
-from search.results import Run, best_epoch, load_run
+from search.results import Run, load_run
 from search.table import Column, fact, fit
+from search.trials_csv import MEASURED, measured, write_trials_csv
 from trainable.config import did_you_mean
 from trainable.errors import InputError
-from trainable.folder import write_atomically
 
-# What stands before the settings in each row; no name is that of a setting.
-MEASURED = ("run", "trial", "name", "kind", "status", "best_acc", "best_epoch", "last_acc", "epochs_run", "seconds")
+__all__ = ["compare", "print_comparison", "table_lines", "write_trials_csv"]
+
 WHOLE = ("trial", "best_epoch", "epochs_run")
 HIGHEST_FIRST = ("best_acc", "last_acc")
 
@@ -104,64 +101,6 @@ def table_lines(frame: pd.DataFrame, width: int | None) -> list[str]:
     return lines
 
 
-class TrialsTable:
-    """Keeps `trials.csv` of a run up to date: one row per trial, with its ending, its best epoch and its sample."""
-
-    def __init__(self, run: Run) -> None:
-        """Writes nothing yet."""
-        self._run = run
-        self._over: dict[int, dict[str, Any]] = {}  # rows that do not change any more
-
-    def on_event(self, event: dict[str, Any]) -> None:
-        """Writes the file whenever a trial has ended: `journal.listen(table.on_event)`."""
-        if event["event"] == "ended":
-            self.write()
-
-    def write(self) -> Path:
-        """The file, written anew in one go."""
-        rows = [self._row_of(trial) for trial in self._run.trials]
-        samples = dict.fromkeys(key for trial in self._run.trials for key in trial.params)
-        text = io.StringIO()
-        columns = [*(name for name in MEASURED if name != "run"), *samples, "message"]
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        path = self._run.path / "trials.csv"
-        write_atomically(path, text.getvalue())
-        return path
-
-    def _row_of(self, trial: Trial) -> dict[str, Any]:
-        row = self._over.get(trial.number)
-        if row is None:
-            row = {**_measured(self._run, trial), **trial.params, "message": trial.message}
-            del row["run"]
-            if trial.over:
-                self._over[trial.number] = row
-        return row
-
-
-def write_trials_csv(run: Run) -> Path:
-    """The path of the run's `trials.csv`, written anew."""
-    return TrialsTable(run).write()
-
-
-def _measured(run: Run, trial: Trial) -> dict[str, Any]:
-    best = best_epoch(trial, run.grace_epochs)
-    sessions = [session["time"] for session in run.journal.sessions]
-    return {
-        "run": run.name,
-        "trial": trial.number,
-        "name": trial.name,
-        "kind": trial.kind,
-        "status": trial.status,
-        "best_acc": best.accuracy if best else None,
-        "best_epoch": best.epoch if best else None,
-        "last_acc": trial.reports[-1].value if trial.reports else None,
-        "epochs_run": len(trial.reports),
-        "seconds": round(sum(epoch_seconds(trial, sessions)), 3),
-    }
-
-
 def _best_first(run: Run) -> list[Trial]:
     """All trials of a run: those that may be called best by the one rule, then the others by number."""
     ranked = {best.trial.number: best.trial for best in run.ranked()}
@@ -172,7 +111,7 @@ def _row(run: Run, trial: Trial) -> dict[str, Any]:
     """All that is known of a trial: what was measured, and its whole configuration."""
     dimensions = run.record["space"].get("search") or {}
     values = {key: value_of(trial, key) if key in dimensions else value for key, value in trial.config.items()}
-    return {**_measured(run, trial), **{key: None if value is ABSENT else value for key, value in values.items()}}
+    return {**measured(run, trial), **{key: None if value is ABSENT else value for key, value in values.items()}}
 
 
 def _settings(runs: Sequence[Run], frame: pd.DataFrame) -> list[str]:

@@ -38,6 +38,8 @@ def summary_lines(
         lines += fact("!", warning, width, "bold yellow")
     for failure in _failures(standings, header.run):
         lines += fact("!", failure, width, "red")
+    if standings.stop_reason not in (None, "budget"):
+        lines += fact("Ended", str(standings.stop_reason), width)
     lines += fact("Trials", _counts(standings), width)
     lines += fact("Best", best_in_words(standings), width, "bold green" if standings.top else "")
     for text in _behind_the_best(standings, validation_clips):

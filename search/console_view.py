@@ -46,6 +46,8 @@ def live_lines(standings: Standings, frame: Frame, window: Window, now: float) -
     lines += [one_line(f"! {notice}", window.width, "bold yellow") for notice in list(frame.notices)[-2:]]
     if frame.steps and not standings.suggested:
         return [*lines, *step_lines(frame.steps, window)][:room]
+    unfinished = {name: (done, total) for name, (done, total) in (frame.steps or {}).items() if done < total}
+    lines += step_lines(unfinished, window)
     lines += status_lines(standings, frame.run, window, now)
     if frame.how_to_watch and window.height >= 20:
         lines.append(one_line(f"Watch   {frame.how_to_watch}", window.width))
@@ -67,10 +69,11 @@ def status_lines(standings: Standings, run: str, window: Window, now: float) -> 
     bar = _bar(over, total, max(min(24, window.width - 10 - len(counts)), 4), window)
     speed = standings.epochs_per_minute(now)
     pace = [f"{speed:,.{0 if speed >= 10 else 1}f} epochs per minute"] if speed else []
+    target = [f"sooner at {standings.plan.target:.1%}"] if standings.plan.target else []
     lines = [
         Text("Trials  ").append_text(bar).append(f"  {counts}"),
         one_line(f"Best    {best_in_words(standings)}", window.width, "bold green" if standings.top else ""),
-        one_line(f"Speed   {', '.join([*pace, in_words(standings.time_left(now))])}", window.width),
+        one_line(f"Speed   {', '.join([*pace, in_words(standings.time_left(now)), *target])}", window.width),
     ]
     if standings.failed:
         failed = standings.failed[-1]

@@ -34,7 +34,6 @@ class Standings:
         self._journal = journal
         self._history = History(plan)
         self._reports: deque[float] = deque(maxlen=WINDOW)  # times of the newest ones in this session
-        self._sessions = [session["time"] for session in journal.sessions]
         for trial in journal.trials.values():
             self._take_in(trial)
 
@@ -46,13 +45,17 @@ class Standings:
     @property
     def started(self) -> float | None:
         """When this session of the driver began, s since 1970."""
-        return self._sessions[-1] if self._sessions else None
+        return self._sessions[-1] if self._journal.sessions else None
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why this session has ended, None while it runs."""
+        return self._journal.stop_reason
 
     def update(self, event: dict[str, Any]) -> bool:
         """Takes in an event that the journal has just applied; True if there is a new best."""
         self.last_event = event["time"]
         if event["event"] == "session":
-            self._sessions.append(event["time"])
             self._reports.clear()
         if "trial" not in event:
             return False
@@ -86,6 +89,10 @@ class Standings:
             return None
         low, high = self._estimate
         return max(low - since, 0.0), max(high - since, 0.0)
+
+    @property
+    def _sessions(self) -> list[float]:
+        return [session["time"] for session in self._journal.sessions]
 
     def _estimate_anew(self, now: float) -> tuple[float, float] | None:
         underway = []

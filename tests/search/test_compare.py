@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from search.compare import TrialsTable, compare, print_comparison, table_lines, write_trials_csv
+from search.compare import compare, print_comparison, table_lines
 from search.journal import Journal
 from search.results import Run, load_run
+from search.trials_csv import TrialsTable, write_trials_csv
 from trainable.errors import InputError
 
 DIMENSIONS = {

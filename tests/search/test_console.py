@@ -201,6 +201,23 @@ def test_the_summary_names_epoch_interval_baseline_folder_and_next_commands(jour
     ]  # fmt: skip
 
 
+def test_the_summary_says_what_ended_the_search_before_its_budget(journal: Journal):
+    stream = io.StringIO()
+    play(journal, PLAN, until=4.0)
+    journal.stopped("target accuracy")
+    Console(journal, HEADER, PLAN, stream).finish(validation_clips=200)
+    assert "Ended   target accuracy\n" in stream.getvalue()
+
+
+def test_a_resumed_search_shows_its_preparation_until_it_is_done(journal: Journal):
+    kept = play(journal, PLAN, until=4.0)
+    for done, seen in ((5, True), (10, False)):
+        frame = Frame("runs/made-up", steps={"computing mels": (done, 10)})
+        lines = live_lines(kept, frame, Window(80, 24), time.time())
+        assert any("computing mels" in line.plain for line in lines) is seen
+        assert any("Trials" in line.plain for line in lines)
+
+
 def test_an_interrupted_search_says_how_to_resume(journal: Journal):
     stream = io.StringIO()
     play(journal, PLAN, until=0.0)
