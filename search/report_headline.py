@@ -56,21 +56,16 @@ def headline(run: Run) -> Headline:
 
 def _of_result(result: dict[str, Any]) -> Headline:
     seeds = len(result.get("per_seed") or [])
-    what = (
-        f"The best configuration, retrained on {seeds} seeds (mean)"
-        if seeds > 1
-        else "The best configuration, retrained"
-    )
-    clips = result.get("clips")
-    clips = len(clips) if isinstance(clips, list) else clips
-    count = f"{clips} " if clips else ""
-    on = {
-        "test": f", on {count}test clips that no choice was made on.",
-        "folds": f", on {count}clips, each scored by a model that neither trained on it nor was chosen on it.",
-    }.get(result["measured_on"], f", on the {count}validation clips.")
+    what = "The best configuration, retrained" + (f" on {seeds} seeds (mean)" if seeds > 1 else "")
+    clips = f"{result['clips']} " if result.get("clips") else ""
+    plain = {
+        "test": f"{clips}test clips, on which nothing was trained or chosen",
+        "folds": f"{clips}clips, each scored by models that were not trained on it",
+    }.get(result["measured_on"], f"the {clips}validation clips")
+    on = str(result.get("sentence") or plain).removesuffix(f": {OPTIMISTIC}")
     low_high = result.get("interval_95")
     interval = (float(low_high[0]), float(low_high[1])) if low_high else None
-    return Headline(result["accuracy"], interval, what + on, result["measured_on"] not in ("test", "folds"))
+    return Headline(result["accuracy"], interval, f"{what}, on {on}.", result["measured_on"] not in ("test", "folds"))
 
 
 def _choices(run: Run) -> str:

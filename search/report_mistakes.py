@@ -6,8 +6,10 @@ import base64
 import csv
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,16 +78,15 @@ class Scored:
         return rows
 
 
-def scored(run: Run, measured_on: str) -> Scored | None:
-    """The predictions to show, or None where there are none.
+def scored(run: Run, result: Mapping[str, Any] | None) -> Scored | None:
+    """The predictions to show, or None where there are none; `result` is `retrained/result.json`.
 
-    `measured_on`: what `retrained/predictions.csv` was measured on.
     Raises:
         InputError: the data set that the checkpoint's clips belong to is gone or has changed.
     """
     table_file = run.path / "retrained" / "predictions.csv"
-    if table_file.exists():
-        return from_csv(table_file, f"the retrained model on {measured_on} clips")
+    if result is not None and table_file.exists():
+        return from_csv(table_file, f"the retrained model on {_clips_of(result)}", result.get("labels") or ())
     best = run.best()
     scores = validation_scores(run.folder(best.trial)) if best else None
     if best is None or scores is None:
@@ -102,15 +103,21 @@ def scored(run: Run, measured_on: str) -> Scored | None:
     )
 
 
-def from_csv(path: Path, about: str) -> Scored:
-    """The predictions in a table with the columns path, label, predicted and probability."""
+def _clips_of(result: Mapping[str, Any]) -> str:
+    return {"test": "the test clips", "folds": "all clips, out of fold"}.get(
+        result["measured_on"], "the validation clips, on which it was chosen"
+    )
+
+
+def from_csv(path: Path, about: str, labels: Sequence[str]) -> Scored:
+    """The predictions in a table with the columns path, label, predicted and probability; `labels` gives the order."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = [
             Prediction(row["path"], row["label"], row["predicted"], float(row["probability"]))
             for row in csv.DictReader(file)
         ]
-    names = sorted({row.label for row in rows} | {row.predicted for row in rows})
-    return Scored(about, tuple(names), tuple(rows))
+    others = {row.label for row in rows} | {row.predicted for row in rows}
+    return Scored(about, (*labels, *sorted(others - set(labels))), tuple(rows))
 
 
 def same_dataset(run: Run) -> Dataset:
@@ -131,7 +138,7 @@ def same_dataset(run: Run) -> Dataset:
 
 def class_table(found: Scored) -> Html:
     """Recall, precision and F1 of every class."""
-    headers = ["class", "clips", "recall", "precision", "F1", "most often taken for"]
+    headers = ["class", "clips", "recall", "precision", "F1", "taken for"]
     return table(headers, found.class_rows(), numeric=(1, 2, 3, 4), tall=len(found.labels) > 20)
 
 

@@ -8,9 +8,7 @@ from typing import Any
 import yaml
 
 from search.report_facts import label
-from search.report_figures import percent
-from search.report_headline import retrained
-from search.report_page import Html, facts, join, note, pre, table, tag
+from search.report_page import Html, facts, join, note, pre, tag
 from search.results import Best, Run
 from trainable.config import TrialConfig
 from trainable.recipes import RECIPES
@@ -31,20 +29,6 @@ def best_settings(best: Best) -> Html:
             ),
         ]
     )
-
-
-def retrained_block(run: Run) -> Html:
-    """What retraining found, number by number; nothing where nothing was retrained."""
-    result = retrained(run)
-    if result is None:
-        return Html("")
-    pairs: list[tuple[str, object]] = [("measured on", f"{result['measured_on']}, {_count(result.get('clips'))} clips")]
-    named = {"accuracy": "accuracy, mean over seeds", "baseline_accuracy": "baseline, retrained the same way",
-             "ensemble_accuracy": "ensemble of the seeds"}  # fmt: skip
-    pairs += [(name, percent(result[key])) for key, name in named.items() if result.get(key) is not None]
-    seeds = [seed for seed in result.get("per_seed") or [] if _accuracy(seed) is not None]
-    rows = [[_seed(seed, index), percent(_accuracy(seed) or 0.0)] for index, seed in enumerate(seeds)]
-    return join([facts(pairs), table(["seed", "accuracy"], rows, numeric=(1,)) if rows else ""])
 
 
 def record(run: Run) -> Html:
@@ -128,16 +112,3 @@ def _yaml(values: dict[str, Any]) -> str:
 def _lines(config: dict[str, Any]) -> str:
     """A configuration as YAML, one field a line."""
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-
-
-def _accuracy(seed: object) -> float | None:
-    value = seed.get("accuracy") if isinstance(seed, dict) else seed
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def _seed(seed: object, index: int) -> object:
-    return seed.get("seed", index) if isinstance(seed, dict) else index
-
-
-def _count(clips: object) -> object:
-    return len(clips) if isinstance(clips, list) else clips

@@ -20,7 +20,8 @@ from search.report_facts import (
 from search.report_figures import duration, percent
 from search.report_headline import against_baselines, headline_block, validation_interval
 from search.report_page import Html, facts, figure, join, note, section, tag
-from search.report_record import best_settings, record, retrained_block
+from search.report_record import best_settings, record
+from search.report_retrained import retrained_section
 from search.report_space import (
     LEAST_FOR_IMPORTANCE,
     axes_of,
@@ -39,7 +40,7 @@ def run_article(run: Run, key: str) -> tuple[Html, list[tuple[str, str]]]:
     """The part of the page about one run, and the anchors in it; `key` makes the anchors its own."""
     parts: list[tuple[str, str, Callable[[Run, str], Html]]] = [
         ("Baselines", "Baselines", _baselines),
-        ("Retrained", "Retrained", _retrained),
+        ("Retrained", "Retrained", retrained_section),
         ("Progress", "Progress", _progress),
         ("Cuts", "Who was cut where", _rungs),
         ("Settings", "Settings and accuracy", _space),
@@ -110,10 +111,6 @@ def _baselines(run: Run, key: str) -> Html:
     )  # fmt: skip
 
 
-def _retrained(run: Run, key: str) -> Html:
-    return retrained_block(run)
-
-
 def _progress(run: Run, key: str) -> Html:
     steps, times = progress(run), spans(run)
     if not any(top(span.trial) for span in times):
@@ -165,7 +162,8 @@ def _space(run: Run, key: str) -> Html:
     shares, count = importances(trials, space)
     if shares:
         hint = " From so few trials it is a hint." if count < 50 else ""
-        caption = f"fANOVA on {count} trials, by their best epoch of the first {space.budget.grace_epochs}.{hint}"
+        epochs = f"{space.budget.grace_epochs} epoch{'s' if space.budget.grace_epochs > 1 else ''}"
+        caption = f"fANOVA on {count} trials, by their best accuracy after {epochs}.{hint}"
         plot = importance_figure(shares)
         parts.append(figure(f"{key}-importance", plot, "Which settings matter", 110 + 24 * len(shares), caption))
     else:

@@ -27,6 +27,7 @@ from search.space import Space
 
 # Fewer trials than this say nothing about what matters.
 LEAST_FOR_IMPORTANCE = 10
+LEAST_FOR_CONDITIONAL = 20  # with 12, noise explains as much as the setting
 UNUSED = "not used"
 UNUSED_PLACE = -0.2  # below the axis
 # For accuracy on lines: the best stand out on light and on dark paper.
@@ -189,7 +190,7 @@ def importances(trials: Sequence[Trial], space: Space) -> tuple[list[Importance]
     free = [axis.name for axis in axes_of(trials, space) if counts[axis.name] == count]
     found = [Importance(name, share, count, False) for name, share in _fanova(study, free).items()]
     for axis in axes_of(trials, space):
-        few = counts[axis.name] < LEAST_FOR_IMPORTANCE
+        few = counts[axis.name] < LEAST_FOR_CONDITIONAL
         if axis.name not in free and not few:
             share = _fanova(study, [*free, axis.name])[axis.name]
             found.append(Importance(axis.name, share, counts[axis.name], True))

@@ -19,7 +19,7 @@ def mistakes_section(run: Run, key: str) -> Html:
     """Confusion matrix, scores per class and the worst mistakes; a sentence where the clips are gone."""
     result = retrained(run)
     try:
-        found = scored(run, result["measured_on"] if result else "validation")
+        found = scored(run, result)
     except InputError as error:
         return note(f"Not shown, because the clips are not at hand: {error}")
     if found is None or not found.predictions:
