@@ -61,7 +61,8 @@ class Console:
         self._done = threading.Event()
 
     def __enter__(self) -> Console:
-        self._print(self._header.lines(self._terminal.width if self._terminal is not None else None))
+        width = self._terminal.width if self._terminal is not None else None
+        self._print([*self._header.lines(width), Text()])
         if self._terminal is not None and not self._lines.gone:
             self._live = Live(console=self._terminal, auto_refresh=False, transient=True, get_renderable=self._draw)
             self._live.start()
@@ -132,7 +133,7 @@ class Console:
                     # The terminal has wrapped what was there anew, so it can no longer be drawn over.
                     width = self._terminal.width
                     self._terminal.clear()
-                    self._terminal.print(Group(*self._header.lines(width)), soft_wrap=True)
+                    self._print([*self._header.lines(width), Text()])
                 self._live.refresh()
             except OSError:
                 self._lines.gone = True

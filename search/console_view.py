@@ -102,7 +102,7 @@ def running_lines(standings: Standings, window: Window, room: int) -> list[Text]
         Column("val acc", [f"{trial.reports[-1].value:.1%}" if trial.reports else "-" for trial in trials]),
     ]
     settings = [trial.name or described(trial, keys) for trial in trials]
-    table = fit([*columns, Column("settings", settings, right=False, widest=window.width - 37 - bar)], window.width)
+    table = fit([*columns, Column("settings", settings, right=False, widest=None)], window.width)
     lines = [Text(), *table.header, *table.rows]
     return [*lines, one_line(f"and {folded} more", window.width, "dim")] if folded else lines
 

@@ -22,7 +22,7 @@ class Column:
     name: str
     cells: Sequence[str | Text]
     right: bool = True  # numbers stand on the right
-    widest: int = WIDEST  # longer cells end in an ellipsis
+    widest: int | None = WIDEST  # longer cells end in an ellipsis; None: the column takes what is left
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def fit(columns: Sequence[Column], width: int | None, styles: Sequence[str] = ()
     used = 0
     for column in columns:
         widest = max((cell_len(_plain(cell)) for cell in column.cells), default=0)
-        cells = min(widest, column.widest) if width else widest
+        cells = min(widest, column.widest or max(width - used, 8)) if width else widest
         name = _broken(column.name, cells) if width else [column.name]
         needs = max(cells, *(cell_len(line) for line in name), 1)
         if width and used + needs > width:
