@@ -26,7 +26,7 @@ from trainable.errors import InputError
 __all__ = ["StudySearch", "WarmStart", "export_study"]
 
 # A small space repeats itself. Another draw costs milliseconds, a repeated trial a whole training.
-_ATTEMPTS = 20
+_ATTEMPTS = 40
 
 
 @dataclass(frozen=True)

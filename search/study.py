@@ -40,6 +40,10 @@ OUTCOMES = {
 _BROKEN = {"trains": 1.0}
 
 
+# After so many draws of trials that have been there, chance takes over from a sampler that insists.
+_LEARNED_ATTEMPTS = 10
+
+
 def make_sampler(space: Space, number: int, attempt: int = 0) -> BaseSampler:
     """The sampler for trial `number`: new for each, so that no random state needs saving.
 
@@ -50,7 +54,7 @@ def make_sampler(space: Space, number: int, attempt: int = 0) -> BaseSampler:
     startup = space.searcher.startup_trials
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        match space.searcher.kind:
+        match space.searcher.kind if attempt < _LEARNED_ATTEMPTS else "random":
             case "random":
                 return RandomSampler(seed)
             case "cmaes":

@@ -172,7 +172,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 
 # What others call our fields: the tutorial's own names, and spellings.
 _OTHER_NAMES = {
-    "resize": "image_size", "learning_rate": "lr", "num_epochs": "epochs", "model": "backbone", "optimiser": "optimizer",
+    "resize": "image_size", "learning_rate": "lr", "num_epochs": "epochs", "model": "backbone",
+    "optimiser": "optimizer", "normalize": "normalise",
 }  # fmt: skip
 
 

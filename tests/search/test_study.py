@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+from ray.tune.search.optuna import OptunaSearch
+
+from search.journal import Journal, Status
+from search.space import Space
+from search.study import JournalStudy, export_study, make_sampler
+from tests.search.spaces import space_of
+from tests.search.stepping import curve, new_journal, step_through
+from trainable.config import TrialConfig
+from trainable.errors import Diverged, OutOfMemory, TrialEnded
+
+SPACE = """
+    fixed: {epochs: 6, weights: none}
+    search:
+      lr: {loguniform: [1e-4, 1.0]}
+      n_mels: {qrandint: [32, 128, 32]}
+      mixup: {quniform: [0.0, 0.4, 0.1]}
+    baselines: [tutorial-simple]
+    budget: {trials: 40, grace_epochs: 2, reduction_factor: 2}
+"""
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Space:
+    return space_of(tmp_path, SPACE)
+
+
+def add(journal: Journal, values: list[float], status: Status | None, lr: float = 1e-3) -> int:
+    """Adds a trial with these accuracies to the journal."""
+    trial = journal.suggested("search", "", {"lr": lr, "n_mels": 32, "mixup": 0.1}, {"epochs": 6})
+    for epoch, value in enumerate(values, start=1):
+        last = status == "cut" and epoch == len(values)
+        journal.reported(trial.number, epoch, value, 1.0, "cut" if last else "continue")
+    if status is not None:
+        journal.ended(trial.number, status)
+    return trial.number
+
+
+ENDS: list[tuple[Status | None, list[float], TrialState, float | None]] = [
+    ("finished", [0.2, 0.6, 0.5, 0.5, 0.5, 0.4], TrialState.COMPLETE, 0.6),
+    ("cut", [0.3, 0.2], TrialState.PRUNED, 0.2),
+    ("diverged", [0.9, 0.8, 0.9], TrialState.COMPLETE, 0.0),
+    ("out_of_memory", [], TrialState.COMPLETE, 0.0),
+    ("failed", [0.5], TrialState.FAIL, None),
+    (None, [0.4, 0.5], TrialState.RUNNING, None),
+]
+
+
+@pytest.mark.parametrize("rebuilt", [False, True], ids=["live", "rebuilt"])
+@pytest.mark.parametrize(("status", "values", "state", "value"), ENDS)
+def test_each_end_reaches_optuna_as_what_it_is(
+    space: Space, tmp_path: Path, status: Status | None, values: list[float], state: TrialState, value: float | None,
+    rebuilt: bool,
+) -> None:  # fmt: skip
+    journal = new_journal(tmp_path / "run")
+    live = None if rebuilt else JournalStudy(space, journal)
+    add(journal, values, status)
+    (trial,) = (live or JournalStudy(space, Journal(journal.path))).study.get_trials()
+    assert (trial.state, trial.value) == (state, value)
+    assert trial.intermediate_values == dict(enumerate(values, start=1))
+
+
+def test_cut_trials_reach_optuna_as_pruned_at_their_epoch(space: Space, tmp_path: Path) -> None:
+    journal = new_journal(tmp_path / "run")
+    study = JournalStudy(space, journal).study
+    add(journal, [0.1, 0.4, 0.3], "cut")
+    (trial,) = study.get_trials()
+    assert trial.state == TrialState.PRUNED
+    assert trial.last_step == 3
+    assert trial.value == 0.3
+
+
+def test_ray_alone_would_have_told_a_cut_trial_as_complete_with_its_early_value() -> None:
+    stock = OptunaSearch({"lr": optuna.distributions.FloatDistribution(0, 1)}, metric="val_acc", mode="max")
+    stock.suggest("a")
+    stock.on_trial_complete("a", {"val_acc": 0.1, "training_iteration": 1, "done": True})
+    assert stock._ot_study.get_trials()[0].state == TrialState.COMPLETE
+
+
+def test_a_baseline_that_is_no_point_of_the_space_is_not_in_the_study(space: Space, tmp_path: Path) -> None:
+    journal = new_journal(tmp_path / "run")
+    live = JournalStudy(space, journal)
+    journal.suggested("baseline", "tutorial-simple", {}, {})
+    journal.reported(0, 1, 0.5, 1.0, "continue")
+    journal.ended(0, "finished")
+    assert live.study.get_trials() == JournalStudy(space, Journal(journal.path)).study.get_trials() == []
+
+
+def test_the_rebuilt_study_equals_the_live_one(space: Space, tmp_path: Path) -> None:
+    def train(config: TrialConfig) -> list[float | TrialEnded]:
+        end = Diverged("nan") if config.lr > 0.3 else OutOfMemory("full") if config.n_mels == 128 else None
+        return curve(config) if end is None else [*curve(config)[:1], end]
+
+    journal = new_journal(tmp_path / "run")
+    live = JournalStudy(space, journal)
+    step_through(space, journal, workers=3, train=train)
+    rebuilt = JournalStudy(space, Journal(journal.path))
+    shown = [
+        [(t.number, t.state, t.value, t.params, t.distributions, t.intermediate_values, t.constraints) for t in trials]
+        for trials in (live.study.get_trials(), rebuilt.study.get_trials())
+    ]
+    assert shown[0] == shown[1]
+    assert {trial.status for trial in journal.trials.values()} == {"finished", "cut", "diverged", "out_of_memory"}
+
+
+def test_optuna_alone_would_call_a_diverged_trial_better_than_every_cut_one() -> None:
+    from optuna.samplers._tpe.sampler import _split_trials
+
+    study = optuna.create_study(direction="maximize")
+    distributions = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    study.add_trial(create_trial(value=0.0, params={"x": 0.9}, distributions=distributions))
+    study.add_trial(
+        create_trial(
+            state=TrialState.PRUNED, params={"x": 0.1}, distributions=distributions, intermediate_values={5: 0.8}
+        )
+    )
+    good, _ = _split_trials(study, study.get_trials(), 1)
+    assert [trial.params["x"] for trial in good] == [0.9]
+
+
+def test_tpe_keeps_away_from_where_trials_diverge_even_where_no_trial_has_finished(
+    space: Space, tmp_path: Path
+) -> None:
+    journal = new_journal(tmp_path / "run")
+    for step in range(8):
+        add(journal, [], "diverged", lr=0.3 * 1.1**step)
+        add(journal, [0.5, 0.5 + 0.01 * step], "cut", lr=2e-4 * 1.1**step)
+    study = JournalStudy(space, journal)
+    proposed = []
+    for attempt in range(9):
+        asked = study.ask(len(journal.trials), attempt)
+        proposed.append(space.suggest(asked)["lr"])
+        study.reject(asked)
+    assert sum(lr < 0.05 for lr in proposed) >= 8
+
+
+def test_a_sampler_depends_on_the_seed_the_trial_and_the_attempt(space: Space) -> None:
+    def first(number: int, attempt: int) -> float:
+        study = optuna.create_study(sampler=make_sampler(space, number, attempt))
+        return study.ask().suggest_float("x", 0, 1)
+
+    assert first(3, 0) == first(3, 0)
+    assert len({first(3, 0), first(4, 0), first(3, 1)}) == 3
+
+
+def test_the_exported_study_opens_and_shows_what_happened(space: Space, tmp_path: Path) -> None:
+    journal = new_journal(tmp_path / "run")
+    numbers = [add(journal, values, status) for status, values, _, _ in ENDS]
+    path = tmp_path / "run" / "study.db"
+    path.write_text("an older export")
+    export_study(space, journal, path)
+    study = optuna.load_study(study_name="run", storage=f"sqlite:///{path}")
+    shown = study.get_trials()
+    assert [trial.state for trial in shown] == [state for _, _, state, _ in ENDS]
+    assert [trial.value for trial in shown] == [value for _, _, _, value in ENDS]
+    assert [trial.user_attrs["number"] for trial in shown] == numbers
+    assert shown[0].params == {"lr": 1e-3, "n_mels": 32, "mixup": 0.1}
+    assert shown[0].datetime_start is not None
+    assert shown[0].datetime_start.timestamp() == pytest.approx(journal.trials[0].started)
+    assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
+
+
+def test_an_export_that_fails_leaves_the_old_one(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = new_journal(tmp_path / "run")
+    add(journal, [0.5], "cut")
+    path = tmp_path / "run" / "study.db"
+    export_study(space, journal, path)
+    before = path.read_bytes()
+    journal.trials[7] = SimpleNamespace(params={"no such": 1})  # type: ignore[assignment]
+    with pytest.raises((KeyError, AttributeError)):
+        export_study(space, journal, path)
+    assert path.read_bytes() == before
+    sqlite3.connect(path).execute("select count(*) from trials")
