@@ -91,7 +91,7 @@ def _fit(scratch: Path, searcher: Searcher, scheduler: TrialScheduler, stop: Sto
     tuner.fit()
 
 
-class _Watch(tune.Callback):
+class _Watch(tune.Callback):  # type: ignore[misc]  # Ray has no types
     """Notes lost workers, and passes a stop on to the running trials."""
 
     def __init__(self, run: Path, journal: Journal, stop: Stop, warn: Callable[[str], None]) -> None:

@@ -20,7 +20,7 @@ from search.results import best_epoch
 HOPELESS_AFTER = 5
 
 
-class Stop(tune.Stopper):
+class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
     """Stops the whole search, once, for the first reason that comes up.
 
     It listens to the journal, so every reason is found at the event that causes it and not a trial later.

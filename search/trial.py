@@ -31,7 +31,7 @@ class StopRequested(Exception):
     """The driver wants no more epochs; what is finished is on disk."""
 
 
-class TrialActor(tune.Trainable):
+class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
     """A worker that runs one trial after the other.
 
     The trial's folder is the truth: a restarted trial first repeats to the driver what its folder already holds, then
