@@ -76,18 +76,14 @@ def _failures(standings: Standings, run: str) -> list[str]:
 
 
 def _next_steps(header: Header, interrupted: bool, has_best: bool) -> list[Text]:
-    """The commands that people want next, each with what it does."""
+    """The commands that people want next, each after what it does."""
     command = f"python run_search.py {{}} {shlex.quote(header.run)}"
     steps = []
     if interrupted:
-        steps.append((command.format("resume"), "go on where this stopped"))
+        steps.append(("go on", command.format("resume")))
     if header.how_to_watch:
-        steps.append((header.how_to_watch, "compare the trials in SwanLab"))
+        steps.append(("compare", header.how_to_watch))
     if has_best:
-        steps.append((command.format("retrain"), "train the best anew on several seeds, test once"))
-    steps.append((command.format("report"), "one page with everything"))
-    widest = max(len(step) for step, _ in steps)
-    return [
-        Text("Next", "bold"),
-        *(Text(f"  {step:<{widest}}", "cyan").append(f"  {what}", "dim") for step, what in steps),
-    ]
+        steps.append(("retrain", command.format("retrain")))
+    steps.append(("report", command.format("report")))
+    return [Text("Next", "bold"), *(Text(f"  {what:<8}").append(step, "cyan") for what, step in steps)]
