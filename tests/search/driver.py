@@ -1,4 +1,4 @@
-"""A search with simulated training in a process of its own, to be killed: python -m tests.search.driver RUN [options]."""
+"""A search with simulated training in a process of its own, to be killed: python -m tests.search.driver RUN."""
 
 from __future__ import annotations
 
