@@ -22,6 +22,7 @@ from trainable.progress import Progress
 __all__ = ["Mirror", "Mode", "Replayed", "ResolvedMode", "replay", "resolve_mode"]
 
 WAIT_FOR_OTHER_S = 30.0  # the orphan of a killed driver needs a moment to close its experiment
+CLOUD_REPLAYS = 4  # at once
 LONGEST_REPLAY_S = 86_400.0  # a child that hangs is ended long before
 
 
@@ -94,7 +95,7 @@ class Replayed:
     problem: str = ""  # the last thing that went wrong
 
 
-def replay(path: str | Path, mode: ResolvedMode, concurrency: int = 2, progress: Progress | None = None) -> Replayed:
+def replay(path: str | Path, mode: ResolvedMode, progress: Progress | None = None) -> Replayed:
     """Mirrors what SwanLab has not of a run, from its folder; as often as one likes, and beside a running search.
 
     A trial that has not ended is shown as interrupted, unless the search that runs it mirrors it at this moment.
@@ -108,7 +109,8 @@ def replay(path: str | Path, mode: ResolvedMode, concurrency: int = 2, progress:
     folder = log_dir(run.path, mode.mode)
     experiments = {trial.number: trial_experiment(run, trial) for trial in run.trials}
     before = sum((folder / experiment.key / DONE_FILE).exists() for experiment in experiments.values())
-    pool = Pool(mode, folder, concurrency, wait_s=0.0, hung_s=None)
+    # One child for the local pages, which list experiments as they were made; several where a network makes one wait.
+    pool = Pool(mode, folder, CLOUD_REPLAYS - 1 if mode.mode == "cloud" else 0, wait_s=0.0, hung_s=None)
     for trial in run.trials:
         pool.begin(experiments[trial.number], trial_ending(trial, run.grace_epochs))
     pool.close(LONGEST_REPLAY_S, progress)

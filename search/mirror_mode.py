@@ -17,6 +17,7 @@ from trainable.errors import InputError
 Mode = Literal["cloud", "offline", "local", "off"]
 Requested = Literal["auto", "cloud", "offline", "local", "off"]
 CHECK_S = 20.0  # for the login check as a whole: starting Python, importing SwanLab, one request
+REQUEST_SHARE = 0.5  # of that, for the request: its own message says more than that of an ended process
 _PROJECT = re.compile(r"[0-9a-zA-Z_\-+.]{1,100}")  # SwanLab's own rule
 
 
@@ -86,7 +87,7 @@ def check_login(timeout: float = CHECK_S) -> dict[str, Any]:
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "search.mirror_login", str(timeout / 2)],
+            [sys.executable, "-m", "search.mirror_login", str(timeout * REQUEST_SHARE)],
             stdin=subprocess.DEVNULL,  # nobody can be asked
             capture_output=True,
             text=True,

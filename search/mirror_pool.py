@@ -24,7 +24,7 @@ from trainable.progress import Progress
 HUNG_S = {"cloud": 180.0, "offline": 60.0, "local": 60.0}  # SwanLab itself gives a network 76 s
 TRIES = 3  # per experiment and sitting
 PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0  # after a failure, doubling: SwanLab is down, and more children do not help
-GOODBYE_S = 10.0  # for the children to go after the last order
+GOODBYE_S = 6.0  # for the children to go after the last order
 TICK_S = 0.5
 CLOSE = ""  # the key of no experiment
 MOST_EVENTS = 10_000  # more than any search has trials at once; beyond it a replay helps
@@ -54,7 +54,7 @@ class Pool:
         self.warnings = 0
         self.last_warning = ""
         self.mirrored = 0  # experiments that were closed in good order
-        self._mode, self._log_dir, self._concurrency = mode, log_dir, max(1, concurrency)
+        self._mode, self._log_dir, self._concurrency = mode, log_dir, concurrency
         self._wait_s, self._hung_s = wait_s, hung_s or HUNG_S[mode.mode]
         self._events: deque[tuple[str, Ending | None, Experiment | None]] = deque()
         self._jobs: dict[str, _Job] = {}  # not yet mirrored, by key

@@ -174,24 +174,27 @@ class Recorder:
                 time.sleep(0.05)
 
     def _what_is_missing(self) -> str | None:
-        from search import mirror_local, mirror_offline
+        from search import mirror_cloud, mirror_local, mirror_offline
 
         match self._mode:
             case "local":
                 return mirror_local.what_is_missing(self._log_dir, self._experiment.key, self._epochs)
             case "offline":
                 return mirror_offline.what_is_missing(self._run_dir, self._epochs)
-        return None
+        return mirror_cloud.what_is_missing()
 
 
 def _load(mode: str) -> None:
     """Imports SwanLab, which takes a second: not to be done while others wait for a lock."""
     import swanlab  # noqa: F401
 
-    if mode == "local":
-        from search import mirror_local
+    from search import mirror_cloud, mirror_local
 
+    if mode == "local":
         mirror_local.load()
+    elif mode == "cloud":
+        mirror_cloud.load()
+        mirror_cloud.forget()
 
 
 def init_arguments(experiment: Experiment, mode: str, project: str, log_dir: Path) -> dict[str, Any]:

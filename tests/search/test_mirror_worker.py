@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search.mirror import ResolvedMode, replay
+from search.mirror_experiment import Experiment, trial_experiment
+from search.mirror_offline import what_is_missing
+from search.mirror_worker import finite, init_arguments, metrics
+from search.results import Run
+from tests.search.mirrored import METRICS, epoch_result, make_run, suggest, train
+
+OFFLINE = ResolvedMode("offline", "")
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    run = make_run(tmp_path / "run", trials=1)
+    return trial_experiment(run, run.trials[0])
+
+
+@pytest.mark.parametrize("mode", ["local", "offline", "cloud"])
+def test_swanlab_knows_every_argument_that_it_is_given(mode: str, experiment: Experiment, tmp_path: Path) -> None:
+    import swanlab  # it ignores unknown arguments and settings silently
+
+    arguments = init_arguments(experiment, mode, "music", tmp_path)
+    known = inspect.signature(swanlab.init).parameters
+    assert [name for name in arguments if name not in known or known[name].kind is not known[name].KEYWORD_ONLY] == []
+    assert ("id" in arguments) == (mode == "cloud")
+    settings = swanlab.Settings
+    asked = {settings: {"interactive", "probe", "terminal", "run"},
+             settings.Probe: {"hardware", "runtime", "requirements", "conda", "git", "swanlab", "monitor"},
+             settings.Terminal: {"proxy_type"}, settings.Run: {"dir"}}  # fmt: skip
+    for section, fields in asked.items():
+        assert fields <= set(section.model_fields)
+
+
+def test_the_tutorials_names_are_used_and_what_no_chart_can_draw_is_left_out() -> None:
+    assert list(metrics(epoch_result(0, 1))) == METRICS
+    assert finite({"val/loss": float("nan"), "train/loss": float("inf"), "val/acc": 0.5}) == {"val/acc": 0.5}
+
+
+@pytest.fixture
+def offline_run(tmp_path: Path) -> Run:
+    run = make_run(tmp_path / "run")
+    suggest(run)
+    train(run, 0, upto=3)
+    run.journal.ended(0, "finished")
+    return run
+
+
+def test_an_offline_run_keeps_the_whole_curve_for_a_later_sync(offline_run: Run) -> None:
+    done = replay(offline_run.path, OFFLINE)
+    assert (done.mirrored, done.failed, done.problem) == (1, 0, "")
+    run_dir = offline_run.path / "swanlog" / "offline" / "trial_0000"
+    assert what_is_missing(run_dir, 3) is None
+    assert what_is_missing(run_dir, 4) == "SwanLab kept 3 of 4 epochs"
+
+
+def test_an_offline_run_that_was_cut_short_is_noticed(offline_run: Run) -> None:
+    replay(offline_run.path, OFFLINE)
+    run_dir = offline_run.path / "swanlog" / "offline" / "trial_0000"
+    (records,) = run_dir.glob("run-*.swanlab")
+    records.write_bytes(records.read_bytes()[:-40])
+    assert what_is_missing(run_dir, 3) == "the experiment still counts as running"
+
+
+def test_a_worker_outlives_the_signal_of_a_batch_system_and_leaves_when_its_orders_end(experiment: Experiment) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "search.mirror_worker"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    assert json.loads(worker.stdout.readline()) == {"say": "alive"}
+    worker.terminate()
+    assert json.loads(worker.stdout.readline()) == {"say": "alive"}
+    assert os.getpriority(os.PRIO_PROCESS, worker.pid) >= os.getpriority(os.PRIO_PROCESS, 0) + 10
+    worker.stdin.close()
+    assert worker.wait(30) == 0
+    assert worker.returncode != -signal.SIGTERM
+    worker.stdout.close()
