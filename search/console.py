@@ -60,6 +60,10 @@ class Console:
         self._drawer: threading.Thread | None = None
         self._done = threading.Event()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray pickles its callbacks, and with them whom they warn; a terminal goes nowhere.
+        return {}
+
     def __enter__(self) -> Console:
         width = self._terminal.width if self._terminal is not None else None
         self._print([*self._header.lines(width), Text()])

@@ -71,6 +71,10 @@ class Journal:
         for event in self._read():
             self._apply(event)
 
+    def __reduce__(self) -> tuple[type[Journal], tuple[Path]]:
+        # Ray pickles whatever its searcher, stopper and callbacks hold; who listens here may hold a terminal.
+        return Journal, (self.path,)
+
     def listen(self, listener: Callable[[dict[str, Any]], None]) -> None:
         """Calls `listener` with every event after it has been applied and written."""
         self._listeners.append(listener)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import re
 import time
 from pathlib import Path
@@ -267,6 +268,14 @@ def test_a_closed_pipe_ends_the_lines_and_not_the_search(journal: Journal):
         play(journal, PLAN)
     console.finish(validation_clips=200)
     assert all(trial.over for trial in journal.trials.values())
+
+
+def test_ray_may_pickle_what_holds_a_console_or_its_journal(journal: Journal):
+    with Console(journal, HEADER, PLAN, Terminal(), live=True) as console:
+        journal.listen(console.on_event)
+        play(journal, PLAN, until=4.0)
+        copied, _ = pickle.loads(pickle.dumps((journal, console.warn)))
+    assert copied.trials == journal.trials
 
 
 @pytest.mark.parametrize(
