@@ -28,7 +28,7 @@ class Layout:
 
 def uniform(shape: tuple[int, ...], rng: torch.Generator, device: torch.device) -> Tensor:
     """Numbers in [0, 1), float32, drawn where the generator lives."""
-    return torch.rand(shape, generator=rng, device=rng.device).to(device)
+    return torch.rand(shape, generator=rng, device=rng.device).to(device, non_blocking=True)
 
 
 def draw_masks(count: int, largest: float, lengths: Tensor, rng: torch.Generator) -> Tensor:
@@ -132,7 +132,7 @@ def mix(images: Tensor, targets: Tensor, mixup: float, cutmix: float, rng: torch
     """
     batch, _, height, width = images.shape
     device = images.device
-    other = torch.randperm(batch, generator=rng, device=rng.device).to(device)
+    other = torch.randperm(batch, generator=rng, device=rng.device).to(device, non_blocking=True)
     coin = uniform((1,), rng, device) < 0.5
     weight = torch.zeros(batch, 1, 1, 1, device=device)
     if mixup:
@@ -159,7 +159,13 @@ def _boxes(area: Tensor, height: int, width: int, rng: torch.Generator) -> Tenso
 
 
 def beta(alpha: float, count: int, rng: torch.Generator, device: torch.device) -> Tensor:
-    """`count` draws of Beta(alpha, alpha), float32."""
-    tiny = 1e-300  # a small alpha can make both gammas vanish: then it is one half
-    gammas = torch._standard_gamma(torch.full((2, count), alpha, dtype=torch.float64, device=rng.device), generator=rng)
-    return ((gammas[0] + tiny) / (gammas.sum(0) + 2 * tiny)).float().to(device)
+    """`count` draws of Beta(alpha, alpha), float32.
+
+    From two uniform numbers each, exactly, on any device: t / sqrt(v + t^2) of a Student's t with v = 2 alpha degrees
+    of freedom is 2 Beta - 1. Source: Bailey 1994, "Polar generation of random variates with the t-distribution".
+    """
+    draw = uniform((2, count), rng, device)
+    cosine = (2 * math.pi * draw[0]).cos()
+    rest = (1 - draw[1]).pow(1 / alpha)  # 1 - draw: in (0, 1]
+    part = (1 - rest) * cosine.square()
+    return 0.5 + 0.5 * cosine.sign() * (part / (rest + part).clamp(min=1e-38)).sqrt()

@@ -1,33 +1,23 @@
-"""The folder for everything that can be made again, and in it the mels: one entry per set of clips and front end.
-
-An entry is a folder named by what it was made from (the clips' contents, the front end's settings, the code's
-version), so it is never stale. It is built under a hidden name and renamed when it is whole; a builder that was
-killed leaves only the hidden folder, which the next builder throws away. Locks are the system's, which lets go of
-them when a process dies.
-"""
+"""The folder for everything that can be made again, and in it the mels of data sets."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import platformdirs
 
 from trainable.config import TrialConfig
 from trainable.dataset import Clip, Dataset
 from trainable.errors import InputError
 from trainable.frontend import FRONTEND_VERSION, Frontend, hop_samples, window_sizes
-from trainable.mels import ABOUT, MelCache, build_mels, hold, is_held, open_mels
+from trainable.mels import MelCache, build_mels, open_mels
 from trainable.progress import Progress
+from trainable.store import CacheEntry, Store
 
 DEFAULT_GB = 20.0  # GTZAN at 128 mels is 0.5 GB, so forty front ends of it
-_WAITING = "Waiting for another process that makes the same mels"
 
 
 def cache_folder() -> Path:
@@ -47,25 +37,29 @@ def mels_of(dataset: Dataset, config: TrialConfig, progress: Progress | None = N
     sample_rate = config.sample_rate or dataset.sample_rate
     frontend = Frontend(config, sample_rate)
     check_lengths(dataset, config, sample_rate)
-    key = mel_key(dataset, config)
-    entry = _mels_folder() / key
-    opened = _open(entry)
-    if opened:
-        return opened
-    with _builder_lock(key, progress):
-        opened = _open(entry)  # another process may have built it while this one waited
-        if opened is None:
-            _clean_up()
-            building = _hidden(key)
-            _make_room(_estimated_bytes(dataset, frontend))
-            building.mkdir()
-            build_mels(dataset, frontend, building, _describe(dataset, frontend), progress)
-            building.rename(entry)
-            opened = _open(entry)
-    if opened is None:
-        raise RuntimeError(f"{entry}: vanished as soon as it was built")
-    _make_room(0)
-    return opened
+    store, key = _store(), mel_key(dataset, config)
+    holder = store.hold(key)
+    if holder is None:
+
+        def make(folder: Path) -> None:
+            build_mels(dataset, frontend, folder, progress)
+
+        def waiting() -> None:
+            if progress:
+                progress("Waiting for another process that makes the same mels", 0, 1)
+
+        holder = store.build(key, _estimated_bytes(dataset, frontend), make, waiting)
+    return open_mels(store.folder / key, holder)
+
+
+def cache_entries() -> list[CacheEntry]:
+    """The mels in the cache, the most recently used first."""
+    return _store().entries()
+
+
+def clear_cache() -> tuple[int, int]:
+    """How many sets of mels were removed, and their bytes; what a living process uses stays."""
+    return _store().clear()
 
 
 def mel_key(dataset: Dataset, config: TrialConfig) -> str:
@@ -80,7 +74,7 @@ def mel_key(dataset: Dataset, config: TrialConfig) -> str:
         "version": FRONTEND_VERSION, "sample_rate": rate, "scale": config.scale, "n_mels": config.n_mels,
         "sizes": sizes, "hop": hop_samples(config, rate), "f_min": config.f_min,
         "f_max": config.f_max if config.f_max is not None else float(rate // 2),
-        "padding": config.padding if any(_samples(clip, rate) < sizes[0] for clip in dataset.clips) else None,
+        "padding": config.padding if any(clip_samples(clip, rate) < sizes[0] for clip in dataset.clips) else None,
         "clips": [clip.content or (clip.name, clip.bytes, clip.mtime_ns) for clip in dataset.clips],
     }  # fmt: skip
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:24]
@@ -92,7 +86,7 @@ def check_lengths(dataset: Dataset, config: TrialConfig, sample_rate: int) -> No
     Raises:
         InputError: more than half of the clips are shorter than n_fft.
     """
-    lengths = sorted(_samples(clip, sample_rate) for clip in dataset.clips)
+    lengths = sorted(clip_samples(clip, sample_rate) for clip in dataset.clips)
     short = sum(length < config.n_fft for length in lengths)
     if 2 * short > len(lengths):
         middle = lengths[len(lengths) // 2]
@@ -104,42 +98,8 @@ def check_lengths(dataset: Dataset, config: TrialConfig, sample_rate: int) -> No
         )
 
 
-@dataclass(frozen=True)
-class CacheEntry:
-    """One set of mels in the cache."""
-
-    key: str
-    bytes: int
-    last_used: float  # s since 1970
-    in_use: bool  # by a process that is alive
-    dataset: str
-    clips: int
-    front_end: str  # its settings in words
-
-
-def cache_entries() -> list[CacheEntry]:
-    """What the cache of mels holds, the most recently used first."""
-    entries = []
-    for folder in _mels_folder().iterdir():
-        if folder.name.startswith(".") or not folder.is_dir():
-            continue
-        about_file = folder / ABOUT
-        about = json.loads(about_file.read_text())
-        size = sum(file.stat().st_size for file in folder.iterdir())
-        used, held = about_file.stat().st_mtime, is_held(folder)
-        entries.append(CacheEntry(folder.name, size, used, held, about["dataset"], about["clips"], about["front_end"]))
-    return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
-
-
-def clear_cache() -> tuple[int, int]:
-    """How many entries were removed, and their bytes; what a living process uses stays."""
-    _clean_up()
-    removed = [entry for entry in cache_entries() if _remove(entry)]
-    return len(removed), sum(entry.bytes for entry in removed)
-
-
-def limit_bytes() -> int:
-    """How large the cache of mels may grow; `AUDIO_SEARCH_CACHE_GB` replaces the default.
+def cache_limit() -> int:
+    """How many bytes of mels are kept; `AUDIO_SEARCH_CACHE_GB` replaces the default.
 
     Raises:
         InputError: that variable is not a positive number.
@@ -154,93 +114,17 @@ def limit_bytes() -> int:
     return int(size * 1e9)
 
 
-def _samples(clip: Clip, sample_rate: int) -> int:
+def clip_samples(clip: Clip, sample_rate: int) -> int:
+    """How many samples a clip has at that rate, Hz."""
     return round(clip.seconds * sample_rate)
 
 
 def _estimated_bytes(dataset: Dataset, frontend: Frontend) -> int:
     row = 4 * frontend.n_mels * len(frontend.sizes)
-    return sum(row * (1 + _samples(clip, frontend.sample_rate) // frontend.hop) for clip in dataset.clips)
+    return sum(row * (1 + clip_samples(clip, frontend.sample_rate) // frontend.hop) for clip in dataset.clips)
 
 
-def _describe(dataset: Dataset, frontend: Frontend) -> dict[str, str | int]:
-    windows = "/".join(map(str, frontend.sizes))
-    text = f"{frontend.scale}, {frontend.n_mels} mels, window {windows}, hop {frontend.hop}, {frontend.sample_rate} Hz"
-    return {"dataset": dataset.name, "clips": len(dataset.clips), "front_end": text}
-
-
-def _mels_folder() -> Path:
+def _store() -> Store:
     folder = cache_folder() / "mels"
     folder.mkdir(exist_ok=True)
-    return folder
-
-
-def _hidden(key: str) -> Path:
-    return _mels_folder() / f".building-{key}"
-
-
-def _lock_of(key: str) -> filelock.BaseFileLock:
-    folder = cache_folder() / "locks"
-    folder.mkdir(exist_ok=True)
-    return filelock.FileLock(folder / f"{key}.lock")
-
-
-def _builder_lock(key: str, progress: Progress | None) -> filelock.BaseFileLock:
-    """The lock of the one builder of an entry, taken; whoever else wants to build it waits here."""
-    lock = _lock_of(key)
-    while True:
-        try:
-            lock.acquire(timeout=0 if progress else -1, poll_interval=0.05)
-            return lock
-        except filelock.Timeout:
-            if progress:
-                progress(_WAITING, 0, 1)
-            time.sleep(0.1)
-
-
-def _open(entry: Path) -> MelCache | None:
-    """The entry, kept from eviction from now on; None where there is none."""
-    holder = hold(entry)
-    return open_mels(entry, holder) if holder else None
-
-
-def _clean_up() -> None:
-    """Removes what killed builders and removers left behind. What is being built has its lock taken, and stays."""
-    for folder in _mels_folder().glob(".*"):
-        lock = _lock_of(folder.name.partition("-")[2])
-        try:
-            with lock.acquire(timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)  # another process may be at the same
-        except filelock.Timeout:
-            continue
-
-
-def _make_room(needed: int) -> None:
-    """Removes the least recently used entries until `needed` more bytes fit into the limit, and checks the disk."""
-    limit = limit_bytes()
-    entries = cache_entries()
-    total = sum(entry.bytes for entry in entries) + needed
-    while total > limit and entries:
-        entry = entries.pop()
-        if _remove(entry):
-            total -= entry.bytes
-    free = shutil.disk_usage(_mels_folder()).free
-    if needed > free:
-        raise InputError(
-            f"{cache_folder()}: the mels need {needed / 1e9:.1f} GB, got {free / 1e9:.1f} GB of free disk. "
-            "Free some, or set AUDIO_SEARCH_CACHE to a folder on a larger disk."
-        )
-
-
-def _remove(entry: CacheEntry) -> bool:
-    """Whether the entry could be removed; one that a living process uses cannot."""
-    folder = _mels_folder() / entry.key
-    if is_held(folder):
-        return False
-    trash = folder.with_name(f".removed-{entry.key}")
-    try:
-        folder.rename(trash)  # at once, so that nobody opens half an entry
-    except FileNotFoundError:  # another process removed it
-        return False
-    shutil.rmtree(trash, ignore_errors=True)
-    return True
+    return Store(folder, cache_limit())

@@ -35,4 +35,4 @@ def _edges(spans: list[tuple[int, int]], device: torch.device) -> tuple[Tensor, 
         for start, end in spans
         for at in sorted({*range(start, min(start + 2, end)), *range(max(end - 2, start), end)})
     ]
-    return torch.tensor(near).to(device).unbind(1)
+    return torch.tensor(near).to(device, non_blocking=True).unbind(1)

@@ -82,7 +82,7 @@ class Frontend(nn.Module):
         size = window.numel()
         padded = nn.functional.pad(waveform, (size // 2, size // 2), mode="reflect")
         parts = []
-        for frames in padded.unfold(-1, size, self.hop).split(_FRAMES_AT_ONCE, dim=1):
+        for frames in torch.split(padded.unfold(-1, size, self.hop), _FRAMES_AT_ONCE, dim=1):
             spectrum = torch.fft.rfft(frames * window)
             energy = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
             parts.append(torch.cat([energy[..., low:high] @ filters[low:high, rows]

@@ -19,7 +19,7 @@ from trainable.frontend import Frontend
 from trainable.mels import MelCache, mels_of_waveform
 from trainable.normalise import Normalisation, fit
 from trainable.render import Renderer
-from trainable.source import make_source, statistics
+from trainable.source import make_source, on_device, statistics
 from trainable.split import Split
 from trainable.windows import crop_frames, drawn_windows, scoring_windows
 
@@ -58,13 +58,13 @@ class Inputs:
         """
         chosen = clips.tolist()
         source, config = self._source, self.config
-        clip = clips.to(self.device)
+        clip = on_device(chosen, self.device)
         decibels = self._renderer.decibels(len(chosen), rng, self.device)
         if self._fixed:
             image = torch.cat(self._images(chosen))
         else:
             local = source.local(chosen)
-            windows = drawn_windows(local, chosen, self._crop, rng)
+            windows = drawn_windows(local, chosen, clip, self._crop, rng)
             if self._renderer.changes_frames:
                 image = self._renderer.changed(local, windows, decibels, rng)
             else:
@@ -81,8 +81,8 @@ class Inputs:
         """Images [w, 3, s, s] of all scoring windows of `clips` [b], and whose each is: [w], a position in `clips`."""
         chosen = clips.tolist()
         images = self._images(chosen)
-        owner = torch.repeat_interleave(torch.tensor([len(image) for image in images])).to(self.device)
-        image = self._renderer.normalise(torch.cat(images), self._source, clips.to(self.device)[owner])
+        owner = on_device([place for place, image in enumerate(images) for _ in range(len(image))], self.device)
+        image = self._renderer.normalise(torch.cat(images), self._source, on_device(chosen, self.device)[owner])
         return image.expand(-1, 3, -1, -1), owner
 
     def _images(self, chosen: Sequence[int]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The mels of a data set in a folder: how they are made, opened, and kept from being thrown away while in use."""
+"""The mels of a data set in a folder: how they are made and opened."""
 
 from __future__ import annotations
 
@@ -20,13 +20,8 @@ from trainable.dataset import Clip, Dataset
 from trainable.errors import InputError
 from trainable.frontend import Frontend
 from trainable.progress import Progress
+from trainable.store import ABOUT
 
-try:
-    import fcntl
-except ImportError:  # Windows, where a file that is open cannot be removed anyway
-    fcntl = None  # type: ignore[assignment]
-
-ABOUT = "about.json"  # what the entry is; its time of change says when it was last used
 VALUES = "values.f32"
 INDEX = "index.npz"
 
@@ -64,9 +59,7 @@ class _Mel:
     silence: float
 
 
-def build_mels(
-    dataset: Dataset, frontend: Frontend, folder: Path, about: dict[str, str | int], progress: Progress | None
-) -> None:
+def build_mels(dataset: Dataset, frontend: Frontend, folder: Path, progress: Progress | None) -> None:
     """Writes the mels of all clips into `folder`, decoding in parallel.
 
     Raises:
@@ -95,9 +88,11 @@ def build_mels(
         mean_square=torch.stack([square for _, square, _ in index]).numpy(),
         silence=np.array([silence for _, _, silence in index], dtype=np.float32),
     )
-    facts = {**about, "n_mels": frontend.n_mels, "sample_rate": frontend.sample_rate, "hop": frontend.hop}
-    facts["columns"] = frontend.n_mels * len(frontend.sizes)
-    (folder / ABOUT).write_text(json.dumps(facts, indent=2) + "\n")
+    about = {
+        "dataset": dataset.name, "clips": len(dataset.clips), "scale": frontend.scale, "n_mels": frontend.n_mels,
+        "windows": frontend.sizes, "hop": frontend.hop, "sample_rate": frontend.sample_rate,
+    }  # fmt: skip
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 
 
 def _in_parallel(clips: tuple[Clip, ...], frontend: Frontend) -> Iterator[tuple[Clip, _Mel | InputError]]:
@@ -157,43 +152,14 @@ def _cores() -> int:
 
 
 def open_mels(folder: Path, holder: IO[Any]) -> MelCache:
-    """The mels in `folder`, in milliseconds: nothing is read but the index. Notes that they were used."""
+    """The mels in `folder`, in milliseconds: nothing is read but the index."""
     about = json.loads((folder / ABOUT).read_text())
-    os.utime(folder / ABOUT)
     with np.load(folder / INDEX) as index:
         arrays = {name: torch.from_numpy(index[name]) for name in ("offsets", "mean", "mean_square", "silence")}
-    frames, columns = int(arrays["offsets"][-1]), about["columns"]
+    frames, columns = int(arrays["offsets"][-1]), about["n_mels"] * len(about["windows"])
     # Private: a stray write would change this process's copy, never the file.
     flat = torch.from_file(str(folder / VALUES), shared=False, size=frames * columns, dtype=torch.float32)
     return MelCache(
         flat.view(frames, columns), **arrays,
         n_mels=about["n_mels"], sample_rate=about["sample_rate"], hop=about["hop"], holder=holder,
     )  # fmt: skip
-
-
-def hold(folder: Path) -> IO[Any] | None:
-    """A file that keeps the entry in `folder` from being removed until it is closed; None where there is no entry."""
-    path = folder / ABOUT
-    try:
-        file = path.open("rb")
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_SH)
-        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            return file
-    except FileNotFoundError:  # never built, or removed between opening and locking
-        pass
-    return None
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a living process uses the entry."""
-    if not fcntl:
-        return False
-    try:
-        with (folder / ABOUT).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False

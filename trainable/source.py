@@ -44,7 +44,7 @@ class Source:
         parts = [self.values[self.offsets[clip] : self.offsets[clip + 1]] for clip in dict.fromkeys(chosen)]
         pinned = torch.empty(sum(map(len, parts)), self.values.shape[1], pin_memory=device.type == "cuda")
         torch.cat(parts, out=pinned)
-        order = torch.tensor(list(dict.fromkeys(chosen)), device=device)
+        order = on_device(list(dict.fromkeys(chosen)), device)
         origin = torch.zeros_like(self.origin)
         frames = self.frames[order]
         origin[order] = frames.cumsum(0) - frames
@@ -98,6 +98,11 @@ def statistics(mels: MelCache, config: TrialConfig) -> tuple[Tensor, Tensor]:
         mean.append(rows.mean(dim=2).double().mean(dim=0))
         square.append(rows.square().mean(dim=2).double().mean(dim=0))
     return torch.stack(mean), torch.stack(square)
+
+
+def on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Whole numbers [n] on the device, without waiting for what it computes at the moment."""
+    return torch.tensor(numbers).to(device, non_blocking=True)
 
 
 def _placed(values: Tensor, device: torch.device) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from trainable.augment import Layout, uniform
 from trainable.config import TrialConfig
 from trainable.frontend import wrap
-from trainable.source import Source
+from trainable.source import Source, on_device
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,21 @@ def crop_frames(config: TrialConfig, sample_rate: int, hop: int) -> int | None:
     return None if config.crop_seconds is None else max(1, round(config.crop_seconds * sample_rate / hop))
 
 
-def drawn_windows(source: Source, chosen: Sequence[int], crop: int | None, rng: torch.Generator) -> Windows:
-    """One window of each of the `chosen` clips: a crop at a uniform place, or all of it where `crop` is None."""
+def drawn_windows(
+    source: Source, chosen: Sequence[int], clip: Tensor, crop: int | None, rng: torch.Generator
+) -> Windows:
+    """One window of each of the `chosen` clips: a crop at a uniform place, or all of it where `crop` is None.
+
+    `clip` [w] is `chosen` on the device.
+    """
     device = source.frames.device
-    clip = torch.tensor(chosen, device=device)
     frames = source.frames[clip]
     lengths = [source.offsets[index + 1] - source.offsets[index] for index in chosen]
     if crop is None:
         start = torch.zeros_like(frames)
         return Windows(clip, source.origin[clip], frames, start, frames, tuple(lengths), inside=True)
     spare = (frames - crop).clamp(min=0)
-    start = (uniform((len(chosen),), rng, device) * (spare + 1)).long()
+    start = (uniform((len(chosen),), rng, device) * (spare + 1)).long().minimum(spare)  # rounding may reach the end
     seen = torch.full_like(frames, crop)
     inside = min(lengths) >= crop
     return Windows(clip, source.origin[clip], frames, start, seen, (crop,) * len(chosen), inside)
@@ -96,11 +100,10 @@ def scoring_windows(source: Source, chosen: Sequence[int], crop: int | None, at_
     lengths = [source.offsets[index + 1] - source.offsets[index] for index in chosen]
     starts = [crop_starts(length, crop, at_most) for length in lengths]
     counts = [len(places) for places in starts]
-    clip = torch.tensor([index for index, count in zip(chosen, counts, strict=True) for _ in range(count)])
-    clip = clip.to(device)
+    clip = on_device([index for index, count in zip(chosen, counts, strict=True) for _ in range(count)], device)
     host = tuple(crop or length for length, count in zip(lengths, counts, strict=True) for _ in range(count))
-    start = torch.tensor([place for places in starts for place in places]).to(device)
-    seen = torch.tensor(host).to(device)
+    start = on_device([place for places in starts for place in places], device)
+    seen = on_device(host, device)
     inside = crop is None or min(lengths) >= crop
     return Windows(clip, source.origin[clip], source.frames[clip], start, seen, host, inside), counts
 
