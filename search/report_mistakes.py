@@ -156,7 +156,8 @@ def mistake_cards(run: Run, found: Scored, config: TrialConfig) -> Html:
             lost.append(str(error))
     parts: list[object] = [tag("div", *cards, class_="clips")] if cards else []
     if lost:
-        parts.append(note(f"{len(lost)} mistaken clips cannot be shown, the first because: {lost[0]}"))
+        clips = "1 mistaken clip" if len(lost) == 1 else f"{len(lost)} mistaken clips"
+        parts.append(note(f"{clips} cannot be shown: {lost[0]}"))
     return join(parts)
 
 

@@ -73,9 +73,10 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
     points = curse.get("points_measured")
     points = curse.get("points_validation") if points is None else points
     if points is not None:
+        flattered = f"{points:.1f} points above" if points > 0 else f"{-points:.1f} points below"
         found.append(
-            f"The search's own best score, {percent(curse['searched'])}, flattered by {points:.1f} points: fresh seeds of "
-            "the same configuration reach that much less."
+            f"The search's own best score, {percent(curse['searched'])}, is {flattered} what fresh seeds of the same "
+            "configuration reach."
         )
     calibration = result.get("calibration")
     if calibration:

@@ -48,6 +48,8 @@ class Axis:
         """Where `value` lies between 0 and 1; outside where a baseline leaves the space."""
         if self.choices is not None:
             return (self.choices.index(value) + 0.5) / len(self.choices) if value in self.choices else 1.06
+        if value is None or (self.log and value <= 0):  # a baseline's "off"
+            return -0.06
         low, high, value = (math.log(x) if self.log else float(x) for x in (self.low, self.high, value))
         return min(1.06, max(-0.06, (value - low) / (high - low))) if high > low else 0.5
 
