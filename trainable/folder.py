@@ -71,7 +71,7 @@ class TrialFolder:
         path = self.checkpoint(which)
         if not path.exists():
             return None
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return state
 
     def epochs(self) -> list[EpochResult]:
