@@ -81,8 +81,10 @@ def test_everything_that_retraining_found_is_told(tmp_path: Path) -> None:
         calibration={"temperature": 1.4, "ece_before": 0.08, "ece_after": 0.03},
         failed=[{"name": "trial 3, seed 9", "message": "no room"}], notes=["<i>a note</i>"], earlier=[{}],
     )  # fmt: skip
-    text = text_of(html_of(run))
-    for said in ("+11.2 points", "p = 0.031", "3.8 points above", "ensemble of its seeds", "81.2% ± 1.8", "no room",
+    html = html_of(run)
+    text = text_of(html)
+    assert "ensemble of its seeds" in html  # a mark in the figure
+    for said in ("+11.2 points", "p = 0.031", "3.8 points above", "81.2% ± 1.8", "no room",
                  "&lt;i&gt;a note", "scored 1 time before"):  # fmt: skip
         assert said in text
 
