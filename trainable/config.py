@@ -80,7 +80,7 @@ class TrialConfig(BaseModel):
 
     # Optimisation: the tutorial's Adam at 1e-4, batch 16.
     epochs: int = Field(20, ge=1)  # the schedule's horizon, wherever a scheduler cuts
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(16, ge=2)  # batch norm cannot be trained on a single clip
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = Field(1e-4, gt=0)
     momentum: Share = Field(0.9, ge=0, lt=1)  # sgd only, where 0.9 is everybody's
