@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def wave(seconds: float = 1.0, rate: int = 8000, seed: int = 0, pitch: float = 4
     return 0.3 * np.sin(2 * np.pi * pitch * time) * np.linspace(0.2, 1, time.size) + 0.02 * noise
 
 
-def write_set(folder: Path, waves: Mapping[str, np.ndarray], rate: int = 8000, content: bool = True) -> Dataset:
+def write_set(folder: Path, waves: Mapping[str, np.ndarray], rate: int = 8000) -> Dataset:
     """A data set of float WAV files under `folder`; a clip's label is its name up to the first slash."""
     labels = sorted({name.partition("/")[0] for name in waves})
     clips = []
@@ -32,8 +33,15 @@ def write_set(folder: Path, waves: Mapping[str, np.ndarray], rate: int = 8000, c
         status = path.stat()
         clips.append(
             Clip(
-                str(path), name, labels.index(name.partition("/")[0]), len(samples) / rate, rate, 1,
-                status.st_size, status.st_mtime_ns, content=str(hash(samples.tobytes())) if content else "",
+                str(path),
+                name,
+                labels.index(name.partition("/")[0]),
+                len(samples) / rate,
+                rate,
+                1,
+                status.st_size,
+                status.st_mtime_ns,
+                content=hashlib.sha256(samples.tobytes()).hexdigest(),
             )  # fmt: skip
         )
     return Dataset("test", str(folder), tuple(labels), tuple(clips))
