@@ -1,0 +1,165 @@
+"""The holdout protocol: choose on validation clips, freeze the choice, then score the test clips once per model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from search.results import Run
+from search.retrain_models import Failure, Runner, ScoreBook, Trained, train_all
+from search.retrain_plan import Candidate, Plan
+from search.retrain_stats import Models, choose, greedy_members, temperature_of
+from trainable.errors import InputError
+from trainable.folder import TrialFolder, write_atomically
+from trainable.score import Part, Scores, mean_of
+
+POOL = 10  # so many of the search's own best models may join the greedy ensemble
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several models that vote together."""
+
+    members: tuple[str, ...]  # names, which may repeat
+    validation: Scores | None
+    measured: Scores
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a protocol has found; `retrain` makes result.json of it."""
+
+    measured_on: str  # "test", "folds" or "validation"
+    candidates: tuple[Models, ...]  # in the search's order
+    chosen: Models
+    chosen_by: str
+    baseline: Models | None  # None: its training failed on every seed
+    searched_best: Models | None  # the search's best configuration, for the winner's curse
+    seeds: Ensemble
+    greedy: Ensemble | None
+    handed_over: TrialFolder | None  # whose weights become `model/`
+    members: tuple[TrialFolder, ...]  # whose weights become `ensemble/`
+    temperature: float
+    ensemble_temperature: float
+    ece_after: float | None  # None: to be measured with `temperature` on the same clips
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+
+
+def holdout(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -> Outcome:
+    """Trains every candidate on every seed, chooses on validation, and only then looks at the test clips.
+
+    With `train_on: train+val` the chosen configuration and the baseline are then trained anew on both parts, for as
+    many epochs as their schedules have, and it is these models that are tested.
+
+    Raises:
+        InputError: no candidate could be trained.
+        Interrupted: the user has stopped it.
+    """
+    trained, failures = train_all(folder, plan.jobs(plan.all_candidates), runner)
+    by_name = {each.name: _validated(each, trained, book) for each in plan.all_candidates}
+    candidates = [by_name[each.name] for each in plan.candidates if by_name[each.name].seeds]
+    if not candidates:
+        raise InputError(no_model(failures))
+    chosen = choose(candidates)
+    pool = _pool(run, plan, trained, book)
+    members = greedy_members(np.stack([scores.probabilities for _, _, scores in pool]), pool[0][2].true)
+    finals = [*trained]
+    if plan.options.train_on == "train+val":
+        both = dict.fromkeys((chosen.candidate, plan.baseline))
+        finals, more = train_all(folder, plan.jobs(both, train_on="train+val"), runner)
+        failures += more
+        if not any(each.job.candidate == chosen.candidate.name for each in finals):
+            raise InputError(no_model(more))
+    _freeze(folder, chosen, [pool[member][0] for member in members])
+
+    part: Part = "test" if len(plan.split.test) else "val"
+    measured = {name: _measured(models, finals, book, part) for name, models in by_name.items()}
+    ours, baseline = measured[chosen.candidate.name], measured[plan.baseline.name]
+    models = _of(chosen.candidate, finals)
+    picked = [pool[member] for member in members]
+    return Outcome(
+        measured_on="test" if part == "test" else "validation",
+        candidates=tuple(measured[models.candidate.name] for models in candidates),
+        chosen=ours,
+        chosen_by="best mean validation accuracy over seeds",
+        baseline=baseline if baseline.measured else None,
+        searched_best=measured[plan.candidates[0].name] if by_name[plan.candidates[0].name].seeds else None,
+        seeds=Ensemble(
+            tuple(each.job.name for each in models),
+            mean_of(ours.validation),
+            mean_of(ours.measured),
+        ),
+        greedy=Ensemble(
+            tuple(name for name, _, _ in picked),
+            mean_of([scores for _, _, scores in picked]),
+            mean_of([book.of(model, part) for _, model, _ in picked]),
+        ),
+        handed_over=models[ours.handed_over].folder,
+        members=tuple(each.folder for each in models),
+        temperature=temperature_of(ours.validation if ours.refitted else [ours.validation[ours.handed_over]]),
+        ensemble_temperature=temperature_of([mean_of(ours.validation)]),
+        ece_after=None,
+        failures=tuple(failures),
+        notes=(),
+    )
+
+
+def no_model(failures: Sequence[Failure]) -> str:
+    """What to say where no seed of what counts has become a model."""
+    reasons = dict.fromkeys(f"{each.job.name}: {each.trial.status}: {each.trial.message}" for each in failures)
+    return "no model came out of the retraining. " + "; ".join(reasons)
+
+
+def _of(candidate: Candidate, trained: Sequence[Trained]) -> list[Trained]:
+    return [each for each in trained if each.job.candidate == candidate.name]
+
+
+def _validated(candidate: Candidate, trained: Sequence[Trained], book: ScoreBook) -> Models:
+    mine = _of(candidate, trained)
+    return Models(
+        candidate,
+        tuple(each.job.seed for each in mine),
+        tuple(each.epoch for each in mine),
+        tuple(book.of(each.folder, "val") for each in mine),
+        (),
+    )
+
+
+def _measured(models: Models, finals: Sequence[Trained], book: ScoreBook, part: Part) -> Models:
+    """The candidate with the scores of its final models; what was not trained anew has none with train+val."""
+    mine = _of(models.candidate, finals)
+    scores = tuple(book.of(each.folder, part) for each in mine)
+    if not mine or mine[0].job.config.train_on == "train":
+        return dataclasses.replace(models, measured=scores)
+    return dataclasses.replace(
+        models, seeds=tuple(each.job.seed for each in mine), epochs=tuple(each.epoch for each in mine),
+        measured=scores, refitted=True,
+    )  # fmt: skip
+
+
+def _pool(run: Run, plan: Plan, trained: Sequence[Trained], book: ScoreBook) -> list[tuple[str, TrialFolder, Scores]]:
+    """Who may join the greedy ensemble, with validation scores: the retrained candidates and the search's own best."""
+    names = {each.name for each in plan.candidates}
+    models = [(each.job.name, each.folder) for each in trained if each.job.candidate in names]
+    for best in run.ranked()[:POOL]:
+        folder = run.folder(best.trial)
+        if folder.checkpoint("best").exists():
+            models.append((f"trial {best.trial.number} of the search", folder))
+    return [(name, folder, book.of(folder, "val")) for name, folder in models]
+
+
+def _freeze(folder: Path, chosen: Models, ensemble: Sequence[str]) -> None:
+    """Writes what was chosen before any test clip is scored, so that it can be seen that the test chose nothing."""
+    seed = None if chosen.refitted else chosen.seeds[chosen.handed_over]
+    choice = {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "candidate": chosen.candidate.name, "seed": seed,
+        "validation": chosen.validation_accuracy, "ensemble": list(ensemble),
+    }  # fmt: skip
+    write_atomically(folder / "choice.json", json.dumps(choice, indent=2) + "\n")
