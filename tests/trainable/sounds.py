@@ -30,20 +30,10 @@ def write_set(folder: Path, waves: Mapping[str, np.ndarray], rate: int = 8000) -
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, samples, rate, subtype="FLOAT")
-        status = path.stat()
-        clips.append(
-            Clip(
-                str(path),
-                name,
-                labels.index(name.partition("/")[0]),
-                len(samples) / rate,
-                rate,
-                1,
-                status.st_size,
-                status.st_mtime_ns,
-                content=hashlib.sha256(samples.tobytes()).hexdigest(),
-            )  # fmt: skip
-        )
+        size, time = path.stat().st_size, path.stat().st_mtime_ns
+        label, content = labels.index(name.partition("/")[0]), hashlib.sha256(samples.tobytes()).hexdigest()
+        seconds = len(samples) / rate
+        clips.append(Clip(str(path), name, label, seconds, rate, 1, size, time, content=content))
     return Dataset("test", str(folder), tuple(labels), tuple(clips))
 
 
