@@ -21,8 +21,9 @@ from search.results import Run
 from trainable.config import TrialConfig
 from trainable.dataset import Dataset, load_dataset
 from trainable.errors import InputError
+from trainable.excerpt import Excerpt, excerpt
 from trainable.metrics import class_scores, confusion
-from trainable.mistakes import Excerpt, excerpt, validation_scores
+from trainable.score import score_trial
 
 CLIPS = 8  # so many mistakes are shown
 SECONDS = 8.0  # of each, s: enough to hear what it is; eight of them are about half a megabyte
@@ -35,7 +36,7 @@ _MAGMA = ((0, 0, 4), (40, 17, 89), (114, 31, 129), (182, 54, 121), (241, 96, 93)
 class Prediction:
     """What a model said of one clip whose class is known."""
 
-    path: str  # absolute, or relative to the data set
+    path: str  # absolute, or relative to the data set; "" where the data set is gone
     label: str
     predicted: str
     probability: float  # of the predicted class
@@ -48,6 +49,7 @@ class Scored:
     about: str  # whose they are and on what, for the caption
     labels: tuple[str, ...]
     predictions: tuple[Prediction, ...]
+    lost: str = ""  # why the clips themselves cannot be shown
 
     @property
     def pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -79,28 +81,26 @@ class Scored:
 
 
 def scored(run: Run, result: Mapping[str, Any] | None) -> Scored | None:
-    """The predictions to show, or None where there are none; `result` is `retrained/result.json`.
-
-    Raises:
-        InputError: the data set that the checkpoint's clips belong to is gone or has changed.
-    """
+    """The predictions to show, or None where there are none; `result` is `retrained/result.json`."""
     table_file = run.path / "retrained" / "predictions.csv"
     if result is not None and table_file.exists():
         return from_csv(table_file, f"the retrained model on {_clips_of(result)}", result.get("labels") or ())
     best = run.best()
-    scores = validation_scores(run.folder(best.trial)) if best else None
-    if best is None or scores is None:
+    if best is None or not run.folder(best.trial).checkpoint("best").exists():
         return None
-    dataset = same_dataset(run)
-    predicted = scores.probabilities.argmax(axis=1)
-    return Scored(
-        f"trial {label(best.trial)} at epoch {best.epoch} on the validation clips, on which it was chosen",
-        scores.labels,
-        tuple(
-            Prediction(dataset.clips[clip].path, dataset.labels[dataset.clips[clip].label], scores.labels[guess], share)
-            for clip, guess, share in zip(scores.clips, predicted, scores.probabilities.max(axis=1), strict=True)
-        ),
-    )
+    scores = score_trial(run.folder(best.trial), "val")
+    about = f"trial {label(best.trial)} at epoch {best.epoch} on the validation clips, on which it was chosen"
+    paths, lost = [""] * len(scores.clips), ""
+    try:
+        dataset = same_dataset(run)
+        paths = [dataset.clips[clip].path for clip in scores.clips]
+    except InputError as error:
+        lost = str(error)
+    rows = zip(paths, scores.true, scores.predicted, scores.probabilities.max(axis=1), strict=True)
+    predictions = [
+        Prediction(path, scores.labels[true], scores.labels[said], share) for path, true, said, share in rows
+    ]
+    return Scored(about, scores.labels, tuple(predictions), lost)
 
 
 def _clips_of(result: Mapping[str, Any]) -> str:
@@ -144,6 +144,8 @@ def class_table(found: Scored) -> Html:
 
 def mistake_cards(run: Run, found: Scored, config: TrialConfig) -> Html:
     """The surest mistakes, each with a picture and a player, and a sentence where a file cannot be had."""
+    if found.lost:
+        return note(f"The clips themselves are not shown: {found.lost}")
     root = run.record["data"]["path"]
     cards: list[Html] = []
     lost: list[str] = []

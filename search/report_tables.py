@@ -12,16 +12,12 @@ from search.report_page import Html, facts, figure, join, note, table, tag
 from search.report_space import written
 from search.results import Run
 from trainable.config import TrialConfig
-from trainable.errors import InputError
 
 
 def mistakes_section(run: Run, key: str) -> Html:
-    """Confusion matrix, scores per class and the worst mistakes; a sentence where the clips are gone."""
+    """Confusion matrix, scores per class and the worst mistakes."""
     result = retrained(run)
-    try:
-        found = scored(run, result)
-    except InputError as error:
-        return note(f"Not shown, because the clips are not at hand: {error}")
+    found = scored(run, result)
     if found is None or not found.predictions:
         return Html("")
     best = run.best()

@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import optuna
 import soundfile
+import torch
 
 from search.journal import Journal, Trial
 from search.results import Run, load_run, trial_folder
@@ -203,6 +204,9 @@ def add_scores(run: Run, dataset: Dataset, clips: Sequence[int], wrong: int = 5,
     guess[:wrong] = (guess[:wrong] + 1) % len(dataset.labels)
     probabilities = rng.dirichlet(np.ones(len(dataset.labels)), len(clips)) * 0.4
     probabilities[np.arange(len(clips)), guess] += 0.6
-    run.folder(best.trial).save(
-        "best", {"val_probabilities": probabilities, "val_clips": np.array(clips), "labels": list(dataset.labels)}
-    )
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    state = {
+        "labels": list(dataset.labels), "val_clips": torch.tensor(list(clips)), "val_labels": torch.from_numpy(truth),
+        "val_probabilities": torch.from_numpy(probabilities),
+    }  # fmt: skip
+    run.folder(best.trial).save("best", state)

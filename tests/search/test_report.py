@@ -165,7 +165,7 @@ def test_a_report_without_its_data_says_what_it_cannot_show(tmp_path: Path) -> N
     dataset = write_clips(tmp_path / "clips", ["a", "b"])
     run = make_run(tmp_path / "run", trials=6, data={**data_record(dataset), "path": str(tmp_path / "moved")})
     add_scores(run, dataset, range(12))
-    assert "Not shown, because the clips are not at hand" in text_of(html_of(run))
+    assert "The clips themselves are not shown" in text_of(html_of(run))
 
 
 def test_several_runs_are_compared_and_keep_their_figures_apart(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a trial's best checkpoint said of each validation clip, and a clip as something to look at and to listen to."""
+"""A clip as something to look at and to listen to, small enough for a report."""
 
 from __future__ import annotations
 
@@ -13,21 +13,11 @@ import torch
 
 from trainable.audio import read_waveform, resample
 from trainable.config import TrialConfig
-from trainable.folder import TrialFolder
 from trainable.frontend import Frontend
 
 # The sample rates that MP3 knows, Hz. MP3 because every browser plays it, phones included.
 _MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 _RANGE_DB = 70.0  # what a picture shows below the loudest point; below that there is mostly noise
-
-
-@dataclass(frozen=True)
-class ValidationScores:
-    """What the best checkpoint of a trial said of the validation clips: n clips, k classes."""
-
-    labels: tuple[str, ...]
-    clips: npt.NDArray[np.int64]  # [n] indices into the data set's clips
-    probabilities: npt.NDArray[np.float64]  # [n, k]
 
 
 @dataclass(frozen=True)
@@ -37,18 +27,6 @@ class Excerpt:
     seconds: float  # of it, s
     mel: npt.NDArray[np.uint8]  # [m, f], high frequencies first; 255 is the loudest point
     mp3: bytes
-
-
-def validation_scores(folder: TrialFolder) -> ValidationScores | None:
-    """The validation probabilities that `best.pt` of a trial carries, or None where there is no such checkpoint."""
-    state = folder.load("best")
-    if state is None or "val_probabilities" not in state:
-        return None
-    return ValidationScores(
-        tuple(str(label) for label in state["labels"]),
-        np.asarray(state["val_clips"], dtype=np.int64),
-        np.asarray(state["val_probabilities"], dtype=np.float64),
-    )
 
 
 def excerpt(path: str | Path, config: TrialConfig, seconds: float = 10.0) -> Excerpt:

@@ -1,4 +1,4 @@
-"""Excerpts of clips to look at and to listen to, and what a checkpoint says of the validation clips."""
+"""Excerpts of clips to look at and to listen to."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import soundfile
 
 from trainable.config import TrialConfig
 from trainable.errors import InputError
-from trainable.folder import TrialFolder
-from trainable.mistakes import excerpt, validation_scores
+from trainable.excerpt import excerpt
 
 CONFIG = TrialConfig.parse({"n_fft": 512, "hop_length": 256, "n_mels": 32})
 
@@ -46,10 +45,3 @@ def test_a_clip_below_the_configurations_highest_frequency_is_still_shown(tmp_pa
 def test_a_lost_file_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gone"):
         excerpt(tmp_path / "gone.wav", CONFIG)
-
-
-def test_a_checkpoint_without_probabilities_has_no_scores(tmp_path: Path) -> None:
-    folder = TrialFolder(tmp_path)
-    assert validation_scores(folder) is None
-    folder.save("best", {"epoch": 3})
-    assert validation_scores(folder) is None
