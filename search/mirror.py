@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.mirror_experiment import Ending, Experiment, trial_ending, trial_experiment
+from search.mirror_experiment import Ending, Experiment, home, trial_ending, trial_experiment
 from search.mirror_mode import Mode, ResolvedMode, resolve_mode
 from search.mirror_pool import Pool
 from search.mirror_worker import DONE_FILE
@@ -96,7 +96,7 @@ class Replayed:
 
 
 def replay(path: str | Path, mode: ResolvedMode, progress: Progress | None = None) -> Replayed:
-    """Mirrors what SwanLab has not of a run, from its folder; as often as one likes, and beside a running search.
+    """Mirrors what SwanLab has not of a run and its retraining, as often as one likes, and beside a running search.
 
     A trial that has not ended is shown as interrupted, unless the search that runs it mirrors it at this moment.
 
@@ -106,18 +106,23 @@ def replay(path: str | Path, mode: ResolvedMode, progress: Progress | None = Non
     if mode.mode == "off":
         raise InputError("--swanlab: must name where to mirror to, got off. Use local, offline or cloud.")
     run = load_run(path)
+    runs = [run, *([load_run(run.path / "retrained")] if (run.path / "retrained" / "events.jsonl").exists() else [])]
     folder = log_dir(run.path, mode.mode)
-    experiments = {trial.number: trial_experiment(run, trial) for trial in run.trials}
-    before = sum((folder / experiment.key / DONE_FILE).exists() for experiment in experiments.values())
+    subjects = [
+        (trial_experiment(each, trial), trial_ending(trial, each.grace_epochs))
+        for each in runs
+        for trial in each.trials
+    ]
+    before = sum((folder / experiment.key / DONE_FILE).exists() for experiment, _ in subjects)
     # One child for the local pages, which list experiments as they were made; several where a network makes one wait.
     pool = Pool(mode, folder, CLOUD_REPLAYS - 1 if mode.mode == "cloud" else 0, wait_s=0.0, hung_s=None)
-    for trial in run.trials:
-        pool.begin(experiments[trial.number], trial_ending(trial, run.grace_epochs))
+    for experiment, ending in subjects:
+        pool.begin(experiment, ending)
     pool.close(LONGEST_REPLAY_S, progress)
     return Replayed(pool.mirrored, before, pool.waiting, pool.last_warning)
 
 
 def log_dir(run: Path, mode: Mode) -> Path:
     """SwanLab's folder of a run: `swanlog` itself for the local pages, a folder in it for each other mode; absolute."""
-    folder = run.resolve() / "swanlog"
+    folder = home(run).resolve() / "swanlog"
     return folder if mode == "local" else folder / mode

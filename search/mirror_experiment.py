@@ -8,8 +8,10 @@ one, and the fields of `TrialConfig` keep their own names behind it.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from search.journal import Trial
@@ -77,9 +79,10 @@ def trial_experiment(run: Run, trial: Trial) -> Experiment:
     data = str(run.record.get("data", {}).get("name") or config.get("data", ""))
     backbone = str(config.get("backbone", ""))
     key = f"{'retrain' if kind == 'retrain' else 'trial'}_{trial.number:04d}"
-    described = [f"search {run.name}", kind if kind == "search" else f"{kind} {trial.name}".strip(),
+    search = home(run.path).resolve().name
+    described = [f"search {search}", kind if kind == "search" else f"{kind} {trial.name}".strip(),
                  f"data {data}", backbone, f"weights {config.get('weights')}"]  # fmt: skip
-    heading = {"Search": run.name, "Kind": kind, "Data": data, "Trial": trial.number, "Recipe": trial.name or "-"}
+    heading = {"Search": search, "Kind": kind, "Data": data, "Trial": trial.number, "Recipe": trial.name or "-"}
     if trial.params:
         heading["Searched"] = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
     return Experiment(
@@ -88,7 +91,7 @@ def trial_experiment(run: Run, trial: Trial) -> Experiment:
         id=f"{key.replace('_', '-')}-{_fingerprint(run)}",
         name=experiment_name(run, trial),
         description=" · ".join(described)[:_LONGEST_DESCRIPTION],
-        group=run.name,
+        group=search,
         job_type=kind,
         tags=[tag for tag in (backbone, data, kind) if tag],
         color=_COLORS[trial.number % len(_COLORS)],
@@ -127,9 +130,16 @@ def trial_ending(trial: Trial, grace_epochs: int) -> Ending:
     )
 
 
+def home(path: Path) -> Path:
+    """The run folder whose SwanLab pages show a run: its own, and for a retraining that of the search it came from."""
+    return path.parent if path.name == "retrained" and (path.parent / "run.json").exists() else path
+
+
 def _fingerprint(run: Run) -> str:
     """Ten characters that tell this run from others of its name, and stay the same when its folder moves."""
-    return hashlib.sha256(f"{run.name} {run.record.get('created')}".encode()).hexdigest()[:10]
+    owner = home(run.path)
+    created = (run.record if owner == run.path else json.loads((owner / "run.json").read_text())).get("created")
+    return hashlib.sha256(f"{owner.resolve().name} {created}".encode()).hexdigest()[:10]
 
 
 def _short(value: Any) -> str:

@@ -57,7 +57,7 @@ def what_is_missing(log_dir: Path, key: str, epochs: int) -> str | None:
     if experiment.status == RUNNING:
         return "the experiment still counts as running"
     for tag in experiment.tags:
-        if tag.name == "val/acc":
+        if tag.name == "train/epoch":  # the one that is never NaN
             kept = sum(path.read_bytes().count(b"\n") for path in (log_dir / key / "logs" / tag.folder).glob("*.log"))
             return None if kept == epochs else f"SwanLab kept {kept} of {epochs} epochs"
     return None if epochs == 0 else f"SwanLab kept none of {epochs} epochs"

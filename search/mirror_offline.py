@@ -26,7 +26,7 @@ def what_is_missing(run_dir: Path, epochs: int) -> str | None:
         for data in reader:
             record = Record()
             record.ParseFromString(data)
-            kept += record.HasField("scalar") and record.scalar.key == "val/acc"
+            kept += record.HasField("scalar") and record.scalar.key == "train/epoch"
             finished = finished or record.HasField("finish")
     finally:
         reader.close()

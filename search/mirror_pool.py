@@ -96,7 +96,7 @@ class Pool:
         self.last_warning = text
 
     def _tell(self, key: str, ending: Ending | None, experiment: Experiment | None) -> None:
-        if len(self._events) >= MOST_EVENTS:
+        if len(self._events) >= MOST_EVENTS and key != CLOSE:
             self.warn("SwanLab cannot keep up: trials are left out until the run is replayed")
             return
         self._events.append((key, ending, experiment))
@@ -107,9 +107,11 @@ class Pool:
 
     def _work(self) -> None:
         try:
-            while not self._over():
+            while True:
                 try:
                     self._take_events()
+                    if self._over():
+                        return
                     self._give_orders()
                     self._hear()
                 except Exception as error:  # the search must go on, and so must the mirror
@@ -120,7 +122,7 @@ class Pool:
             self._end_children()
 
     def _over(self) -> bool:
-        if self._closing is None or self._events:
+        if self._closing is None:
             return False
         hope = any(self._children.values()) or any(job.tries < TRIES for job in self._jobs.values())
         return not hope or time.monotonic() > self._closing
@@ -149,7 +151,7 @@ class Pool:
 
     def _give_orders(self) -> None:
         for child, job in list(self._children.items()):
-            if job is not None and job.ending is not None and not job.told:
+            if job is not None and job.ending is not None and not job.told and not child.dismissed:
                 job.told = child.send({"do": "end", "ending": dataclasses.asdict(job.ending)})
                 if not job.told:
                     self._fail(child, "it does not read its orders")
@@ -177,7 +179,7 @@ class Pool:
 
     def _idle_child(self) -> Child | None:
         for child, job in self._children.items():
-            if job is None:
+            if job is None and not child.dismissed:
                 return child
         if len(self._children) > self._concurrency:  # one more than trials run at once, for those that have ended
             return None

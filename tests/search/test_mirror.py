@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,20 @@ import pytest
 from search import mirror_pool
 from search.mirror import Mirror, ResolvedMode, replay
 from search.results import Run
-from tests.search.mirrored import METRICS, children, curve, kill, make_run, opened, reopen, shown, suggest, train, until
+from tests.search.mirrored import (
+    METRICS,
+    children,
+    curve,
+    epoch_result,
+    kill,
+    make_run,
+    opened,
+    reopen,
+    shown,
+    suggest,
+    train,
+    until,
+)
 from trainable.errors import InputError
 
 LOCAL = ResolvedMode("local", "")
@@ -173,11 +188,11 @@ def test_an_interrupted_search_closes_what_runs_and_takes_it_up_again(
 ) -> None:
     mirror = mirroring(run)
     suggest(run)
-    suggest(run)  # waits for a child when the search is interrupted
     train(run, 0, upto=1)
     until(lambda: started(run, 1))
+    suggest(run)  # may or may not have begun when the search is interrupted
     mirror.close()
-    assert [e["status"] for e in shown(run.path / "swanlog").values()] == [CRASHED]
+    assert {e["status"] for e in shown(run.path / "swanlog").values()} == {CRASHED}
     again = reopen(run)
     mirror = mirroring(again, concurrency=2)
     for number in (0, 1):
@@ -223,6 +238,23 @@ def test_without_a_place_to_write_the_search_goes_on_and_a_replay_makes_up_for_i
     again = replay(run.path, LOCAL)
     assert (again.mirrored, again.before, again.failed) == (0, 2, 0)
     assert_all_is_shown(run, finished=2)
+
+
+def test_a_replay_shows_the_retraining_too_even_where_nothing_was_validated(run: Run) -> None:
+    suggest(run)
+    run.journal.ended(0, "finished")
+    retrained = make_run(run.path / "retrained")
+    suggest(retrained, kind="retrain", name="trial 0, seed 1")
+    for epoch in (1, 2):
+        result = replace(epoch_result(0, epoch), val_acc=math.nan, val_loss=math.nan)
+        retrained.folder(retrained.trials[0]).append(result)
+    retrained.journal.ended(0, "finished")
+    done = replay(run.path, LOCAL)
+    assert (done.mirrored, done.failed, done.problem) == (2, 0, "")
+    name, experiment = shown(run.path / "swanlog").popitem()
+    assert name == "retrain 000 trial 0, seed 1 resnet18 224px lr 1.3e-4"
+    assert "val/acc" not in experiment["curves"]
+    assert len(experiment["curves"]["train/loss"]) == 2
 
 
 def test_a_replay_beside_a_running_search_leaves_its_trials_to_it(run: Run, mirroring: Callable[..., Mirror]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from search.mirror import log_dir
 from search.mirror_experiment import INTERRUPTED, experiment_name, trial_ending, trial_experiment
 from tests.search.mirrored import make_run, reopen, suggest, train
 
@@ -26,14 +27,17 @@ def test_names_sort_by_number_where_more_than_a_thousand_trials_are_planned(tmp_
     assert experiment_name(run, run.trials[1]).startswith("0001 ")
 
 
-def test_retrained_trials_are_recognisable_and_keep_out_of_the_search_trials_way(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    suggest(run)
-    suggest(run, kind="retrain", name="trial 0 seed 3")
-    searched, retrained = (trial_experiment(run, trial) for trial in run.trials)
-    assert retrained.name.startswith("retrain 001 trial 0 seed 3 resnet18")
-    assert (searched.key, retrained.key) == ("trial_0000", "retrain_0001")
-    assert retrained.job_type == "retrain"
+def test_retrained_trials_are_recognisable_and_stay_with_their_search(tmp_path: Path) -> None:
+    search = make_run(tmp_path / "quick-1", trials=1)
+    retrained = make_run(tmp_path / "quick-1" / "retrained")
+    retrained.record["created"] = "later"  # each call of `retrain` writes a new one
+    suggest(retrained, kind="retrain", name="trial 0, seed 3")
+    first, again = trial_experiment(search, search.trials[0]), trial_experiment(retrained, retrained.trials[0])
+    assert again.name.startswith("retrain 000 trial 0, seed 3 resnet18")
+    assert (first.key, again.key) == ("trial_0000", "retrain_0000")
+    assert (again.group, again.job_type) == (first.group, "retrain") == ("quick-1", "retrain")
+    assert again.id.rsplit("-", 1)[1] == first.id.rsplit("-", 1)[1]
+    assert log_dir(retrained.path, "local") == log_dir(search.path, "local") == search.path.resolve() / "swanlog"
 
 
 def test_what_people_compare_by_stands_in_the_configuration_and_first_in_its_order(tmp_path: Path) -> None:
