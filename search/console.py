@@ -54,7 +54,8 @@ class Console:
         self._clock = clock
         self._standings = Standings(journal, plan)
         self._lock = threading.RLock()  # between events and drawing; a signal's warning may come within an event
-        self._warnings: list[str] = []
+        self._notices: list[str] = []  # what the view shows
+        self._warnings: list[str] = []  # those that the summary repeats
         self._steps = Steps(self._lines.stream, live)
         self._live: Live | None = None
         self._drawer: threading.Thread | None = None
@@ -97,12 +98,18 @@ class Console:
         """Shows how far a step before the first trial has got; a `trainable.progress.Progress`."""
         self._steps(description, done, total)
 
+    def notice(self, text: str) -> None:
+        """Shows one line that means something now, and nothing once the search is over."""
+        with self._lock:
+            self._notices = [*self._notices, text][-KEPT_WARNINGS:]
+        if self._terminal is None:
+            self._lines.write(f"! {text}")
+
     def warn(self, text: str) -> None:
         """Shows one line that must not be overlooked; the summary repeats it."""
         with self._lock:
             self._warnings = [*self._warnings, text][-KEPT_WARNINGS:]
-        if self._terminal is None:
-            self._lines.write(f"! {text}")
+        self.notice(text)
 
     def finish(self, validation_clips: int, interrupted: bool = False) -> None:
         """Shows the end of the search, to stay: best trials, interval, where the run is, what to do next.
@@ -115,7 +122,7 @@ class Console:
         self._print(summary_lines(self._standings, self._header, validation_clips, warnings, interrupted, width))
 
     def _frame(self) -> Frame:
-        return Frame(self._header.run, self._header.how_to_watch, self._warnings, self._steps.state)
+        return Frame(self._header.run, self._header.how_to_watch, self._notices, self._steps.state)
 
     def _window(self) -> Window:
         assert self._terminal is not None
@@ -125,7 +132,8 @@ class Console:
     def _draw(self) -> Group:
         with self._lock:
             lines = live_lines(self._standings, self._frame(), self._window(), self._clock())
-        return Group(*lines)
+        # An empty line for the cursor: the terminal echoes ^C there, and beside a long line that would wrap.
+        return Group(*lines, Text())
 
     def _keep_drawing(self) -> None:
         assert self._live is not None

@@ -49,7 +49,7 @@ def summary_lines(
 
 def _counts(standings: Standings) -> str:
     since = f" in {duration(standings.last_event - standings.started)}" if standings.started else ""
-    return f"{counts_in_words(standings)}; {standings.epochs} epochs{since}"
+    return f"{counts_in_words(standings)}; {standings.epochs} epoch{'s' if standings.epochs != 1 else ''}{since}"
 
 
 def _behind_the_best(standings: Standings, clips: int) -> list[str]:

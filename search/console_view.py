@@ -40,8 +40,8 @@ class Frame:
 
 
 def live_lines(standings: Standings, frame: Frame, window: Window, now: float) -> list[Text]:
-    """The whole live view: never taller than the window less one line, which the cursor needs."""
-    room = max(window.height - 1, 1)
+    """The whole live view: at least two lines less than the window has, for the cursor and for the line after it."""
+    room = max(window.height - 2, 1)
     lines = [_title(standings, frame, window, now)]
     lines += [one_line(f"! {notice}", window.width, "bold yellow") for notice in list(frame.notices)[-2:]]
     if frame.steps and not standings.suggested:
