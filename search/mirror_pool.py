@@ -107,13 +107,11 @@ class Pool:
 
     def _work(self) -> None:
         try:
-            while True:
+            while not self._over():
                 try:
-                    self._take_events()
-                    if self._over():
-                        return
                     self._give_orders()
                     self._hear()
+                    self._take_events()
                 except Exception as error:  # the search must go on, and so must the mirror
                     self.warn(f"the mirror to SwanLab: {type(error).__name__}: {error}")
                     self._back_off()
@@ -122,7 +120,7 @@ class Pool:
             self._end_children()
 
     def _over(self) -> bool:
-        if self._closing is None:
+        if self._closing is None or (self._events and time.monotonic() < self._closing):
             return False
         hope = any(self._children.values()) or any(job.tries < TRIES for job in self._jobs.values())
         return not hope or time.monotonic() > self._closing
