@@ -34,9 +34,24 @@ def hours(seconds: float) -> tuple[float, str]:
     return (3600.0, "h") if seconds > 2 * 3600 else (60.0, "min") if seconds > 120 else (1.0, "s")
 
 
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def percent(value: float, digits: int = 1) -> str:
     """A fraction as `84.5%`."""
     return f"{100 * value:.{digits}f}%"
+
+
+def scatter(index: int) -> float:
+    """A place in [-1, 1] for the mark `index` of many that would hide each other; the same every time."""
+    return 2 * (index * 0.618034 % 1.0) - 1  # multiples of the golden ratio leave no gaps and no rows
 
 
 def intervals(rows: Sequence[tuple[str, float, tuple[float, float] | None, bool]]) -> Any:
@@ -123,7 +138,7 @@ def rung_figure(rungs: Sequence[Rung]) -> Any:
             members = sorted(rung.passed if passed else rung.cut, key=lambda member: member[1])
             for index, (trial, value) in enumerate(members):
                 # The two kinds stand side by side, each spread a little so that equal values do not hide each other.
-                xs.append(place + (0.17 if passed else -0.17) + 0.1 * ((index % 5) - 2) / 2)
+                xs.append(place + (0.2 if passed else -0.2) + 0.15 * scatter(index))
                 ys.append(100 * value)
                 texts.append(f"{plain(label(trial))}: {percent(value)} at epoch {rung.epoch}, {name}")
         plot.add_scatter(
@@ -157,58 +172,6 @@ def curves(trials: Sequence[tuple[Trial, Sequence[EpochResult]]], quantity: str)
             )  # fmt: skip
     title = "accuracy, %" if quantity == "acc" else "cross-entropy, nats"
     plot.update_layout(xaxis={"title": "epoch"}, yaxis={"title": title}, hovermode="closest")
-    return plot
-
-
-def timeline(spans: Sequence[Span]) -> Any:
-    """Which trial ran when, one line per place that trials ran in at the same time."""
-    total = max((span.end for span in spans), default=0.0)
-    unit, name = hours(total)
-    plot = go.Figure()
-    for status, word in STATUS_WORDS.items():
-        members = [span for span in spans if span.trial.status == status]
-        if members:
-            plot.add_bar(
-                base=[span.start / unit for span in members], x=[span.seconds / unit for span in members],
-                y=[span.slot for span in members], orientation="h", name=word, width=0.72, textposition="none",
-                hoverinfo="text",
-                hovertext=[f"{plain(label(span.trial))}, {word}<br>{duration(span.seconds)}, "
-                           f"{len(span.trial.reports)} epochs" for span in members],
-                marker={"color": STATUS_COLOURS[status], "line": {"width": 1, "color": "rgba(255,255,255,.7)"}},
-            )  # fmt: skip
-    slots = max((span.slot for span in spans), default=0) + 1
-    plot.update_layout(
-        barmode="overlay", xaxis={"title": f"time searching, {name}", "rangemode": "tozero"},
-        yaxis={"title": "at the same time", "tickvals": list(range(slots)),
-               "ticktext": [str(slot + 1) for slot in range(slots)],
-               "range": [slots - 0.4, -0.6], "showgrid": False, "zeroline": False},
-    )  # fmt: skip
-    return plot
-
-
-def epoch_times(run: Run, trials: Sequence[Trial], by: str) -> Any:
-    """Seconds per epoch of every trial, in groups by the configuration's `by`."""
-    groups: dict[str, list[tuple[Trial, float]]] = {}
-    for trial in trials:
-        seconds = sorted(epoch.seconds for epoch in run.epochs(trial))
-        if seconds:
-            median = seconds[len(seconds) // 2]
-            groups.setdefault(plain(trial.config.get(by, "")), []).append((trial, median))
-    plot = go.Figure()
-    names = sorted(groups, key=lambda name: sum(value for _, value in groups[name]) / len(groups[name]))
-    for place, name in enumerate(names):
-        members = groups[name]
-        plot.add_scatter(
-            x=[value for _, value in members], y=[place + 0.06 * (index % 5 - 2) for index in range(len(members))],
-            mode="markers", showlegend=False, hoverinfo="text",
-            hovertext=[f"{plain(label(trial))}: {value:.3g} s per epoch" for trial, value in members],
-            marker={"size": 8, "opacity": 0.7, "color": SERIES[0]},
-        )  # fmt: skip
-    plot.update_layout(
-        xaxis={"title": "seconds per epoch (median of the trial)", "rangemode": "tozero"}, hovermode="closest",
-        yaxis={"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.6, len(names) - 0.4],
-               "zeroline": False},
-    )  # fmt: skip
     return plot
 
 
@@ -256,13 +219,3 @@ def compared(histories: Sequence[tuple[str, Sequence[Progress], float]]) -> Any:
         yaxis={"title": "validation accuracy, %"}, hovermode="closest",
     )  # fmt: skip
     return plot
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

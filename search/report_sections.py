@@ -39,8 +39,8 @@ CURVES = 10  # trials whose learning curves are drawn
 def run_article(run: Run, key: str) -> tuple[Html, list[tuple[str, str]]]:
     """The part of the page about one run, and the anchors in it; `key` makes the anchors its own."""
     parts: list[tuple[str, str, Callable[[Run, str], Html]]] = [
-        ("Baselines", "Baselines", _baselines),
         ("Retrained", "Retrained", retrained_section),
+        ("Baselines", "Baselines in the search", _baselines),
         ("Progress", "Progress", _progress),
         ("Cuts", "Who was cut where", _rungs),
         ("Settings", "Settings and accuracy", _space),

@@ -20,7 +20,7 @@ from plotly.colors import sample_colorscale
 
 from search.journal import Trial
 from search.report_facts import STATUS_WORDS, label, settings_of, top
-from search.report_figures import BASELINE_COLOUR, STATUS_COLOURS, STATUS_SYMBOLS, percent
+from search.report_figures import BASELINE_COLOUR, STATUS_COLOURS, STATUS_SYMBOLS, percent, scatter
 from search.report_page import plain
 from search.results import Best
 from search.space import Space
@@ -135,7 +135,7 @@ def slice_figure(trials: Sequence[Trial], axis: Axis) -> Any:
             xs = [float(trial.params[axis.name]) for trial, _ in members]
         else:
             xs = [
-                axis.place(trial.params[axis.name]) * len(axis.choices) - 0.5 + 0.08 * ((trial.number % 5) - 2)
+                axis.place(trial.params[axis.name]) * len(axis.choices) - 0.5 + 0.28 * scatter(trial.number)
                 for trial, _ in members
             ]
         plot.add_scatter(
@@ -215,7 +215,7 @@ def importance_figure(found: Sequence[Importance]) -> Any:
         if bars:
             plot.add_bar(
                 x=[item.share for _, item in bars], y=[place for place, _ in bars], orientation="h", name=name,
-                text=[percent(item.share, 0) for _, item in bars], textposition="outside", cliponaxis=False,
+                width=0.75, text=[percent(item.share, 0) for _, item in bars], textposition="outside", cliponaxis=False,
                 hoverinfo="text",
                 hovertext=[f"{plain(item.name)}: {percent(item.share)} from {item.trials} trials" for _, item in bars],
                 marker={"color": STATUS_COLOURS["running" if conditional else "finished"]},

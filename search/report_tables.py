@@ -10,6 +10,7 @@ from search.report_headline import retrained
 from search.report_mistakes import class_table, mistake_cards, scored
 from search.report_page import Html, facts, figure, join, note, table, tag
 from search.report_space import written
+from search.report_timing import epoch_times, timeline
 from search.results import Run
 from trainable.config import TrialConfig
 
@@ -60,7 +61,7 @@ def time_section(run: Run, key: str) -> Html:
     pairs += [("GPUs per trial", f"{gpus:g}")] if gpus is not None else []
     pairs += [("CPU cores per trial", f"{cpus:g}")] if cpus is not None else []
     pairs += [("GPU time", duration(busy * gpus))] if gpus else []
-    plot = figures.timeline(times)
+    plot = timeline(times)
     slots = max(span.slot for span in times) + 1
     parts: list[object] = [
         facts(pairs),
@@ -70,7 +71,7 @@ def time_section(run: Run, key: str) -> Html:
     varied = [name for name in ("backbone", "image_size") if len({str(t.config.get(name)) for t in ran}) > 1]
     if ran:
         by = varied[0] if varied else "backbone"
-        plot = figures.epoch_times(run, ran, by)
+        plot = epoch_times(run, ran, by)
         groups = len({str(trial.config.get(by)) for trial in ran})
         parts.append(figure(f"{key}-epochs", plot, f"Time per epoch by {by}", 110 + 36 * groups))
     return join(parts)
