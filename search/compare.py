@@ -22,6 +22,8 @@ from trainable.errors import InputError
 __all__ = ["compare", "print_comparison", "table_lines", "write_trials_csv"]
 
 WHOLE = ("trial", "best_epoch", "epochs_run")
+SHOWN_FIRST = ("run", "trial", "name", "status", "best_acc", "best_epoch")
+SHOWN_LAST = ("last_acc", "epochs_run", "seconds")
 HIGHEST_FIRST = ("best_acc", "last_acc")
 
 
@@ -90,8 +92,9 @@ def table_lines(frame: pd.DataFrame, width: int | None) -> list[str]:
     """The comparison as text of at most `width` characters (None: as wide as it is)."""
     if frame.empty:
         return ["No trials to compare."]
-    measured = [name for name in MEASURED if name != "kind" and _worth_showing(frame, name)]
-    names = [*measured, *(name for name in frame.columns if name not in MEASURED)]
+    settings = [name for name in frame.columns if name not in MEASURED]
+    # Where there is little room, the settings are worth more than how long a trial took.
+    names = [name for name in (*SHOWN_FIRST, *settings, *SHOWN_LAST) if _worth_showing(frame, name)]
     columns = [Column(name, [_cell(name, value) for value in frame[name]], _is_number(frame[name])) for name in names]
     table = fit(columns, width)
     lines = [line.plain.rstrip() for line in (*table.header, *table.rows)]
