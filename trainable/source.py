@@ -24,7 +24,8 @@ GPU_SHARE = 0.5  # of the free GPU memory that the mels of all clips may take: t
 class Source:
     """Frames, and tables of all clips; the tables are on the device that the inputs are for."""
 
-    values: Tensor  # [T, k] float32 on the device, or on the CPU where the device has no room: see `local`
+    values: Tensor  # [T, k] float32
+    resident: bool  # whether they are on the device; if not, `local` carries over what a batch needs
     offsets: tuple[int, ...]  # n + 1 rows of `values` at which clips begin, known without asking the device
     origin: Tensor  # [n] int64, the same on the device, without the last
     frames: Tensor  # [n] int64
@@ -39,7 +40,7 @@ class Source:
         They travel from pinned memory while the device still computes the batch before.
         """
         device = self.frames.device
-        if self.values.device == device:
+        if self.resident:
             return self
         parts = [self.values[self.offsets[clip] : self.offsets[clip + 1]] for clip in dict.fromkeys(chosen)]
         pinned = torch.empty(sum(map(len, parts)), self.values.shape[1], pin_memory=device.type == "cuda")
@@ -48,7 +49,8 @@ class Source:
         origin = torch.zeros_like(self.origin)
         frames = self.frames[order]
         origin[order] = frames.cumsum(0) - frames
-        return dataclasses.replace(self, values=pinned.to(device, non_blocking=True), origin=origin)
+        values = pinned.to(device, non_blocking=True)
+        return dataclasses.replace(self, values=values, resident=True, origin=origin)
 
 
 def make_source(
@@ -75,8 +77,9 @@ def make_source(
     def table(numbers: Tensor) -> Tensor:
         return numbers.float().to(device)
 
+    values = _placed(mels.values, device)
     return Source(
-        _placed(mels.values, device), tuple(mels.offsets.tolist()), offsets[:-1], offsets.diff(),
+        values, values.device.type == device.type, tuple(mels.offsets.tolist()), offsets[:-1], offsets.diff(),
         table(mels.silence), table(used_mean), table(used_std), table(fill),
     )  # fmt: skip
 
