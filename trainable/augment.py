@@ -78,18 +78,20 @@ def add_noise(rows: Tensor, std: Tensor, picked: Tensor, clamp: bool, layout: La
 
     With `clamp` channel 0 stays at or above 0, as power does.
     """
-    if rows.device.type == "cpu":  # drawing is what costs, so only for those that get it
+    if rows.device.type != "cpu":
+        noise_by_factor(rows, std, picked, layout, rng)
+    else:  # drawing is what costs, so only for those that get it
         for clip in picked.nonzero().flatten().tolist():
             part = rows[slice(*layout.spans[clip])]
-            noise = torch.randn(part.shape, generator=rng)
-            part += noise.mul_(std[clip][:, None])
-            if clamp:
-                part[:, 0].clamp_(min=0)
-        return
-    noise = torch.randn(rows.shape, generator=rng, device=rng.device).to(rows.device)
-    rows += noise.mul_((std * picked[:, None])[layout.owner][..., None])
+            part += torch.randn(part.shape, generator=rng).mul_(std[clip][:, None])
     if clamp:
         rows[:, 0].clamp_(min=0)
+
+
+def noise_by_factor(rows: Tensor, std: Tensor, picked: Tensor, layout: Layout, rng: torch.Generator) -> None:
+    """As `add_noise`, drawing for all clips: nothing has to be known on the CPU."""
+    noise = torch.randn(rows.shape, generator=rng, device=rng.device).to(rows.device, non_blocking=True)
+    rows += noise.mul_((std * picked[:, None]).index_select(0, layout.owner)[..., None])
 
 
 def pcen_gain(rows: Tensor, decibels: Tensor) -> Tensor:

@@ -33,7 +33,9 @@ class MelCache:
     Legend: n clips, T frames of all clips together, c channels (1, or 3 windows), m mel rows.
     """
 
-    values: Tensor  # [T, c * m] float32, in the front end's scale, memory-mapped: pages are shared by all processes
+    # [T, c * m] float32 (power spans more than half precision holds), in the front end's scale, memory-mapped: its
+    # pages are shared by all processes.
+    values: Tensor
     offsets: Tensor  # [n + 1] int64: clip i has the frames from offsets[i] to offsets[i + 1]
     mean: Tensor  # [n, c] float64: of each clip's values
     mean_square: Tensor  # [n, c] float64

@@ -83,7 +83,10 @@ class Renderer:
         return self._image(rows.flatten(1), windows.first, windows)
 
     def level(self, image: Tensor, decibels: Tensor | None, rng: torch.Generator) -> Tensor:
-        """Images of mels [w, c, s, s] with the level changes that commute with averaging, in place."""
+        """Images of mels [w, c, s, s] with the level changes that commute with averaging, in place.
+
+        In log and dB the floor, and mel rows without a bin, move along.
+        """
         config, count = self.config, len(image)
         if config.gain:
             draw = augment.uniform((2, count), rng, image.device)

@@ -56,22 +56,17 @@ def pool_mels(means: Tensor, channels: int, size: int) -> Tensor:
     lines = means.transpose(1, 2).contiguous()  # [w, c * m, t]
     if n_mels == size:
         return lines.view(windows, channels, size, times)
-    order, offset, count = _mel_bins(n_mels, size, windows * channels, means.device)
+    order, offset, count = (table.to(means.device, non_blocking=True) for table in _mel_bins(n_mels, size))
+    line = torch.arange(windows * channels, device=means.device)[:, None]
+    order, offset = (order + line * n_mels).flatten(), (offset + line * len(order)).flatten()
     sums = F.embedding_bag(order, lines.view(-1, times), offset, mode="sum")
     return sums.view(windows, channels, size, times).div_(count[:, None])
 
 
-@functools.lru_cache(maxsize=8)
-def _mel_bins(n_mels: int, size: int, lines: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """What the bags of `lines` mels read: their inputs, where each bag begins, and the inputs per bag [size]."""
+@functools.lru_cache(maxsize=64)
+def _mel_bins(n_mels: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What the `size` bins of one mel read: rows one bin after the other, where each bin begins, and rows per bin."""
     start, count = bins(torch.tensor([n_mels]), size)
-    flat = count[0]
-    offset = flat.cumsum(0) - flat
-    total = int(flat.sum())
-    order = torch.repeat_interleave(start[0] - offset, flat) + torch.arange(total)
-    line = torch.arange(lines)[:, None]
-    return (
-        (order + line * n_mels).flatten().to(device),
-        (offset + line * total).flatten().to(device),
-        flat.to(device),
-    )
+    offset = count[0].cumsum(0) - count[0]
+    order = torch.repeat_interleave(start[0] - offset, count[0]) + torch.arange(int(count.sum()))
+    return order, offset, count[0]

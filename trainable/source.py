@@ -110,8 +110,9 @@ def on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
 
 def _placed(values: Tensor, device: torch.device) -> Tensor:
     """`values` on the device where there is room, else where they are."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        if values.nbytes > GPU_SHARE * free:
-            return values
-    return values.to(device)
+    return values.to(device) if values.nbytes <= GPU_SHARE * free_bytes(device) else values
+
+
+def free_bytes(device: torch.device) -> int:
+    """How much memory the GPU has left; for anything else, more than will be asked for."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 1 << 62

@@ -123,6 +123,17 @@ def test_half_of_the_clips_get_gaussian_noise_of_the_tutorials_deviation() -> No
         assert abs((part * shifted).mean() / part.var()) < 0.01
 
 
+def test_noise_for_all_clips_at_once_has_the_same_statistics() -> None:
+    frames = torch.tensor([30, 40])
+    owner = torch.repeat_interleave(torch.arange(2), frames)
+    layout = augment.Layout(owner, torch.arange(70), frames[owner], [(0, 30), (30, 70)])
+    rows, std = torch.zeros(70, 2, 500), torch.tensor([[1.0, 1.0], [0.1, 2.0]])
+    augment.noise_by_factor(rows, std, torch.tensor([False, True]), layout, generator())
+    assert (rows[:30] == 0).all()
+    for channel, expected in enumerate((0.1, 2.0)):
+        assert stats.kstest((rows[30:, channel].flatten() / expected).numpy(), "norm").pvalue > 0.001
+
+
 def test_noise_cannot_make_power_negative_but_other_scales_may_fall() -> None:
     nothing = torch.zeros(1, 64, 64)
     power = drawn(nothing, 20, noise=0.01, noise_p=1.0)

@@ -239,7 +239,7 @@ def test_images_made_while_scoring_can_be_learned_from(dataset: Dataset) -> None
         inputs.eval_batch(torch.arange(6))
     images, _ = inputs.train_batch(torch.arange(6), rng())
     weight = torch.ones(1, requires_grad=True)
-    (images * weight).sum().backward()  # type: ignore[no-untyped-call]
+    (images * weight).sum().backward()
     assert weight.grad is not None
 
 

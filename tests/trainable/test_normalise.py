@@ -18,7 +18,7 @@ def test_train_weighs_clips_by_their_frames() -> None:
 def test_none_and_clip_hold_no_numbers() -> None:
     nothing = torch.zeros(1, 1, dtype=torch.float64)
     for kind in ("none", "clip"):
-        fitted = fit(kind, nothing, nothing, torch.tensor([1]))  # type: ignore[arg-type]
+        fitted = fit(kind, nothing, nothing, torch.tensor([1]))
         assert (fitted.kind, fitted.mean, fitted.std) == (kind, (), ())
 
 

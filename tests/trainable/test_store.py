@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def store(tmp_path: Path) -> Store:
     return Store(folder, limit=10 * KB)
 
 
-def fill(size: int = KB):  # type: ignore[no-untyped-def]
+def fill(size: int = KB) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         (folder / "values").write_bytes(bytes(size))
         (folder / ABOUT).write_text("{}")
