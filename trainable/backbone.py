@@ -118,8 +118,8 @@ def stages(model: nn.Module) -> list[list[nn.Parameter]]:
     layers that stand side by side, such as a first convolution and its norm, are one stage; a pooling ends it.
     """
     head = {id(parameter) for parameter in _head(model)[1].parameters()}
-    found: list[list[nn.Parameter]] = [list(model.parameters(recurse=False))]  # a class token
-    open_stage = bool(found[0])
+    found: list[list[nn.Parameter]] = []
+    open_stage = False
     for module in _blocks(model):
         parameters = [parameter for parameter in module.parameters() if id(parameter) not in head]
         single = not any(True for _ in module.children())
@@ -132,7 +132,10 @@ def stages(model: nn.Module) -> list[list[nn.Parameter]]:
         else:
             found.append(parameters)
         open_stage = single
-    return [part for part in found if part]
+    known = head.union(*({id(parameter) for parameter in part} for part in found))
+    # What belongs to no block, such as a class token, goes in at the beginning.
+    found[0] += [parameter for parameter in model.parameters() if id(parameter) not in known]
+    return found
 
 
 def is_depthwise(model: nn.Module) -> bool:

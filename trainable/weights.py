@@ -67,8 +67,8 @@ def fetch_weights(names: Iterable[str], progress: Progress | None = None) -> Non
         except (OSError, ValueError) as error:
             problems.append(_missing(name, str(getattr(error, "reason", error))))
             if not isinstance(error, urllib.error.HTTPError | ValueError):
-                # No network: asking for the others would only add to the wait.
-                problems += [_missing(other, "no network") for other in missing[index + 1 :]]
+                # No network, or no room: asking for the others would only add to the wait.
+                problems += [_missing(other, "not tried after that") for other in missing[index + 1 :]]
                 break
     if problems:
         raise InputError(problems)
