@@ -68,6 +68,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         self._journal = journal
         self._settle = settle
         self._handed_out: set[int] = set()
+        self._tried: set[str] = set()
+        self._looked_at = 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial for Tune, `{"number", "folder", "config", ...}`, or `Searcher.FINISHED`."""
@@ -116,7 +118,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
 
     def _proposed(self) -> Trial | None:
         """A trial of the sampler's own."""
-        tried = {_key(trial.params) for trial in self._journal.trials.values() if trial.params}
+        tried = self._all_tried()
         size = self._search_space.size
         if size is not None and len(tried) >= size:
             return None
@@ -137,6 +139,14 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             self._journal.ended(number, "failed", str(error))
             return trial
         return self._journal.suggested("search", "", sample, config.to_json(), noted)
+
+    def _all_tried(self) -> set[str]:
+        """The samples of all trials; each is looked at once."""
+        for number in range(self._looked_at, len(self._journal.trials)):
+            if params := self._journal.trials[number].params:
+                self._tried.add(_key(params))
+        self._looked_at = len(self._journal.trials)
+        return self._tried
 
     def add_warm(self, run: Run, split_hash: str | None = None) -> WarmStart:
         """Learns from the trials of another run where its configurations lie inside this space.

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -178,4 +177,4 @@ def test_an_export_that_fails_leaves_the_old_one(space: Space, tmp_path: Path, m
     with pytest.raises((KeyError, AttributeError)):
         export_study(space, journal, path)
     assert path.read_bytes() == before
-    sqlite3.connect(path).execute("select count(*) from trials")
+    assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []

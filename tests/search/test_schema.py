@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from search.dimension import KINDS
+from search.schema import json_schema
+from tests.search.spaces import problems_of
+
+SPACES = Path(__file__).parents[2] / "spaces"
+
+
+def complaints(values: Any) -> list[str]:
+    return [error.message for error in jsonschema.Draft202012Validator(json_schema()).iter_errors(values)]
+
+
+def test_the_shipped_schema_is_the_one_of_the_code() -> None:
+    shipped = json.loads((SPACES / "space.schema.json").read_text())
+    assert shipped == json_schema(), "run: python run_search.py schema > spaces/space.schema.json"
+
+
+def test_it_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+
+
+@pytest.mark.parametrize("path", sorted(SPACES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_space_passes_and_points_editors_to_the_schema(path: Path) -> None:
+    assert complaints(yaml.safe_load(path.read_text())) == []
+    assert path.read_text().startswith("# yaml-language-server: $schema=space.schema.json\n")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_distribution_can_be_completed(kind: str) -> None:
+    args = {"choice": [32], "quniform": [32, 64, 8], "qloguniform": [32, 64, 8]}.get(kind, [32, 64])
+    assert complaints({"search": {"n_mels": {kind: args, "when": {"scale": ["log", "db"]}}}}) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fixd: {}",
+        "fixed: {lr: -1}",
+        "search: {scale: {choice: [decibel]}}",
+        "search: {scale: {uniform: [0, 1]}}",
+        "search: {lr: {uniform: [0.1, 0.2], loguniform: [0.1, 0.2]}}",
+        "search: {lr: {uniform: [0.1]}}",
+        "search: {data: {choice: [a, b]}}",
+        "baselines: [tutorial-simpel]",
+        "baselines: [{recipe: tutorial-simple, lrr: 1}]",
+        "budget: {trials: 0}",
+        "scheduler: ashaa",
+    ],
+)
+def test_what_the_schema_refuses_the_program_refuses_too(tmp_path: Path, text: str) -> None:
+    assert complaints(yaml.safe_load(text))
+    assert problems_of(tmp_path, text)
