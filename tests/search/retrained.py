@@ -20,17 +20,21 @@ from trainable.folder import TrialFolder
 from trainable.progress import Progress
 from trainable.score import Part, Scores
 from trainable.split import split_dataset
+from trainable.train import train
 
 # Accuracy on (validation, test) of each backbone that the simulated search has tried.
 SKILL = {"resnet18": (0.70, 0.65), "resnet34": (0.90, 0.70), "resnet50": (0.80, 0.95)}
 
 
-def make_run(path: Path, data: Path, test_share: float = 0.3, searched: Sequence[float] = (0.95, 0.90)) -> Run:
+def make_run(
+    path: Path, data: Path, test_share: float = 0.3, searched: Sequence[float] = (0.95, 0.90),
+    backbones: Sequence[str] = ("resnet18", "resnet34", "resnet50"),
+) -> Run:  # fmt: skip
     """A finished search of resnet34 and resnet50, with resnet18 as its baseline at 0.6."""
     space_file = path.with_suffix(".yaml")
     space_file.write_text(f"""
 fixed: {{data: "{data}", test_share: {test_share}, val_share: 0.3, epochs: 4, image_size: 32, weights: none}}
-search: {{backbone: {{choice: [resnet34, resnet50]}}}}
+search: {{backbone: {{choice: {list(backbones[1:])}}}}}
 baselines: [{{name: simple, recipe: tutorial-simple}}]
 budget: {{trials: 3, grace_epochs: 1}}
 """)
@@ -47,9 +51,9 @@ budget: {{trials: 3, grace_epochs: 1}}
     journal = Journal(path / "events.jsonl")
     base = space.default_config()
     for kind, name, backbone, value in (
-        ("baseline", "simple", "resnet18", 0.6),
-        ("search", "", "resnet34", searched[0]),
-        ("search", "", "resnet50", searched[1]),
+        ("baseline", "simple", backbones[0], 0.6),
+        ("search", "", backbones[1], searched[0]),
+        ("search", "", backbones[2], searched[1]),
     ):
         config = base.model_copy(update={"backbone": backbone}).to_json()
         trial = journal.suggested(kind, name, {}, config)  # type: ignore[arg-type]
@@ -81,6 +85,17 @@ class Trainer:
             status = next((status for text, status in self.broken.items() if text in job.name), "finished")
             journal.ended(trial.number, status, "" if status == "finished" else "as told")
         return journal
+
+
+def train_here(folder: Path, jobs: Sequence[Job]) -> Journal:
+    """A runner that trains one job after the other in this process."""
+    journal = Journal(folder / "events.jsonl")
+    for job in missing(journal, jobs):
+        trial = journal.suggested("retrain", job.name, {}, job.config.to_json())
+        for epoch in train(job.config, folder=trial_folder(folder, trial.number).path):
+            journal.reported(trial.number, epoch.epoch, epoch.val_acc, epoch.val_loss, "continue")
+        journal.ended(trial.number, "finished")
+    return journal
 
 
 @dataclass

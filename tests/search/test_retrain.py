@@ -20,8 +20,9 @@ from search.retrain import Interrupted, RetrainOptions, retrain
 from search.retrain_plan import make_plan
 from search.retrain_stats import Models, choose, difference, greedy_members, winners_curse
 from search.retrain_view import view
-from tests.search.retrained import Judge, Trainer, make_run
+from tests.search.retrained import Judge, Trainer, make_run, train_here
 from trainable.errors import InputError
+from trainable.predict import load, predict_files
 from trainable.score import Scores, joined, mean_of
 
 
@@ -233,6 +234,31 @@ def test_the_best_baseline_is_the_one_to_beat_and_is_not_trained_twice(tmp_path:
     plan = make_plan(searched, RetrainOptions(top=1))
     assert plan.candidates[0] == plan.baseline
     assert len(plan.all_candidates) == 1
+
+
+def test_trained_models_say_of_files_what_the_result_says_of_them(
+    tmp_path: Path, make_clips: Callable[..., Path]
+) -> None:
+    small = ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "squeezenet1_1")
+    searched = make_run(tmp_path / "run", make_clips(clips=20, seconds=0.4), backbones=small)
+    options = RetrainOptions(trial=0, seeds=2, epochs=3, save_ensemble=True)
+    result = retrain(searched, options, train_here)
+    folder = searched.path / "retrained"
+    table = list(csv.DictReader(io.StringIO((folder / "predictions.csv").read_text())))
+    for name, label, probability in (
+        ("model", "predicted", "probability"), ("ensemble", "ensemble", "ensemble_probability"),
+    ):  # fmt: skip
+        model = load(folder / name)
+        found = list(predict_files(model, [row["path"] for row in table]))
+        assert [record.label for record in found] == [row[label] for row in table]
+        assert [record.probability for record in found] == pytest.approx(
+            [float(row[probability]) for row in table], abs=1e-4
+        )
+    assert model.record["accuracy"] == result["accuracy"]
+    # The folds train on more, validate nothing, and use the last epoch's weights.
+    folds = retrain(searched, RetrainOptions(trial=0, seeds=1, epochs=2, protocol="folds"), train_here)
+    assert {row["epoch"] for row in folds["per_seed"]} == {2}
+    assert folds["clips"] == 60
 
 
 def test_greedy_ensemble_takes_models_that_mend_each_other_and_stops() -> None:
