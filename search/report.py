@@ -8,10 +8,11 @@ from pathlib import Path
 from search import report_figures as figures
 from search.report_facts import progress, spans, trials_of
 from search.report_figures import duration, percent
-from search.report_headline import OPTIMISTIC, headline
+from search.report_headline import headline
 from search.report_page import Html, figure, note, page, table, tag
 from search.report_sections import run_article
 from search.results import Run
+from search.retrain import OPTIMISTIC
 from trainable.folder import write_atomically
 
 

@@ -10,9 +10,8 @@ from search.report_facts import label
 from search.report_figures import percent
 from search.report_page import Html, note, tag
 from search.results import Best, Run
+from search.retrain import OPTIMISTIC
 from trainable.metrics import wilson_interval
-
-OPTIMISTIC = "validation, chosen by the search: optimistic"
 
 
 @dataclass(frozen=True)

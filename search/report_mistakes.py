@@ -18,8 +18,8 @@ from search.report_facts import label
 from search.report_figures import percent
 from search.report_page import Html, join, note, table, tag
 from search.results import Run
+from search.retrain_plan import same_dataset
 from trainable.config import TrialConfig
-from trainable.dataset import Dataset, load_dataset
 from trainable.errors import InputError
 from trainable.excerpt import Excerpt, excerpt
 from trainable.metrics import class_scores, confusion
@@ -120,22 +120,6 @@ def from_csv(path: Path, about: str, labels: Sequence[str]) -> Scored:
     return Scored(about, (*labels, *sorted(others - set(labels))), tuple(rows))
 
 
-def same_dataset(run: Run) -> Dataset:
-    """The data set of a run, as it was when the search ran.
-
-    Raises:
-        InputError: it is gone, or its clips are others now.
-    """
-    data = run.record["data"]
-    dataset = load_dataset(data["path"])
-    if dataset.hash != data["hash"]:
-        raise InputError(
-            f"{data['path']}: must be the data that the search ran on (hash {data['hash']}), got {dataset.hash}. "
-            "Put the old files back to see which clips were mistaken."
-        )
-    return dataset
-
-
 def class_table(found: Scored) -> Html:
     """Recall, precision and F1 of every class."""
     headers = ["class", "clips", "recall", "precision", "F1", "taken for"]
@@ -153,7 +137,7 @@ def mistake_cards(run: Run, found: Scored, config: TrialConfig) -> Html:
         if len(cards) == CLIPS:
             break
         try:
-            cards.append(_card(item, excerpt(_locate(root, item.path), config, SECONDS), root))
+            cards.append(_card(item, excerpt(_locate(root, item.path), config, SECONDS)))
         except InputError as error:
             lost.append(str(error))
     parts: list[object] = [tag("div", *cards, class_="clips")] if cards else []
@@ -168,14 +152,14 @@ def _locate(root: str, path: str) -> Path:
     return Path(path) if Path(path).is_absolute() else (base.parent if base.is_file() else base) / path
 
 
-def _card(item: Prediction, start: Excerpt, root: str) -> Html:
-    name = item.path.removeprefix(root).lstrip("/")
+def _card(item: Prediction, start: Excerpt) -> Html:
+    name = "/".join(Path(item.path).parts[-2:])
     picture = base64.b64encode(png(_fit(start.mel))).decode()
     sound = base64.b64encode(start.mp3).decode()
     return tag(
         "div",
         tag("img", src=f"data:image/png;base64,{picture}", alt=f"mel spectrogram of {name}"),
-        tag("audio", src=f"data:audio/mpeg;base64,{sound}", controls="", preload="none"),
+        tag("audio", src=f"data:audio/mpeg;base64,{sound}", controls="", preload="metadata"),
         tag(
             "p",
             "is ",

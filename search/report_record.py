@@ -10,7 +10,7 @@ import yaml
 from search.report_facts import label
 from search.report_page import Html, facts, join, note, pre, tag
 from search.results import Best, Run
-from trainable.config import TrialConfig
+from trainable.config import SHARED_FIELDS, TrialConfig
 from trainable.recipes import RECIPES
 
 
@@ -73,13 +73,17 @@ def _space_file(space: dict[str, Any]) -> dict[str, Any]:
     """The space as a space file has it, so that it can be copied and run; baselines by their names."""
     keys = ("fixed", "search", "budget", "resources", "scheduler", "searcher")
     file: dict[str, Any] = {key: space[key] for key in keys if space.get(key)}
-    baselines = [_baseline(item) for item in space.get("baselines", [])]
+    baselines = [_baseline(item, space.get("fixed", {})) for item in space.get("baselines", [])]
     return {**file, "baselines": baselines} if baselines else file
 
 
-def _baseline(item: dict[str, Any]) -> object:
-    """A recipe by its name; a point of one's own by its values."""
-    return item["name"] if item["name"] in RECIPES else {"name": item["name"], **(item["params"] or {})}
+def _baseline(item: dict[str, Any], fixed: dict[str, Any]) -> object:
+    """A recipe by its name; a point of one's own by the values that the space does not give it anyway."""
+    if item["name"] in RECIPES:
+        return item["name"]
+    given = {**TrialConfig.parse({}).to_json(), **fixed}
+    own = {key: value for key, value in item["values"].items() if value != given.get(key) and key not in SHARED_FIELDS}
+    return {"name": item["name"], **own}
 
 
 def _sessions(run: Run) -> str:

@@ -86,16 +86,16 @@ def parallel(trials: Sequence[Trial], axes: Sequence[Axis], space: Space) -> Any
     unused = any(axis.name not in settings[trial.number] for trial, _ in shown for axis in axes)
     plot = go.Figure()
     for trial, best in shown:
-        has = settings[trial.number]
+        has, whole = settings[trial.number], trial.status in ("finished", "running")
         share = (best.accuracy - low) / (high - low) if high > low else 1.0
         colour = BASELINE_COLOUR if trial.kind == "baseline" else sample_colorscale(_VALUES, [share])[0]
         places = [axis.place(has[axis.name]) if axis.name in has else UNUSED_PLACE for axis in axes]
         plot.add_scatter(
             x=list(range(len(axes) + 1)), y=[*places, share], mode="lines+markers", showlegend=False, hoverinfo="text",
             hovertext=[_hover(best, has, axes)] * (len(axes) + 1),
-            opacity=0.45 + 0.5 * share if trial.status == "finished" else 0.35, marker={"size": 4, "color": colour},
+            opacity=0.45 + 0.5 * share if whole else 0.35, marker={"size": 4, "color": colour},
             line={"color": colour, "width": 1.2 + 1.2 * share,
-                  "dash": "solid" if trial.status in ("finished", "running") else "dot"},
+                  "dash": "solid" if whole else "dot"},
         )  # fmt: skip
     for name, dash in (("finished", "solid"), ("cut or broken", "dot")):
         plot.add_scatter(x=[None], y=[None], mode="lines", name=name, hoverinfo="skip",
@@ -144,10 +144,12 @@ def slice_figure(trials: Sequence[Trial], axis: Axis) -> Any:
             marker={"size": 7, "opacity": 0.75, "color": STATUS_COLOURS[status], "symbol": STATUS_SYMBOLS[status]},
         )  # fmt: skip
     if axis.choices is None:
-        xaxis: dict[str, Any] = {"type": "linear", "nticks": 5}
+        low, high = (math.log10(x) if axis.log else float(x) for x in (axis.low, axis.high))
+        room = 0.06 * (high - low)  # marks at the ends are not cut off
+        xaxis: dict[str, Any] = {"type": "linear", "nticks": 5, "range": [low - room, high + room]}
         if axis.log:
             wide = axis.high / axis.low >= 30
-            xaxis = {"type": "log", "exponentformat": "power", "dtick": 1 if wide else "D2"}
+            xaxis |= {"type": "log", "exponentformat": "power", "dtick": 1 if wide else "D2"}
     else:
         names = [_short(plain(choice)) for choice in axis.choices]
         xaxis = {"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.6, len(names) - 0.4],

@@ -151,6 +151,12 @@ def test_the_record_lets_somebody_repeat_the_run(tmp_path: Path) -> None:
         assert fact in text
 
 
+def test_the_record_of_a_baseline_of_ones_own_says_what_it_is(tmp_path: Path) -> None:
+    own = "{name: mine, recipe: tutorial-simple, image_size: 96, batch_size: 8}"
+    run = make_run(tmp_path / "run", trials=2, text=SPACE.replace("[tutorial-simple]", f"[{own}]"))
+    assert "name: mine, image_size: 96, epochs: 20, batch_size: 8" in text_of(html_of(run))
+
+
 def test_hostile_names_of_files_and_labels_stay_text(tmp_path: Path) -> None:
     evil = "<img src=x onerror=window.hacked=1>\"'&音"
     dataset = write_clips(tmp_path / "clips", [evil, "b"])
