@@ -115,7 +115,7 @@ def replay(path: str | Path, mode: ResolvedMode, progress: Progress | None = Non
     ]
     before = sum((folder / experiment.key / DONE_FILE).exists() for experiment, _ in subjects)
     # One child for the local pages, which list experiments as they were made; several where a network makes one wait.
-    pool = Pool(mode, folder, CLOUD_REPLAYS - 1 if mode.mode == "cloud" else 0, wait_s=0.0, hung_s=None)
+    pool = Pool(mode, folder, CLOUD_REPLAYS if mode.mode == "cloud" else 1, wait_s=0.0, hung_s=None)
     for experiment, ending in subjects:
         pool.begin(experiment, ending)
     pool.close(LONGEST_REPLAY_S, progress)

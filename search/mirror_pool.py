@@ -26,6 +26,7 @@ TRIES = 3  # per experiment and sitting
 PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0  # after a failure, doubling: SwanLab is down, and more children do not help
 GOODBYE_S = 6.0  # for the children to go after the last order
 TICK_S = 0.5
+EXTRA_AFTER_S = 5.0  # a child costs a second of CPU time; the one before is usually done much sooner
 CLOSE = ""  # the key of no experiment
 MOST_EVENTS = 10_000  # more than any search has trials at once; beyond it a replay helps
 
@@ -38,10 +39,11 @@ class _Job:
     ending: Ending | None = None  # None: the trial runs
     told: bool = False  # whether the child knows the ending
     tries: int = 0
+    since: float = dataclasses.field(default_factory=time.monotonic)
 
 
 class Pool:
-    """Children for `concurrency` running trials and one for what has ended. Only `close` waits for anything."""
+    """Children for `concurrency` running trials, and one more where trials have to wait. Only `close` waits."""
 
     def __init__(
         self, mode: ResolvedMode, log_dir: Path, concurrency: int, wait_s: float, hung_s: float | None
@@ -154,7 +156,7 @@ class Pool:
                 if not job.told:
                     self._fail(child, "it does not read its orders")
         for job in self._next_jobs():
-            idle = self._idle_child()
+            idle = self._idle_child(job)
             if idle is None:
                 return
             order = {
@@ -175,11 +177,12 @@ class Pool:
         jobs = [job for job in self._jobs.values() if id(job) not in busy and job.tries < TRIES]
         return sorted(jobs, key=lambda job: job.ending is not None)
 
-    def _idle_child(self) -> Child | None:
-        for child, job in self._children.items():
-            if job is None and not child.dismissed:
+    def _idle_child(self, job: _Job) -> Child | None:
+        for child, has in self._children.items():
+            if has is None and not child.dismissed:
                 return child
-        if len(self._children) > self._concurrency:  # one more than trials run at once, for those that have ended
+        waited = time.monotonic() - job.since
+        if len(self._children) >= self._concurrency + (waited > EXTRA_AFTER_S):
             return None
         child = Child(self._log_dir / "mirror.log")
         self._children[child] = None

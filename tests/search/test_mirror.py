@@ -141,7 +141,9 @@ def test_a_child_that_hangs_is_ended_and_replaced_and_holds_up_nobody(
 DRIVER = """
 import sys, time
 from pathlib import Path
+from search import mirror_pool
 from search.mirror import Mirror, ResolvedMode
+mirror_pool.EXTRA_AFTER_S = 0.0
 from tests.search.mirrored import make_run, suggest, train
 run = make_run(Path(sys.argv[1]))
 mirror = Mirror(run, ResolvedMode("local", ""), 2)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from search import mirror_local
 from search.mirror import ResolvedMode, replay
 from search.mirror_local import remove_run, what_is_missing
 from search.results import Run
@@ -66,6 +67,19 @@ def test_a_replay_makes_experiments_in_the_order_of_their_numbers(log_dir: Path)
     database = sqlite3.connect(log_dir / "runs.swanlab")
     keys = [key for (key,) in database.execute("SELECT run_id FROM experiment ORDER BY sort")]
     assert keys == ["trial_0000", "trial_0001", "trial_0002"]
+
+
+def test_making_an_experiment_does_not_read_all_others(log_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from swanboard.db import connect, models
+    from swanlab.deprecated import local
+
+    monkeypatch.setattr(local, "LocalCallbacker", local.LocalCallbacker)
+    monkeypatch.setattr(models.Tag, "field_exists", models.Tag.field_exists)
+    mirror_local.load()
+    monkeypatch.setattr(models.Tag, "select", lambda *fields: pytest.fail("read the whole table"))
+    connect(path=str(log_dir), autocreate=True)
+    assert models.Tag.field_exists("folder")
+    assert not models.Tag.field_exists("no such field")
 
 
 def test_what_is_missing_is_named(log_dir: Path) -> None:

@@ -83,15 +83,30 @@ def experiment(key: str) -> Experiment:
 
 
 def test_running_trials_come_before_ended_ones(pool: Pool, made: list[ScriptedChild]) -> None:
-    for key in "ab":
-        pool.begin(experiment(key), DONE)
-    until(lambda: len(made) == 2 and all(child.orders for child in made))
-    pool.begin(experiment("c"), DONE)
+    pool.begin(experiment("a"), DONE)
+    until(lambda: made and made[0].orders)
+    pool.begin(experiment("b"), DONE)
     pool.begin(experiment("live"))
     made[0].say("done")
     until(lambda: len(made[0].orders) == 2)
     assert made[0].orders[1]["experiment"]["key"] == "live"
     assert made[0].orders[1]["ending"] is None
+
+
+def test_a_trial_that_waits_gets_a_child_of_its_own_but_only_one(
+    pool: Pool, made: list[ScriptedChild], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in "abc":
+        pool.begin(experiment(key))
+    until(lambda: made and made[0].orders)
+    time.sleep(0.1)
+    assert len(made) == 1
+    monkeypatch.setattr(mirror_pool, "EXTRA_AFTER_S", 0.0)
+    made[0].say("alive")
+    until(lambda: len(made) == 2 and made[1].orders)
+    made[0].say("alive")
+    time.sleep(0.1)
+    assert len(made) == 2
 
 
 def test_a_child_that_reports_a_problem_gets_no_more_orders_and_its_trial_another_child(
@@ -124,11 +139,12 @@ def test_a_trial_that_fails_again_and_again_is_given_up_until_the_end_of_the_sea
     time.sleep(0.1)
     assert len(made) == TRIES
     pool.begin(experiment("b"))  # others are tried
-    until(lambda: len(made) == TRIES + 1)
+    until(lambda: len(made) == TRIES + 1 and made[-1].orders)
+    made[-1].say("done")
     pool.close(timeout=0.5)
-    assert [child.orders[0]["experiment"]["key"] for child in made] == ["a"] * TRIES + ["b", "a"]
-    assert made[-1].orders[0]["ending"]["final"] is False
-    assert pool.waiting == 2
+    assert [order["experiment"]["key"] for child in made for order in child.orders] == ["a"] * TRIES + ["b", "a"]
+    assert made[-1].orders[-1]["ending"]["final"] is False
+    assert pool.waiting == 1
 
 
 def test_failures_in_a_row_make_a_pause_that_grows(pool: Pool, made: list[ScriptedChild]) -> None:
