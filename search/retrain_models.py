@@ -9,6 +9,7 @@ from pathlib import Path
 from search.journal import Journal, Trial
 from search.results import best_epoch, trial_folder
 from search.retrain_plan import Job
+from trainable.errors import InputError
 from trainable.folder import TrialFolder
 from trainable.progress import Progress
 from trainable.score import Part, Scores, load_scores, save_scores, score_trial
@@ -59,12 +60,15 @@ def train_all(folder: Path, jobs: Sequence[Job], runner: Runner) -> tuple[list[T
 
     Raises:
         Interrupted: the user has stopped it.
+        InputError: it has stopped for a reason of its own, such as every training failing alike.
     """
     journal = runner(folder, jobs)
     trained, failures = [], []
     for job in jobs:
         trial = trial_of(journal, job)
         if trial is None or not trial.over:
+            if journal.stop_reason not in (None, "interrupted"):
+                raise InputError(f"{folder}: the retraining stopped before its end: {journal.stop_reason}.")
             raise Interrupted
         if trial.status == "finished":
             trained.append(Trained(job, _epoch(trial, job), trial_folder(folder, trial.number)))

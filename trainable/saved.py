@@ -49,13 +49,23 @@ def save_model(
     })  # fmt: skip
 
 
+def best_state(trial: TrialFolder) -> dict[str, Any]:
+    """The best checkpoint of a trial.
+
+    Raises:
+        InputError: it is gone.
+    """
+    state = trial.load("best")
+    if state is None:
+        raise InputError(f"{trial.checkpoint('best')}: must be there, got no such file. Put it back, or train again.")
+    return state
+
+
 def save_trial(
     trial: TrialFolder, folder: Path, temperature: float = 1.0, record: Mapping[str, Any] | None = None
 ) -> None:
     """Writes the model's folder of a trial's best checkpoint."""
-    state = trial.load("best")
-    if state is None:
-        raise FileNotFoundError(trial.checkpoint("best"))
+    state = best_state(trial)
     config = TrialConfig.parse(state["config"], source=str(trial.path))
     facts = Facts(
         config, tuple(state["labels"]), state["sample_rate"], state["clip_seconds"],

@@ -25,6 +25,7 @@ from trainable.learner import find_device
 from trainable.metrics import Floats, Ints
 from trainable.model import network_of
 from trainable.progress import Progress
+from trainable.saved import best_state
 from trainable.split import split_dataset
 
 Part = Literal["val", "test"]
@@ -105,12 +106,9 @@ def score_trial(trial: TrialFolder, part: Part, progress: Progress | None = None
     The validation scores are those that chose the checkpoint. Test clips are scored in float32, as `predict` does.
 
     Raises:
-        FileNotFoundError: the trial has no best checkpoint.
-        InputError: the clips cannot be had any more.
+        InputError: the checkpoint or the clips cannot be had any more.
     """
-    state = trial.load("best")
-    if state is None:
-        raise FileNotFoundError(trial.checkpoint("best"))
+    state = best_state(trial)
     labels = tuple(state["labels"])
     if part == "val":
         return Scores(
