@@ -188,11 +188,12 @@ def render(space: Space, result: Estimate) -> RenderableType:
         Text(f"baseline {baseline.name}: {baseline.values['epochs']} epochs. {baseline.note}".rstrip())
         for baseline in space.baselines
     ]
-    table = Table("epoch", "trials expected to get there", box=None)
-    for epoch, trials in result.rungs:
-        table.add_row(str(epoch), f"{trials:.1f}")
+    if result.trials > result.baselines:
+        table = Table("epoch", "trials expected to get there, of those that are not baselines", box=None)
+        for epoch, trials in result.rungs:
+            table.add_row(str(epoch), f"{trials:.1f}")
+        parts.append(table)
     parts += [
-        table,
         Text(
             f"{result.trials} trials, {result.baselines} of them baselines; about {result.epochs:.0f} epochs, "
             f"{result.concurrency} at a time"
