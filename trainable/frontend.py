@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from trainable.config import TrialConfig
 from trainable.errors import InputError
 
-# Raise it whenever the same waveform and configuration come out differently: cached mels of old code are then unused.
+# Raise it whenever the same waveform and configuration come out differently, or are kept differently: cached mels of
+# old code are then unused.
 FRONTEND_VERSION = 1
 
 LOG_EPS = 1e-6  # power added before the logarithm: -60 dB below a mel power of 1, quieter than 16-bit noise

@@ -41,6 +41,7 @@ class Inputs:
         self.config = config
         self.device = device
         self.classes = len(dataset.labels)
+        self._mels = mels  # as long as it lives, its entry stays in the cache
         self._labels = torch.tensor([clip.label for clip in dataset.clips], device=device)
         mean, square = statistics(mels, config)
         train = torch.as_tensor(split.train)

@@ -7,6 +7,7 @@ when a process dies: an exclusive one for the builder of a key, a shared one for
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -53,7 +54,8 @@ class Store:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_SH)
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                os.utime(path)
+                with contextlib.suppress(PermissionError):  # another user's entry: only its owner's uses count
+                    os.utime(path)
                 return file
             file.close()
         except FileNotFoundError:  # never built, or removed between opening and locking
@@ -113,7 +115,7 @@ class Store:
                 about = json.loads((folder / ABOUT).read_text())
                 used = (folder / ABOUT).stat().st_mtime
                 size = sum(file.stat().st_size for file in folder.iterdir())
-            except FileNotFoundError:  # another process removed it meanwhile
+            except (FileNotFoundError, NotADirectoryError):  # removed meanwhile, or no entry
                 continue
             entries.append(CacheEntry(folder.name, size, used, self._in_use(folder.name), about))
         return sorted(entries, key=lambda entry: entry.last_used, reverse=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from tests.trainable.sounds import labelled, mels_from, wave, write_set
 from trainable import inputs as inputs_module
 from trainable.audio import read_waveform
-from trainable.cache import mels_of
+from trainable.cache import cache_entries, mel_key, mels_of
 from trainable.config import TrialConfig
 from trainable.dataset import Dataset, load_dataset
 from trainable.frontend import Frontend
@@ -254,6 +255,20 @@ def test_clips_that_are_carried_over_batch_by_batch_give_the_same(dataset: Datas
     ):
         assert torch.equal(ours[0], theirs[0])
         assert torch.equal(ours[1], theirs[1])
+
+
+def test_inputs_keep_their_mels_from_being_thrown_away(dataset: Dataset) -> None:
+    settings = config(n_mels=17)
+    inputs = inputs_of(dataset, settings)
+
+    def in_use() -> bool:
+        return next(entry for entry in cache_entries() if entry.key == mel_key(dataset, settings)).in_use
+
+    gc.collect()
+    assert in_use()
+    del inputs
+    gc.collect()
+    assert not in_use()
 
 
 # --- one waveform

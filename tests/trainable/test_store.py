@@ -43,6 +43,14 @@ def age(store: Store, key: str, seconds: float) -> None:
     os.utime(store.folder / key / ABOUT, (time.time() - seconds, time.time() - seconds))
 
 
+def test_files_that_are_no_entries_are_left_alone(store: Store) -> None:
+    (store.folder / "notes.txt").write_text("mine")
+    (store.folder / "folder").mkdir()
+    assert store.entries() == []
+    assert store.clear() == (0, 0)
+    assert (store.folder / "notes.txt").exists()
+
+
 def test_what_was_never_built_cannot_be_held(store: Store) -> None:
     assert store.hold("a") is None
 
