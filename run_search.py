@@ -101,7 +101,7 @@ def search(
 def resume(
     run: Run,
     trials: Annotated[int | None, typer.Option(min=1, help="New total, to extend a finished search.")] = None,
-    swanlab: SwanLab = "auto",
+    swanlab: Annotated[SwanLabMode | None, typer.Option(show_default="as before")] = None,
     address: Address = None,
 ) -> None:
     """Continue a search that was interrupted, killed or is to be longer.
@@ -115,6 +115,225 @@ def resume(
         return start(run, trials=trials, swanlab=swanlab, address=address)
 
     answer(work)
+
+
+@app.command()
+def retrain(
+    run: Run,
+    top: Annotated[int | None, typer.Option(min=1, help="So many of the best.", show_default="3; folds: 1")] = None,
+    trial: Annotated[int | None, typer.Option(min=0, help="This trial instead.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Any configuration instead, such as best.yaml.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds each.", show_default="5; folds: 3")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Another horizon.", show_default="as searched")] = None,
+    protocol: Annotated[Literal["holdout", "folds"], typer.Option(help="folds: every clip out of fold.")] = "holdout",
+    train_on: Annotated[Literal["train", "train+val"], typer.Option(help="What it learns from.")] = "train",
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Save the ensemble of seeds, too.")] = False,
+    swanlab: Annotated[SwanLabMode | None, typer.Option(show_default="as before")] = None,
+    address: Address = None,
+) -> None:
+    """Train the best configurations anew on several seeds and test each model once.
+
+    Example: python run_search.py retrain runs/wide-1 --top 3 --seeds 5
+    """
+
+    def work() -> int:
+        from search.retrain import RetrainOptions
+        from search.retraining import retrain_run
+
+        options = RetrainOptions(
+            top=top, trial=trial, config=config, seeds=seeds, epochs=epochs, protocol=protocol, train_on=train_on,
+            save_ensemble=ensemble,
+        )  # fmt: skip
+        return retrain_run(run, options, swanlab, address)
+
+    answer(work)
+
+
+@app.command()
+def report(runs: Runs) -> None:
+    """Write report.html, one page that opens offline; several runs are compared.
+
+    Example: python run_search.py report runs/wide-1
+    """
+
+    def work() -> int:
+        from search.commands import report as write
+
+        return write(runs)
+
+    answer(work)
+
+
+@app.command()
+def compare(
+    runs: Runs,
+    where: Annotated[str | None, typer.Option(help="Only these, such as \"lr < 1e-3 and status == 'cut'\".")] = None,
+    sort: Annotated[str | None, typer.Option(help="By this column; -COLUMN: descending.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
+) -> None:
+    """Print the trials of one or several runs as one table.
+
+    Example: python run_search.py compare runs/wide-1 runs/wide-2 --where "best_acc > 0.9"
+    """
+
+    def work() -> None:
+        from search.compare import print_comparison
+
+        print_comparison(runs, where, sort, _style(csv, json))
+
+    answer(work)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model folder, such as runs/wide-1/retrained/model.")],
+    files: Annotated[list[Path], typer.Argument(help="Audio files and folders.")],
+    csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="JSON lines to standard output.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="So many labels per file.")] = 5,
+) -> None:
+    """Label audio files with a retrained model.
+
+    Example: python run_search.py predict runs/wide-1/retrained/model ~/Music --json
+    """
+
+    def work() -> int:
+        from search.commands import predict as label
+
+        return label(model, files, _style(csv, json), top)
+
+    answer(work)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model folder, such as runs/wide-1/retrained/model.")],
+    target: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    clips: Annotated[list[Path] | None, typer.Option(help="Compare with torch on this file too.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.01, help="Clip length.", show_default="the longest")] = None,
+) -> None:
+    """Write a model as ONNX, from waveform to probabilities. Needs pip install -e '.[onnx]'.
+
+    Example: python run_search.py export runs/wide-1/retrained/model model.onnx
+    """
+
+    def work() -> int:
+        from search.commands import export as write
+
+        return write(model, target, clips or [], seconds)
+
+    answer(work)
+
+
+@app.command()
+def mirror(
+    run: Run,
+    swanlab: SwanLab = "auto",
+    project: Annotated[str | None, typer.Option(help="The SwanLab project.", show_default="the run's")] = None,
+) -> None:
+    """Mirror to SwanLab what is not there yet, from the run's folder.
+
+    Example: python run_search.py mirror runs/wide-1 --swanlab cloud
+    """
+
+    def work() -> int:
+        from search.commands import mirror as replay
+
+        return replay(run, swanlab, project)
+
+    answer(work)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of space files, for editors.
+
+    Example: python run_search.py schema > space.schema.json
+    """
+
+    def work() -> None:
+        import json
+
+        from search.schema import json_schema
+
+        typer.echo(json.dumps(json_schema(), indent=2))
+
+    answer(work)
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[str, typer.Argument(help="A folder of class folders, a CSV, or 'demo'.")],
+    json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
+) -> None:
+    """Say what a data set holds and what is wrong with it.
+
+    Example: python run_search.py data check GTZAN/genres_original
+    """
+
+    def work() -> int:
+        from search.commands import check
+
+        return check(path, json)
+
+    answer(work)
+
+
+@data_app.command("demo")
+def data_demo(target: Annotated[Path, typer.Argument(help="Where to write it.")]) -> None:
+    """Write the demo set: ten genre-like classes of synthetic clips.
+
+    Example: python run_search.py data demo DEMO
+    """
+
+    def work() -> int:
+        from search.commands import demo
+
+        return demo(target)
+
+    answer(work)
+
+
+@data_app.command("gtzan")
+def data_gtzan(
+    target: Annotated[Path, typer.Argument(help="Where to put genres_original.")],
+    mirrors: Annotated[list[str] | None, typer.Option("--mirror", help="Try this address; may be repeated.")] = None,
+) -> None:
+    """Download GTZAN (1.2 GB), going on where a broken download ended, and check it.
+
+    Example: python run_search.py data gtzan GTZAN
+    """
+
+    def work() -> int:
+        from search.commands import gtzan
+
+        return gtzan(target, mirrors or [])
+
+    answer(work)
+
+
+@data_app.command("cache")
+def data_cache(clear: Annotated[bool, typer.Option("--clear", help="Remove what is not in use.")] = False) -> None:
+    """Show the cache of mel spectrograms, or clear it.
+
+    Example: python run_search.py data cache --clear
+    """
+
+    def work() -> int:
+        from search.commands import cache
+
+        return cache(clear)
+
+    answer(work)
+
+
+def _style(csv: bool, json: bool) -> Literal["table", "csv", "json"]:
+    from trainable.errors import InputError
+
+    if csv and json:
+        raise InputError("--csv: cannot be given together with --json, got both. Choose one.")
+    return "csv" if csv else "json" if json else "table"
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import yaml
 
-from search.compare import write_trials_csv
 from search.report import write_report
 from search.results import Run
 from search.searcher import export_study
 from search.space import Space
+from search.trials_csv import write_trials_csv
 from trainable.folder import write_atomically
 
 

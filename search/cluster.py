@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ _ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost worker is told in one line by the console
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "60",
 }
+
+
+KNOCK_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -69,25 +73,18 @@ def connected(address: str | None) -> Iterator[Machines]:
     be_quiet()
     import ray
 
-    options: dict[str, Any] = {
-        "include_dashboard": False,
-        "logging_level": logging.CRITICAL,
-        "log_to_driver": False,
-        "configure_logging": True,
-    }
-    try:
+    if address not in (None, "auto"):
+        _knock(address)
+    quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+    if address is None:
         # "local" works even where another cluster, or only a stale note of one, exists. Trials pass nothing through
         # the object store, so it is as small as Ray allows.
-        ray.init(address="local", object_store_memory=100 * 2**20, **options) if address is None else ray.init(
-            address=address, logging_level=logging.CRITICAL, log_to_driver=False
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if address is None:
-            raise
-        raise InputError(
-            f"--address: a Ray cluster must answer there, got {address!r} ({error}). "
-            "Start one with `ray start --head`, or leave --address out to use this machine."
-        ) from None
+        ray.init(address="local", include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
+    else:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(_nobody(address, error)) from None
     try:
         resources = ray.cluster_resources()
         nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -95,6 +92,26 @@ def connected(address: str | None) -> Iterator[Machines]:
         yield Machines(len(nodes), resources.get("CPU", 0.0), resources.get("GPU", 0.0), address is None, tuple(kinds))
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Nothing, if somebody listens at HOST:PORT; Ray itself would try for minutes.
+
+    Raises:
+        InputError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+    except (OSError, ValueError) as error:
+        raise InputError(_nobody(address, error)) from None
+
+
+def _nobody(address: str, error: Exception) -> str:
+    return (
+        f"--address: a Ray cluster must answer there, got {address!r} ({error}). "
+        "Start one with `ray start --head`, or leave --address out to use this machine."
+    )
 
 
 def fit_resources(wanted: Resources, machines: Machines, gpus_asked: float | None) -> tuple[Resources, tuple[str, ...]]:

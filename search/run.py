@@ -14,6 +14,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from search.journal import Journal
+from search.results import trial_folder
 from search.stop import Stop
 from search.trial import STOP_FILE, TrainFunction, TrialActor
 
@@ -44,6 +45,7 @@ def run_trials(run: Path, journal: Journal, make_searcher: Callable[[], Searcher
     one takes up trials whose workers were lost for good in the one before.
     """
     (run / STOP_FILE).unlink(missing_ok=True)
+    _drop_last_checkpoints(run, journal)
     lost: Counter[int] = Counter()
     while True:
         watch = _Watch(run, journal, stop, running.warn)
@@ -55,11 +57,23 @@ def run_trials(run: Path, journal: Journal, make_searcher: Callable[[], Searcher
         if stop.reason is not None:
             return
         lost.update(watch.errors.keys())
-        for number, rounds in lost.items():
-            if rounds >= ROUNDS_PER_TRIAL:
-                journal.ended(number, "failed", watch.errors.get(number, "its worker was lost again and again"))
+        for number in watch.errors:
+            if lost[number] >= ROUNDS_PER_TRIAL:
+                journal.ended(number, "failed", watch.errors[number])
         if not journal.unfinished:
             return
+
+
+def _drop_last_checkpoints(run: Path, journal: Journal) -> None:
+    """Removes what nobody will resume from, now and whenever a trial ends: it is four times the weights themselves."""
+
+    def drop(number: int) -> None:
+        trial_folder(run, number).checkpoint("last").unlink(missing_ok=True)
+
+    for trial in journal.trials.values():
+        if trial.over:
+            drop(trial.number)
+    journal.listen(lambda event: drop(event["trial"]) if event["event"] == "ended" else None)
 
 
 def _fit(scratch: Path, searcher: Searcher, scheduler: TrialScheduler, stop: Stop, running: Running,
@@ -110,6 +124,6 @@ class _Watch(tune.Callback):  # type: ignore[misc]  # Ray has no types
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["number"]
-        text = str(trial.get_error()).strip()
-        self.errors[number] = text.splitlines()[-1] if text else "its worker was lost"
-        self._warn(f"trial {number} lost its worker: {self.errors[number]}")
+        lines = str(trial.get_error() or "").strip().splitlines()
+        self.errors[number] = lines[-1] if lines else "its worker was lost again and again"
+        self._warn(f"trial {number} lost its worker for good: {self.errors[number]}")

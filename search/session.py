@@ -13,10 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from rich.console import Console as Terminal
 
 from search.closing import close_run
 from search.cluster import Machines, check_nodes, concurrency, connected, fit_resources
 from search.console import Console, Header, Plan
+from search.console_steps import Steps
+from search.estimate import estimate, render
 from search.journal import Journal
 from search.mirror import Mirror, ResolvedMode, resolve_mode
 from search.prepare import Options, Prepared, first_configs, prepare, record, settle
@@ -24,15 +27,16 @@ from search.results import Run, load_run
 from search.run import Running, run_trials
 from search.scheduler import JournalASHA
 from search.searcher import StudySearch
-from search.settings import Resources
 from search.space import Space
 from search.stop import Stop, signals_stop
+from search.trials_csv import TrialsTable
 from trainable.cache import mel_key, mels_of
 from trainable.config import TrialConfig
 from trainable.dataset import load_dataset
 from trainable.errors import InputError
 from trainable.folder import write_atomically
 from trainable.progress import Progress
+from trainable.timing import seconds_per_epoch
 from trainable.train import train
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
@@ -54,22 +58,21 @@ class Sitting:
     notes: tuple[str, ...] = ()
 
 
-def search(options: Options, progress: Progress | None = None) -> int:
+def search(options: Options) -> int:
     """Runs a new search and returns the exit code.
 
     Raises:
         InputError: an input is wrong; then nothing has been written.
     """
     warm_start = tuple(load_run(path) for path in options.warm_start)
-    prepared = prepare(options, progress)
+    with Steps() as progress:
+        prepared = prepare(options, progress)
     mode = resolve_mode(options.swanlab, prepared.run, options.project)
     with connected(options.address) as machines:
         resources, notes = fit_resources(prepared.space.resources, machines, options.gpus_per_trial)
         space = replace(prepared.space, resources=resources)
         if options.dry_run:
-            from search.estimate import dry_run
-
-            return dry_run(space, prepared, machines)
+            return _dry_run(prepared, space, machines)
         _make_run(prepared, options, space, mode, machines)
         run = load_run(prepared.run)
         check_nodes([run.path, *([Path(space.fixed["data"])] if space.fixed["data"] != "demo" else [])])
@@ -106,6 +109,19 @@ def resume(path: Path, trials: int | None, swanlab: str | None, address: str | N
         return _sit(Sitting(run, space, machines, mode, time_left=time_left, notes=notes))
 
 
+def _dry_run(prepared: Prepared, space: Space, machines: Machines) -> int:
+    """Prints what the search would do and what it would cost; nothing is written but caches."""
+    at_once = concurrency(machines, space.resources.cpu or 0, space.resources.gpu or 0)
+    weights = prepared.weights
+    with Steps() as progress:
+        result = estimate(space, at_once, lambda config: seconds_per_epoch(settle(config, weights), progress))
+    terminal = Terminal()
+    for note in prepared.notes:
+        terminal.print(f"! {note}", style="bold yellow", highlight=False)
+    terminal.print(render(space, result))
+    return EXIT_DONE
+
+
 def _sit(sitting: Sitting) -> int:
     run, space, journal = sitting.run, sitting.space, sitting.run.journal
     resources = space.resources
@@ -115,20 +131,21 @@ def _sit(sitting: Sitting) -> int:
         space.budget.reduction_factor if space.scheduler == "asha" else None,
         time.time() + sitting.time_left if sitting.time_left is not None else None, space.budget.target_accuracy,
     )  # fmt: skip
-    with _only_driver(run.path):
+    with only_driver(run.path):
         stop = Stop(journal, space.budget.grace_epochs, sitting.time_left, space.budget.target_accuracy)
         console = Console(journal, _header(sitting, at_once), plan)
         mirror = Mirror(run, sitting.mode, at_once)
         journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=at_once, trials=space.budget.trials)
         journal.listen(console.on_event)
         journal.listen(mirror.on_event)
+        journal.listen(TrialsTable(run).on_event)
         weights = run.record["weights"]
 
         def make_searcher() -> StudySearch:
             return StudySearch(space, journal, settle=lambda config: settle(config, weights))
 
         try:
-            with console, signals_stop(stop, console.warn):
+            with console, signals_stop(stop, console.notice):
                 for warm in sitting.warm_start:
                     learned = make_searcher().add_warm(warm, run.record["split"]["hash"])
                     console.warn(
@@ -141,12 +158,12 @@ def _sit(sitting: Sitting) -> int:
                     run.path, journal, make_searcher, lambda: JournalASHA(space, journal), stop,
                     Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
                 )  # fmt: skip
-            journal.stopped(stop.reason or "budget")
+                journal.stopped(stop.reason or "budget")
+                close_run(run, space, console.warn)
         finally:
             mirror.close()
         if mirror.last_warning:
             console.warn(f"SwanLab: {mirror.warnings} warnings, the last: {mirror.last_warning}")
-        close_run(run, space, console.warn)
         console.finish(run.record["split"]["val"], interrupted=stop.reason == "interrupted")
     return _exit_code(run, stop)
 
@@ -174,7 +191,7 @@ def _make_run(prepared: Prepared, options: Options, space: Space, mode: Resolved
 
 
 @contextmanager
-def _only_driver(run: Path) -> Iterator[None]:
+def only_driver(run: Path) -> Iterator[None]:
     """Holds the run folder, so that two drivers never write one journal."""
     lock = FileLock(run / ".lock")
     try:
@@ -206,6 +223,11 @@ def _prepare_caches(space: Space, progress: Progress) -> None:
         mels_of(dataset, config, progress)
 
 
+def shown_path(path: Path) -> Path:
+    """The path as a person here would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _header(sitting: Sitting, at_once: int) -> Header:
     run, space, record = sitting.run, sitting.space, sitting.run.record
     data, split = record["data"], record["split"]
@@ -214,7 +236,7 @@ def _header(sitting: Sitting, at_once: int) -> Header:
     pretrained = sorted(name for name, weights in record["weights"].items() if weights == "imagenet")
     weights = [f"ImageNet for {', '.join(pretrained)}"] if pretrained else []
     weights += [f"random for {', '.join(random)}"] if random else []
-    shown = run.path.relative_to(Path.cwd()) if run.path.is_relative_to(Path.cwd()) else run.path
+    shown = shown_path(run.path)
     left_out = f", {data['rejected']} files left out" if data["rejected"] else ""
     return Header(
         run=str(shown),

@@ -54,5 +54,6 @@ if __name__ == "__main__":
     parser.add_argument("run", type=Path)
     parser.add_argument("--seconds", type=float, default=0.05)
     parser.add_argument("--concurrency", type=int, default=1)
+    parser.add_argument("--address")
     given = parser.parse_args()
-    sys.exit(130 if drive(given.run, given.seconds, given.concurrency) == "interrupted" else 0)
+    sys.exit(130 if drive(given.run, given.seconds, given.concurrency, given.address) == "interrupted" else 0)

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,9 +23,8 @@ from search.searcher import StudySearch  # noqa: E402
 from search.space import Space, load_space  # noqa: E402
 from search.stop import Stop  # noqa: E402
 from tests.search.driver import SPACE  # noqa: E402
+from tests.search.driving import start_driver, wait_for_events  # noqa: E402
 from tests.search.simulated import slow  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +50,6 @@ def run_here(
         Running(slow(seconds), 1, 0, concurrency, warn),
     )  # fmt: skip
     return journal
-
-
-def start_driver(run: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.search.driver", str(run), *options]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for_events(run: Path, count: int, driver: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        path = run / "events.jsonl"
-        if path.exists() and path.read_bytes().count(b"\n") >= count:
-            return
-        assert driver.poll() is None, driver.communicate()[0]
-        time.sleep(0.005)
-    pytest.fail(f"no {count} events within two minutes")
 
 
 def story(run: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,143 @@
+"""One sitting of a retraining: its jobs through Ray, mirrored and resumable, like a search without a sampler."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+from rich.console import Console as Terminal
+
+from search.cluster import Machines, check_nodes, concurrency, connected, fit_resources
+from search.console import Console, Header, Plan
+from search.console_steps import Steps
+from search.journal import Journal, Trial
+from search.mirror import Mirror, ResolvedMode, resolve_mode
+from search.results import Run, load_run, trial_folder
+from search.retrain import Interrupted, Job, RetrainOptions, missing, retrain
+from search.retrain_view import view
+from search.run import Running, run_trials
+from search.scheduler import JournalASHA
+from search.session import EXIT_DONE, EXIT_INTERRUPTED, only_driver, shown_path
+from search.settings import Resources, Scheduler
+from search.space import Space
+from search.stop import Stop, signals_stop
+from trainable.train import train
+
+
+class JobSearch(Searcher):  # type: ignore[misc]  # Ray has no types
+    """Hands out the jobs of a retraining: unfinished ones of the journal first, then those that are missing in it."""
+
+    def __init__(self, journal: Journal, jobs: Sequence[Job]) -> None:
+        super().__init__(metric="val_acc", mode="max")
+        self._journal = journal
+        self._waiting: list[Trial | Job] = [*journal.unfinished, *missing(journal, jobs)]
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial for Tune, or `Searcher.FINISHED`."""
+        if not self._waiting:
+            return str(Searcher.FINISHED)
+        following = self._waiting.pop(0)
+        if isinstance(following, Job):
+            following = self._journal.suggested("retrain", following.name, {}, following.config.to_json())
+        folder = trial_folder(self._journal.path.parent.resolve(), following.number).path
+        return {"number": following.number, "folder": str(folder), "config": following.config}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: how a trial ended is what the journal says."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is all that a resumed retraining needs."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, likewise."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher beside its results and we never read it
+
+
+def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, address: str | None) -> int:
+    """Retrains from a run, prints the result and returns the exit code.
+
+    Raises:
+        InputError: the run, its data or the flags do not allow it.
+    """
+    run = load_run(path)
+    was = run.record["mirror"]
+    mode = resolve_mode(swanlab or was["mode"], run.path / "retrained", was["project"])
+    wanted = Resources.model_validate(run.record["space"]["resources"])
+    (run.path / "retrained").mkdir(exist_ok=True)
+    with only_driver(run.path / "retrained"), connected(address) as machines:
+        resources, notes = fit_resources(wanted, machines, None)
+        check_nodes([run.path])
+
+        def runner(folder: Path, jobs: Sequence[Job]) -> Journal:
+            return _run_jobs(folder, jobs, resources, machines, mode, notes)
+
+        try:
+            with Steps() as progress:
+                result = retrain(run, options, runner, progress)
+        except Interrupted:
+            return EXIT_INTERRUPTED
+    terminal = Terminal()
+    width = terminal.width if terminal.is_terminal else None
+    terminal.print(*view(result, str(shown_path(run.path / "retrained")), width), sep="\n", soft_wrap=True)
+    return EXIT_DONE
+
+
+def _run_jobs(
+    folder: Path, jobs: Sequence[Job], resources: Resources, machines: Machines, mode: ResolvedMode,
+    notes: tuple[str, ...],
+) -> Journal:  # fmt: skip
+    """The journal of the nested run, with every job in it ended unless the user has interrupted."""
+    run = load_run(folder)
+    journal = run.journal
+    left = len(journal.unfinished) + len(missing(journal, jobs))
+    if not left:
+        return journal
+    at_once = concurrency(machines, resources.cpu or 0, resources.gpu or 0)
+    epochs = max(job.config.epochs for job in jobs)
+    searched = Space.from_json(run.record["space"])
+    space = replace(searched, scheduling=Scheduler(kind="none"), epochs=epochs)  # every training runs to its end
+    stop = Stop(journal, grace_epochs=1)
+    console = Console(journal, _header(run, jobs, resources, machines, mode, notes, at_once),
+                      Plan(len(journal.trials) + left, at_once, epochs, 1, None))  # fmt: skip
+    mirror = Mirror(run, mode, at_once)
+    journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=at_once, started=time.time())
+    journal.listen(console.on_event)
+    journal.listen(mirror.on_event)
+    try:
+        with console, signals_stop(stop, console.notice):
+            run_trials(
+                folder, journal, lambda: JobSearch(journal, jobs), lambda: JournalASHA(space, journal), stop,
+                Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
+            )  # fmt: skip
+        journal.stopped(stop.reason or "budget")
+    finally:
+        mirror.close()
+    if stop.reason == "interrupted":
+        console.finish(run.record["split"]["val"], interrupted=True)
+    return journal
+
+
+def _header(
+    run: Run, jobs: Sequence[Job], resources: Resources, machines: Machines, mode: ResolvedMode, notes: tuple[str, ...],
+    at_once: int,
+) -> Header:  # fmt: skip
+    data, split = run.record["data"], run.record["split"]
+    shown = shown_path(run.path)
+    return Header(
+        run=str(shown),
+        data=f"{data['path']}: {data['clips']} clips, {len(data['labels'])} classes",
+        space=f"{len(jobs)} trainings of up to {max(job.config.epochs for job in jobs)} epochs",
+        split=f"{split['name']}: {split['train']} train, {split['val']} validation, {split['test']} test",
+        devices=machines.describe(resources, at_once),
+        mirror=mode.mode,
+        how_to_watch=mode.how.replace(str(run.path), str(shown)) if mode.mode != "off" else "",
+        notes=(*notes, *filter(None, [mode.warning])),
+    )

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from search.cluster import be_quiet
+
+be_quiet()
+
+import ray  # noqa: E402 - Ray reads its switches when it is imported
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from search.cluster import Machines, check_nodes, concurrency, connected, fit_resources  # noqa: E402
+from search.journal import Journal  # noqa: E402
+from search.results import trial_folder  # noqa: E402
+from search.settings import Resources  # noqa: E402
+from tests.search.driving import start_driver, wait_for_events  # noqa: E402
+from trainable.errors import InputError  # noqa: E402
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head without CPUs, as a login node is; tests add workers."""
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def check_all_accounted_for(run: Path) -> None:
+    journal = Journal(run / "events.jsonl")
+    assert len(journal.trials) == 12
+    assert journal.unfinished == []
+    assert {trial.status for trial in journal.trials.values()} <= {"finished", "cut"}
+    for number, trial in journal.trials.items():
+        epochs = [epoch.epoch for epoch in trial_folder(run, number).epochs()]
+        assert epochs[: len(trial.reports)] == [report.epoch for report in trial.reports]
+        assert len(epochs) == len(set(epochs))
+
+
+def test_a_search_outlives_a_node_that_goes_and_uses_one_that_comes(cluster: Cluster, tmp_path: Path) -> None:
+    first = cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1)
+    driver = start_driver(tmp_path, "--address", cluster.address, "--concurrency", "2", "--seconds", "0.2")
+    wait_for_events(tmp_path, 8, driver)
+    cluster.remove_node(first, allow_graceful=False)
+    cluster.add_node(num_cpus=1)
+
+    assert driver.wait(timeout=150) == 0, driver.communicate()[0]
+    check_all_accounted_for(tmp_path)
+
+
+def test_a_search_outlives_some_seconds_without_any_worker(cluster: Cluster, tmp_path: Path) -> None:
+    nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
+    driver = start_driver(tmp_path, "--address", cluster.address, "--concurrency", "2", "--seconds", "0.2")
+    wait_for_events(tmp_path, 8, driver)
+    for node in nodes:
+        cluster.remove_node(node, allow_graceful=False)
+    time.sleep(4)
+    cluster.add_node(num_cpus=2)
+
+    assert driver.wait(timeout=150) == 0, driver.communicate()[0]
+    check_all_accounted_for(tmp_path)
+
+
+def test_every_node_is_asked_whether_it_sees_data_and_runs(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=1)
+    with connected(cluster.address) as machines:
+        assert machines.nodes == 2
+        check_nodes([tmp_path])
+        with pytest.raises(InputError) as error:
+            check_nodes([tmp_path, tmp_path / "elsewhere"])
+    assert len(error.value.problems) == 2
+    assert "must be visible to every node" in error.value.problems[0]
+    assert str(tmp_path / "elsewhere") in error.value.problems[0]
+
+
+def test_a_local_search_starts_beside_a_running_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.add_node(num_cpus=7)
+    with connected(None) as machines:
+        assert machines.local
+        assert machines.cpus != 7
+
+
+def test_an_address_where_nobody_answers_is_bad_input() -> None:
+    ray.shutdown()
+    with (
+        pytest.raises(InputError, match=r"--address: a Ray cluster must answer there, got '127\.0\.0\.1:1'"),
+        connected("127.0.0.1:1"),
+    ):
+        pass
+
+
+def test_gpus_that_the_command_line_asks_for_must_be_there() -> None:
+    without = Machines(1, 2.0, 0.0, local=True)
+    with pytest.raises(InputError, match=r"--gpus-per-trial: must be at most what there is \(0\), got 1"):
+        fit_resources(Resources(gpu=1, cpu=1), without, gpus_asked=1)
+
+
+def test_gpus_that_a_space_wishes_for_are_done_without_and_said() -> None:
+    fitted, notes = fit_resources(Resources(gpu=1, cpu=2), Machines(1, 2.0, 0.0, local=True), None)
+    assert (fitted.gpu, fitted.cpu) == (0.0, 2)
+    assert "no GPU here" in notes[0]
+
+
+def test_what_nobody_has_set_follows_from_the_machine() -> None:
+    on_gpus, _ = fit_resources(Resources(), Machines(1, 16.0, 4.0, local=True), None)
+    assert (on_gpus.gpu, on_gpus.cpu) == (1.0, 4.0)
+    on_cpus, _ = fit_resources(Resources(), Machines(1, 2.0, 0.0, local=True), None)
+    assert (on_cpus.gpu, on_cpus.cpu) == (0.0, 1.0)
+    assert concurrency(Machines(1, 2.0, 0.0, local=True), 1.0, 0.0) == 2
+
+
+def test_a_fraction_of_a_gpu_lets_trials_share_it() -> None:
+    assert concurrency(Machines(1, 16.0, 2.0, local=True), 1, 0.25) == 8
