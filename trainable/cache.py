@@ -12,7 +12,7 @@ import platformdirs
 from trainable.config import TrialConfig
 from trainable.dataset import Clip, Dataset
 from trainable.errors import InputError
-from trainable.frontend import FRONTEND_VERSION, Frontend, hop_samples, window_sizes
+from trainable.frontend import FRONTEND_VERSION, Frontend, check_frequencies, hop_samples, window_sizes
 from trainable.mels import MelCache, build_mels, open_mels
 from trainable.progress import Progress
 from trainable.store import CacheEntry, Store
@@ -35,11 +35,12 @@ def mels_of(dataset: Dataset, config: TrialConfig, progress: Progress | None = N
             AUDIO_SEARCH_CACHE_GB is not a size.
     """
     sample_rate = config.sample_rate or dataset.sample_rate
-    frontend = Frontend(config, sample_rate)
+    check_frequencies(config, sample_rate)
     check_lengths(dataset, config, sample_rate)
     store, key = _store(), mel_key(dataset, config)
     holder = store.hold(key)
     if holder is None:
+        frontend = Frontend(config, sample_rate)
 
         def make(folder: Path) -> None:
             build_mels(dataset, frontend, folder, progress)
