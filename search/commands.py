@@ -112,7 +112,7 @@ def gtzan(target: Path, mirrors: Sequence[str]) -> int:
 
 def cache(clear: bool) -> int:
     """Prints what the cache of mels holds, or empties it."""
-    from trainable.cache import cache_entries, cache_folder, clear_cache, limit_bytes
+    from trainable.cache import cache_entries, cache_folder, cache_limit, clear_cache
 
     if clear:
         removed, size = clear_cache()
@@ -122,10 +122,12 @@ def cache(clear: bool) -> int:
     entries = cache_entries()
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
-        table.add_row(entry.dataset, str(entry.clips), f"{entry.bytes / 1e6:.1f}", used, entry.front_end)
-    total = sum(entry.bytes for entry in entries)
+        front_end = ", ".join(f"{key} {value}" for key, value in entry.about.items() if key not in ("dataset", "clips"))
+        size = f"{entry.bytes / 1e6:.1f}"
+        table.add_row(entry.about["dataset"], str(entry.about["clips"]), size, used, front_end)
     Terminal().print(table)
-    print(f"{total / 1e6:.0f} MB of at most {limit_bytes() / 1e6:.0f} MB in {cache_folder()}")
+    total = sum(entry.bytes for entry in entries)
+    print(f"{total / 1e6:.0f} MB of at most {cache_limit() / 1e6:.0f} MB in {cache_folder()}")
     return 0
 
 

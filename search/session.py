@@ -113,6 +113,7 @@ def _dry_run(prepared: Prepared, space: Space, machines: Machines) -> int:
     """Prints what the search would do and what it would cost; nothing is written but caches."""
     at_once = concurrency(machines, space.resources.cpu or 0, space.resources.gpu or 0)
     weights = prepared.weights
+    os.environ["OMP_NUM_THREADS"] = str(max(1, int(space.resources.cpu or 1)))  # as Ray will for each trial
     with Steps() as progress:
         result = estimate(space, at_once, lambda config: seconds_per_epoch(settle(config, weights), progress))
     terminal = Terminal()

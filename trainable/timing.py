@@ -3,36 +3,57 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from trainable.backbone import train_mode
 from trainable.config import TrialConfig
-from trainable.evaluate import clip_probabilities
-from trainable.learner import Learner
+from trainable.dataset import load_dataset
 from trainable.progress import Progress
+from trainable.split import split_dataset
+from trainable.train import train
 
-BATCHES = 3  # after one that warms up allocators and kernels
+BATCHES = 3  # timed after the first, which warms up allocators and kernels
+FORWARD_SHARE = 1 / 3  # of a training step; backward costs about twice as much as forward
+
+
+class _Enough(Exception):
+    """The batches that were wanted are timed."""
 
 
 def seconds_per_epoch(config: TrialConfig, progress: Progress | None = None) -> float:
-    """Seconds that an epoch of `config` takes here, training and validation, extrapolated from a few batches.
+    """Seconds that an epoch of `config` takes here, from a few batches of real training; nothing is written.
+
+    Validation is not timed but counted: a forward pass per crop of a validation clip.
 
     Raises:
         InputError: its data or weights cannot be had.
+        Diverged: the loss became NaN or infinite within the few batches.
+        OutOfMemory: there is no room for this batch and image size.
     """
-    learner = Learner(config, None, progress)
-    train_mode(learner.model)
-    batches = learner.batches()
-    times = []
-    for clips in [batches[0], *batches[:BATCHES]]:
-        started = time.perf_counter()
-        images, targets = learner.inputs.train_batch(clips, learner.rng)
-        learner.step(learner.loss(learner.precision.forward(learner.model, images), targets))
-        times.append(time.perf_counter() - started)
-    training = sorted(times[1:])[len(times[1:]) // 2] * len(batches)
-
-    some = learner.val_clips[: config.batch_size]
+    split = split_dataset(load_dataset(config.data, progress), config)
+    ticks: list[float] = []
+    batches: list[int] = []
+    try:
+        for _ in train(config, progress=_watch(ticks, batches, progress)):
+            break
+    except _Enough:
+        pass
+    steps = [after - before for before, after in zip(ticks, ticks[1:], strict=False)]
+    step = sorted(steps)[len(steps) // 2]
     crops = config.eval_crops if config.crop_seconds else 1
-    started = time.perf_counter()
-    clip_probabilities(learner.model, learner.inputs, some, config.batch_size, crops, learner.precision.forward)
-    validation = (time.perf_counter() - started) * len(learner.val_clips) / max(len(some), 1)
-    return training + validation
+    return step * batches[0] * (1 + FORWARD_SHARE * crops * len(split.val) / len(split.train))
+
+
+def _watch(ticks: list[float], batches: list[int], progress: Progress | None) -> Callable[[str, int, int], None]:
+    """A progress that notes when each batch ends, passes other steps on, and ends the training when it has enough."""
+
+    def note(description: str, done: int, total: int) -> None:
+        if not description.startswith("Epoch"):
+            if progress:
+                progress(description, done, total)
+            return
+        ticks.append(time.perf_counter())
+        batches.append(total)
+        if done > BATCHES:
+            raise _Enough
+
+    return note
