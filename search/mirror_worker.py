@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from search import mirror_cloud, mirror_local, mirror_offline, mirror_sdk
 from search.mirror_experiment import INTERRUPTED, Ending, Experiment
 from search.mirror_link import Link, Locks
 from trainable.folder import EpochResult, TrialFolder, write_atomically
@@ -68,7 +69,7 @@ class Recorder:
         self._log_dir = Path(order["log_dir"])
         self._wait_s: float = order["wait_s"]  # for another process that mirrors the same trial
         self._locks = Locks(self._log_dir)
-        _load(self._mode)
+        mirror_sdk.load(self._mode)  # takes a second, so not while others wait for a lock
         self._folder = TrialFolder(Path(self._experiment.folder))
         self._seen: tuple[int, int, int] | None = None  # what epochs.jsonl looked like
         self._epochs = 0  # logged
@@ -158,9 +159,7 @@ class Recorder:
         self._run = swanlab.init(**init_arguments(self._experiment, self._mode, self._project, self._log_dir))
 
     def _remove(self) -> None:
-        from search.mirror_local import remove_run
-
-        remove_run(self._log_dir, self._experiment.key)
+        mirror_local.remove_run(self._log_dir, self._experiment.key)
 
     def _log(self, values: dict[str, float], epoch: int) -> None:
         if self._epochs > 0 or self._mode != "local" or self._locks.holds(DATABASE_LOCK):
@@ -174,27 +173,12 @@ class Recorder:
                 time.sleep(0.05)
 
     def _what_is_missing(self) -> str | None:
-        from search import mirror_cloud, mirror_local, mirror_offline
-
         match self._mode:
             case "local":
                 return mirror_local.what_is_missing(self._log_dir, self._experiment.key, self._epochs)
             case "offline":
                 return mirror_offline.what_is_missing(self._run_dir, self._epochs)
         return mirror_cloud.what_is_missing()
-
-
-def _load(mode: str) -> None:
-    """Imports SwanLab, which takes a second: not to be done while others wait for a lock."""
-    import swanlab  # noqa: F401
-
-    from search import mirror_cloud, mirror_local
-
-    if mode == "local":
-        mirror_local.load()
-    elif mode == "cloud":
-        mirror_cloud.load()
-        mirror_cloud.forget()
 
 
 def init_arguments(experiment: Experiment, mode: str, project: str, log_dir: Path) -> dict[str, Any]:

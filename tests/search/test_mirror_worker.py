@@ -47,6 +47,33 @@ def test_the_tutorials_names_are_used_and_what_no_chart_can_draw_is_left_out() -
     assert finite({"val/loss": float("nan"), "train/loss": float("inf"), "val/acc": 0.5}) == {"val/acc": 0.5}
 
 
+LEAKS = """
+import os, sys, threading
+from pathlib import Path
+import swanlab
+from search import mirror_sdk
+from search.mirror_experiment import Experiment
+from search.mirror_worker import init_arguments
+mirror_sdk.load("local")
+for number in range(3):
+    experiment = Experiment(f"trial_{number:04d}", "", "", f"{number}", "d", "g", "search", [], "#000000", {"a": 1})
+    run = swanlab.init(**init_arguments(experiment, "local", "music", Path(sys.argv[1])))
+    run.log({"val/acc": 0.5}, step=1)
+    run.finish()
+paths = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+links = [os.readlink(path) for path in paths if os.path.lexists(path)]
+print("left", threading.active_count(), [link for link in links if "inotify" in link])
+"""
+
+
+def test_runs_in_a_row_leave_no_thread_and_no_inotify_instance_behind(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAKS, str(tmp_path / "swanlog")],
+        capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "left 1 []"
+
+
 @pytest.fixture
 def offline_run(tmp_path: Path) -> Run:
     run = make_run(tmp_path / "run")
