@@ -47,8 +47,9 @@ def train(
         InputError: the data, the weights or the device cannot be had.
     """
     free_memory()
-    if "OMP_NUM_THREADS" in os.environ:  # Ray sets it to the trial's CPUs
-        torch.set_num_threads(max(1, int(os.environ["OMP_NUM_THREADS"])))
+    threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # Ray sets it to the trial's CPUs
+    if threads.isdecimal():
+        torch.set_num_threads(max(1, int(threads)))
     no_room = ""
     try:
         yield from _epochs(config, folder, resume, progress, split)

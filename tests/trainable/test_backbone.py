@@ -103,6 +103,14 @@ def test_all_layers_but_the_head_are_torchvisions_and_all_of_them_learn(name: st
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_batch_statistics_follow_at_least_as_fast_as_torchs_default() -> None:
+    def momenta(name: str) -> set[float | None]:
+        model = build_backbone(config(backbone=name), CLASSES)
+        return {module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
+
+    assert momenta("mobilenet_v3_small") == momenta("mnasnet0_5") == momenta("resnet18") == {0.1}
+
+
 def test_an_unknown_backbone_gets_the_nearest_name() -> None:
     with pytest.raises(InputError) as error:
         config(backbone="resnet81")

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from trainable.__main__ import app
+from trainable.folder import TrialFolder
+from trainable.predict import load
+
+ROOT = Path(__file__).resolve().parents[2]
+MakeClips = Callable[..., Path]
+
+
+def command(*words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainable", *map(str, words)],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def run(*words: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(map(str, words)))
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        "backbone: squeezenet1_1\nweights: none\nimage_size: 32\nn_fft: 256\nhop_length: 128\nn_mels: 32\n"
+        "scale: log\nnormalise: train\nepochs: 2\nlr: 1e-3\n"
+    )
+    return path
+
+
+def test_it_trains_saves_a_model_and_takes_its_own_config_again(
+    config: Path, make_clips: MakeClips, tmp_path: Path
+) -> None:
+    clips, folder = make_clips(), tmp_path / "out"
+    (clips / "class0" / "broken.wav").write_bytes(b"nothing")
+    code, out, err = run("--config", config, "--data", clips, "--folder", folder)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "data: clips, 30 clips of 3 classes, 0.01 h; 1 files left out"
+    assert "broken.wav" in lines[1]
+    assert sum(line.startswith("epoch ") for line in lines) == 2
+    assert any(line.startswith("best epoch: ") and "of 6 validation clips" in line for line in lines)
+    model = load(folder / "model", device="cpu")
+    assert model.labels == ("class0", "class1", "class2")
+    assert model.record["validation_clips"] == 6
+
+    code, out, err = run("--config", folder / "config.json", "--folder", tmp_path / "again")
+    assert (code, err) == (0, "")
+    once, again = TrialFolder(folder).epochs(), TrialFolder(tmp_path / "again").epochs()
+    assert [result.val_loss for result in once] == [result.val_loss for result in again]
+
+    code, _, err = run("--config", config, "--data", clips, "--folder", folder)
+    assert code == 2
+    assert err.startswith(f"--folder: must be new, got {folder}, which holds a training.")
+
+
+def test_bad_input_is_one_message_and_leaves_nothing(
+    config: Path, make_clips: MakeClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text("backbone: resnet81\nimage_size: 64\nepochs: 0\n")
+    folder = tmp_path / "out"
+    code, out, err = run("--config", config, "--data", make_clips(), "--folder", folder)
+    assert (code, out) == (2, "")
+    assert "epochs: should be greater than or equal to 1, got 0" in err
+    assert "Traceback" not in err
+    config.write_text("backbone: squeezenet1_1\nweights: imagenet\nimage_size: 64\n")
+    home = str(tmp_path / "torch")
+    monkeypatch.setenv("TORCH_HOME", home)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there: no network
+    code, out, err = run("--config", config, "--data", tmp_path / "clips", "--folder", folder)
+    assert code == 2
+    assert err.startswith(
+        f"weights: imagenet for squeezenet1_1 needs {home}/hub/checkpoints/squeezenet1_1-b8a52dc0.pth"
+    )
+    assert "Traceback" not in err
+    assert not folder.exists()
+
+
+def test_a_training_that_diverges_fails_with_one_line(config: Path, make_clips: MakeClips, tmp_path: Path) -> None:
+    config.write_text(config.read_text().replace("lr: 1e-3", "lr: 1e30\noptimizer: sgd"))
+    code, _, err = run("--config", config, "--data", make_clips(), "--folder", tmp_path / "out")
+    assert code == 1
+    assert err.startswith("diverged: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_ctrl_c_prints_the_command_that_goes_on_and_it_does(
+    config: Path, make_clips: MakeClips, tmp_path: Path
+) -> None:
+    words = ["--config", config, "--data", make_clips(), "--folder", tmp_path / "out", "--epochs", "300"]
+    process = command(*words)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch   2/"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.startswith("Interrupted. Go on with: python -m trainable --config ")
+    assert err.endswith(" --resume\n")
+
+    files = TrialFolder(tmp_path / "out")
+    before = len(files.epochs())
+    assert json.loads(files.config_file.read_text())["epochs"] == 300
+    process = command(*words, "--resume")
+    assert process.stdout is not None
+    first = next(line for line in process.stdout if line.startswith("epoch "))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert first.startswith(f"epoch {before + 1:3d}/300")
