@@ -11,8 +11,11 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -198,15 +201,33 @@ def _write_models(folder: Path, plan: Plan, outcome: Outcome, result: dict[str, 
         "split", "git_commit", "created",
     )  # fmt: skip
     record = {key: result[key] for key in keys}
-    if outcome.handed_over:
-        save_trial(outcome.handed_over, folder / "model", outcome.temperature, record)
-    if plan.options.save_ensemble and outcome.members:
-        names = []
-        for member in outcome.members:
-            names.append(member.path.name)
-            save_trial(member, folder / "ensemble" / names[-1])
-        record["model"] = result["ensembles"]["seeds"]
-        save_ensemble(folder / "ensemble", names, plan.dataset.labels, outcome.ensemble_temperature, record)
+    with _replaced(folder / "model") as new:
+        if outcome.handed_over:
+            save_trial(outcome.handed_over, new, outcome.temperature, record)
+    with _replaced(folder / "ensemble") as new:
+        if plan.options.save_ensemble and outcome.members:
+            names = [member.path.name for member in outcome.members]
+            for name, member in zip(names, outcome.members, strict=True):
+                save_trial(member, new / name)
+            record["model"] = result["ensembles"]["seeds"]
+            save_ensemble(new, names, plan.dataset.labels, outcome.ensemble_temperature, record)
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when it is whole; one that stays empty only removes the old one.
+
+    A model of an earlier retraining must not lie beside a result that is not its own.
+    """
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    yield new
+    shutil.rmtree(folder, ignore_errors=True)
+    if any(new.iterdir()):
+        new.rename(folder)
+    else:
+        new.rmdir()
 
 
 def _predictions(plan: Plan, outcome: Outcome) -> str:

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from search.results import Run
-from search.retrain_holdout import Ensemble, Outcome, no_model
+from search.retrain_holdout import Ensemble, Outcome, freeze, no_model
 from search.retrain_models import Failure, Runner, ScoreBook, Trained, train_all
 from search.retrain_plan import Candidate, Job, Plan, changed
 from search.retrain_stats import Models, temperature_of
 from trainable.errors import InputError
 from trainable.metrics import calibration_error, with_temperature
 from trainable.score import Scores, joined, mean_of
+
+BY_ORDER = "the search's order, fixed before the folds were scored"
 
 
 def folds(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -> Outcome:
@@ -34,6 +36,7 @@ def folds(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -
         for job in plan.jobs(plan.all_candidates, train_on="other-folds", fold=fold, n_folds=plan.folds)
     ]
     last = _final_job(plan, plan.candidates[0])
+    freeze(folder, candidate=plan.candidates[0].name, seed=plan.seeds[0], by=BY_ORDER, ensemble=[])
     trained, failures = train_all(folder, [*jobs, last], runner)
     by_name = {each.name: _out_of_fold(each, plan, trained, book) for each in plan.all_candidates}
     candidates = tuple(by_name[each.name] for each in plan.candidates if by_name[each.name].seeds)
@@ -51,7 +54,7 @@ def folds(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -
         measured_on="folds",
         candidates=candidates,
         chosen=chosen,
-        chosen_by="the search's order, fixed before the folds were scored",
+        chosen_by=BY_ORDER,
         baseline=baseline if baseline.seeds else None,
         searched_best=by_name[plan.candidates[0].name],
         seeds=Ensemble(tuple(f"{chosen.candidate.name}, seed {seed}" for seed in chosen.seeds), None, together),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from trainable.errors import InputError
 from trainable.folder import TrialFolder, write_atomically
 from trainable.score import Part, Scores, mean_of
 
+BY_VALIDATION = "best mean validation accuracy over seeds"
 POOL = 10  # so many of the search's own best models may join the greedy ensemble
 
 
@@ -77,7 +79,8 @@ def holdout(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook)
         failures += more
         if not any(each.job.candidate == chosen.candidate.name for each in finals):
             raise InputError(no_model(more))
-    _freeze(folder, chosen, [pool[member][0] for member in members])
+    seed = None if chosen.refitted else chosen.seeds[chosen.handed_over]
+    freeze(folder, candidate=chosen.candidate.name, seed=seed, by=BY_VALIDATION, ensemble=[pool[m][0] for m in members])
 
     part: Part = "test" if len(plan.split.test) else "val"
     measured = {name: _measured(models, finals, book, part) for name, models in by_name.items()}
@@ -88,7 +91,7 @@ def holdout(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook)
         measured_on="test" if part == "test" else "validation",
         candidates=tuple(measured[models.candidate.name] for models in candidates),
         chosen=ours,
-        chosen_by="best mean validation accuracy over seeds",
+        chosen_by=BY_VALIDATION,
         baseline=baseline if baseline.measured else None,
         searched_best=measured[plan.candidates[0].name] if by_name[plan.candidates[0].name].seeds else None,
         seeds=Ensemble(
@@ -155,11 +158,7 @@ def _pool(run: Run, plan: Plan, trained: Sequence[Trained], book: ScoreBook) -> 
     return [(name, folder, book.of(folder, "val")) for name, folder in models]
 
 
-def _freeze(folder: Path, chosen: Models, ensemble: Sequence[str]) -> None:
-    """Writes what was chosen before any test clip is scored, so that it can be seen that the test chose nothing."""
-    seed = None if chosen.refitted else chosen.seeds[chosen.handed_over]
-    choice = {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "candidate": chosen.candidate.name, "seed": seed,
-        "validation": chosen.validation_accuracy, "ensemble": list(ensemble),
-    }  # fmt: skip
+def freeze(folder: Path, **choice: Any) -> None:
+    """Writes what is chosen before any test clip is scored, so that it can be seen that the test chose nothing."""
+    choice = {"created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **choice}
     write_atomically(folder / "choice.json", json.dumps(choice, indent=2) + "\n")

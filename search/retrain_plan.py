@@ -177,15 +177,17 @@ def _from_file(path: Path, shared: dict[str, Any]) -> Candidate:
     """The configuration in a file, on the clips of the search."""
     values = read_mapping(path)
     config = TrialConfig.parse({**shared, **values}, source=str(path))
+    if config.data != shared["data"] and str(Path(config.data).expanduser().resolve()) == shared["data"]:
+        config = config.model_copy(update={"data": shared["data"]})
     problems = [
-        f"{path}: {field}: must be {value!r} as in the search, or another comparison would come out, "
+        f"{path}: {field}: must be {value!r} as in the search, or other clips would be scored, "
         f"got {getattr(config, field)!r}. Leave it out."
         for field, value in shared.items()
-        if getattr(config, field) != value and field != "data"
+        if getattr(config, field) != value
     ]
     if problems:
         raise InputError(problems)
-    return Candidate(path.name, config.model_copy(update={"data": shared["data"]}))
+    return Candidate(path.name, config)
 
 
 def _from_trial(run: Run, number: int, ranked: list[Best]) -> Candidate:

@@ -69,6 +69,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
             + (f", mean of {seeds} seeds." if seeds > 1 else "."),
         ),
         ("on", f"{result['sentence']}."),
+        ("how", f"{result['protocol']}."),
     ]
     if len(result["candidates"]) > 1:
         facts.append(("chosen", f"by {result['chosen_by']}."))

@@ -28,12 +28,12 @@ SKILL = {"resnet18": (0.70, 0.65), "resnet34": (0.90, 0.70), "resnet50": (0.80, 
 
 def make_run(
     path: Path, data: Path, test_share: float = 0.3, searched: Sequence[float] = (0.95, 0.90),
-    backbones: Sequence[str] = ("resnet18", "resnet34", "resnet50"),
+    backbones: Sequence[str] = ("resnet18", "resnet34", "resnet50"), val_share: float = 0.3,
 ) -> Run:  # fmt: skip
     """A finished search of resnet34 and resnet50, with resnet18 as its baseline at 0.6."""
     space_file = path.with_suffix(".yaml")
     space_file.write_text(f"""
-fixed: {{data: "{data}", test_share: {test_share}, val_share: 0.3, epochs: 4, image_size: 32, weights: none}}
+fixed: {{data: "{data}", test_share: {test_share}, val_share: {val_share}, epochs: 4, image_size: 32, weights: none}}
 search: {{backbone: {{choice: {list(backbones[1:])}}}}}
 baselines: [{{name: simple, recipe: tutorial-simple}}]
 budget: {{trials: 3, grace_epochs: 1}}

@@ -120,8 +120,9 @@ def test_train_and_validation_together_are_learned_after_the_choice_and_for_a_fi
 def test_without_a_test_share_the_result_says_that_it_is_optimistic(
     tmp_path: Path, data: Path, judge: Judge, run: Run
 ) -> None:
-    searched = make_run(tmp_path / "tutorial", data, test_share=0.0)
+    searched = make_run(tmp_path / "tutorial", data, test_share=0.0, val_share=0.2)
     result = retrain(searched, RetrainOptions(top=1, seeds=1), Trainer())
+    assert "the tutorial's: 80/20 per class, seed 42" in result["protocol"]
     assert result["measured_on"] == "validation"
     assert "validation, chosen by the search: optimistic" in result["sentence"]
     assert "validation, chosen by the search: optimistic" in _shown(result)
@@ -210,9 +211,10 @@ def test_a_trial_or_a_file_can_be_retrained_in_the_place_of_the_best(run: Run, j
     result = retrain(run, RetrainOptions(config=file, seeds=1), Trainer())
     assert result["chosen"] == "mine.yaml"
     assert result["winners_curse"] is None
-    file.write_text("backbone: resnet50\nval_share: 0.1\n")
-    with pytest.raises(InputError, match=r"mine.yaml: val_share: must be 0.3 as in the search"):
+    file.write_text("backbone: resnet50\nval_share: 0.1\ndata: demo\n")
+    with pytest.raises(InputError, match=r"mine.yaml: val_share: must be 0.3 as in the search") as error:
         retrain(run, RetrainOptions(config=file), Trainer())
+    assert "data: must be" in str(error.value)
 
 
 def test_epochs_replace_the_searchs_horizon(run: Run, judge: Judge) -> None:
@@ -270,6 +272,8 @@ def test_trained_models_say_of_files_what_the_result_says_of_them(
     folds = retrain(searched, RetrainOptions(trial=0, seeds=1, epochs=2, protocol="folds"), train_here)
     assert {row["epoch"] for row in folds["per_seed"]} == {2}
     assert folds["clips"] == 60
+    assert load(folder / "model").record["measured_on"] == "folds"
+    assert not (folder / "ensemble").exists()  # the earlier one does not belong to this result
 
 
 def test_greedy_ensemble_takes_models_that_mend_each_other_and_stops() -> None:
