@@ -88,10 +88,11 @@ class TrialFolder:
 
     def recover(self, history: list[EpochResult]) -> None:
         """Makes `epochs.jsonl` say exactly what the last checkpoint knows."""
-        if self.epochs() != history or not self.epochs_file.exists():
+        text = "".join(json.dumps(dataclasses.asdict(result)) + "\n" for result in history)
+        # By the text, not by the epochs: half a line that a kill left would join the next one.
+        if not self.epochs_file.exists() or self.epochs_file.read_text() != text:
             self.path.mkdir(parents=True, exist_ok=True)
-            lines = [json.dumps(dataclasses.asdict(result)) + "\n" for result in history]
-            write_atomically(self.epochs_file, "".join(lines))
+            write_atomically(self.epochs_file, text)
 
 
 def write_atomically(path: Path, text: str) -> None:
