@@ -87,7 +87,7 @@ def check_login(timeout: float = CHECK_S) -> dict[str, Any]:
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "search.mirror_login", str(timeout * REQUEST_SHARE)],
+            [sys.executable, "-P", "-m", "search.mirror_login", str(timeout * REQUEST_SHARE)],
             stdin=subprocess.DEVNULL,  # nobody can be asked
             capture_output=True,
             text=True,

@@ -20,13 +20,15 @@ class Child:
     def __init__(self, log: Path) -> None:
         """Starts the process; what SwanLab prints goes to `log` where that can be written.
 
+        It works in the same folder as the driver, where SwanLab may keep a key, but imports nothing from there (-P).
+
         Raises:
             OSError: the system has no room for another process.
         """
         root = str(Path(__file__).resolve().parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "search.mirror_worker"],
+            [sys.executable, "-P", "-m", "search.mirror_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(printed := _appending(log)),

@@ -185,6 +185,24 @@ def test_a_killed_driver_leaves_nothing_running_and_a_resume_shows_every_trial_o
     assert mirror.warnings == 0
 
 
+def test_a_trial_whose_worker_was_killed_while_it_wrote_goes_on_in_its_curve(
+    run: Run, mirroring: Callable[..., Mirror]
+) -> None:
+    mirror = mirroring(run)
+    suggest(run)
+    train(run, 0, upto=2)
+    until(lambda: started(run, 1, metrics=7))
+    history = run.epochs(run.trials[0])
+    with run.folder(run.trials[0]).epochs_file.open("a") as file:
+        file.write('{"epoch": 3, "train_l')
+    run.folder(run.trials[0]).recover(history)  # as the restarted worker does: another file of the same name
+    train(run, 0, upto=4)
+    run.journal.ended(0, "finished")
+    mirror.close()
+    assert_all_is_shown(run, finished=1)
+    assert mirror.warnings == 0
+
+
 def test_an_interrupted_search_closes_what_runs_and_takes_it_up_again(
     run: Run, mirroring: Callable[..., Mirror]
 ) -> None:
