@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from search.mirror_experiment import home
 from trainable.errors import InputError
 
 Mode = Literal["cloud", "offline", "local", "off"]
@@ -47,6 +48,7 @@ def resolve_mode(requested: str, run: Path, project: str = "audio-search", timeo
     """
     if requested not in get_args(Requested):
         raise InputError(f"--swanlab: must be one of {', '.join(get_args(Requested))}, got {requested}. Name one.")
+    run = home(run)
     if requested == "off":
         return ResolvedMode("off", "SwanLab is off", project=project)
     if not _PROJECT.fullmatch(project):

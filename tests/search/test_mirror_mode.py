@@ -118,6 +118,11 @@ def test_modes_without_a_network_ask_nobody(requested: str, how: str, monkeypatc
     assert how in mode.how
 
 
+def test_a_retraining_is_watched_with_its_search(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    assert resolve_mode("local", tmp_path / "retrained").how == f"swanlab watch {tmp_path / 'swanlog'}"
+
+
 def test_wrong_names_are_refused() -> None:
     with pytest.raises(InputError, match=r"--swanlab: must be one of .* got clod"):
         resolve_mode("clod", RUN)
