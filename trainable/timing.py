@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 
@@ -37,7 +38,7 @@ def seconds_per_epoch(config: TrialConfig, progress: Progress | None = None) -> 
             break
     except _Enough:
         pass
-    steps = [after - before for before, after in zip(ticks, ticks[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(ticks)]
     step = sorted(steps)[len(steps) // 2]
     crops = config.eval_crops if config.crop_seconds else 1
     return step * batches[0] * (1 + FORWARD_SHARE * crops * len(split.val) / len(split.train))
