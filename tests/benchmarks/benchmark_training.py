@@ -1,0 +1,279 @@
+"""Where the time of training goes: prints one Markdown table from one run.
+
+    python -m tests.benchmarks.benchmark_training            # about ten minutes on two idle cores
+    python -m tests.benchmarks.benchmark_training --quick    # does it run at all
+
+For every backbone and image size, seconds per epoch of
+
+    (a) item by item: decode, mel, augment and resize in __getitem__, as the tutorial does, without workers
+    (b) ours, with a warm cache
+    (c) the backbone alone: forward, backward and step on ready batches
+
+at the same precision, memory format and optimiser, so that they differ in nothing but the input. Each round measures
+all three one after the other, so that what else the machine does meets all of them; the medians of the rounds count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor, nn
+
+from trainable.audio import read_waveform
+from trainable.backbone import build_backbone, train_mode
+from trainable.cache import mels_of
+from trainable.config import TrialConfig
+from trainable.dataset import Dataset, load_dataset
+from trainable.frontend import Frontend
+from trainable.learner import find_device
+from trainable.optimise import Loss, choose_precision, make_optimizer, set_learning_rate
+from trainable.recipes import RECIPES
+from trainable.train import train
+
+RATE = 22_050  # Hz, GTZAN's
+STRONG = ("time_masks", "time_mask", "freq_masks", "freq_mask", "noise", "noise_p", "gain", "gain_p")
+SIZES_OF_TRIALS = (64, 224, 96, 160)  # px, of the trials that follow each other in one process
+
+
+def make_clips(folder: Path, clips: int, seconds: float) -> None:
+    """Writes two classes of chords in noise."""
+    rng = np.random.default_rng(0)
+    moments = np.arange(int(seconds * RATE)) / RATE
+    for index in range(clips):
+        place = folder / f"class{index % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        pitches = rng.uniform(80, 2000, size=3)
+        wave = sum(0.1 * np.sin(2 * np.pi * pitch * moments) for pitch in pitches)
+        wave = wave + 0.05 * rng.standard_normal(moments.size)
+        soundfile.write(place / f"{index:04d}.wav", wave, RATE, subtype="PCM_16")
+
+
+class ItemByItem(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """The tutorial's data set: everything is done for one clip at a time, whenever it is asked for."""
+
+    def __init__(self, dataset: Dataset, size: int, strong: bool) -> None:
+        self.clips = dataset.clips
+        self.size = size
+        self.strong = strong
+        self.mel = torchaudio.transforms.MelSpectrogram(RATE, n_fft=2048, hop_length=640, n_mels=128)
+        self.time_mask = torchaudio.transforms.TimeMasking(20)
+        self.frequency_mask = torchaudio.transforms.FrequencyMasking(20)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        wave, _ = soundfile.read(self.clips[index].path, dtype="float32", always_2d=True)
+        mel = self.mel(torch.from_numpy(wave).mean(dim=1)[None])
+        if self.strong:
+            mel = self.frequency_mask(self.time_mask(mel))
+            if torch.rand(()) < 0.5:
+                mel = mel + 0.01 * torch.randn_like(mel)
+            if torch.rand(()) < 0.5:
+                mel = mel * (0.8 + 0.4 * torch.rand(()))
+        mel = mel.clamp(min=0).repeat(3, 1, 1)
+        return F.adaptive_avg_pool2d(mel, (self.size, self.size)), self.clips[index].label
+
+
+class Bare:
+    """Model, optimiser and loss as `trainable.train` has them, without anything around them."""
+
+    def __init__(self, config: TrialConfig, classes: int) -> None:
+        device = find_device(config.device)
+        model = build_backbone(config, classes)
+        self.precision = choose_precision(config, model, device)
+        self.model: nn.Module = model.to(device).to(memory_format=self.precision.layout)
+        self.optimizer = make_optimizer(self.model, config)
+        set_learning_rate(self.optimizer, config.lr)
+        self.loss = Loss(config, torch.ones(classes, device=device))
+        train_mode(self.model)
+
+    def epoch(self, batches: Iterator[tuple[Tensor, Tensor]] | list[tuple[Tensor, Tensor]]) -> float:
+        """Seconds for one pass over `batches` of images [b, 3, s, s] and target distributions [b, k]."""
+        synchronise(self.precision.device)
+        started = time.perf_counter()
+        for images, targets in batches:
+            self.loss(self.precision.forward(self.model, images), targets).backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        synchronise(self.precision.device)
+        return time.perf_counter() - started
+
+    def ready(self, sizes: list[int], size: int, classes: int) -> list[tuple[Tensor, Tensor]]:
+        """Batches of these sizes that need no work any more: on the device, in the type and order of the products."""
+        precision = self.precision
+        images = [torch.rand(count, 3, size, size, device=precision.device) for count in sizes]
+        targets = [torch.full((count, classes), 1 / classes, device=precision.device) for count in sizes]
+        laid_out = [image.to(precision.dtype, memory_format=precision.layout) for image in images]
+        return list(zip(laid_out, targets, strict=True))
+
+    def loaded(self, loader: torch.utils.data.DataLoader[Any], classes: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an item-by-item loader."""
+        for images, labels in loader:
+            yield images.to(self.precision.device), F.one_hot(labels, classes).float().to(self.precision.device)
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the GPU has done all that it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure(config: TrialConfig, dataset: Dataset, strong: bool, rounds: int) -> dict[str, float]:
+    """Median seconds per epoch of (a), (b) and (c), and the peak of memory that (b) took."""
+    classes, size = len(dataset.labels), config.image_size
+    torch.manual_seed(0)
+    bare, item = Bare(config, classes), Bare(config, classes)
+    loader = torch.utils.data.DataLoader(ItemByItem(dataset, size, strong), config.batch_size, shuffle=True)
+    counts = [len(part) for part in torch.split(torch.arange(len(dataset.clips)), config.batch_size)]
+    ready = bare.ready(counts, size, classes)
+    seconds: dict[str, list[float]] = {"a": [], "b": [], "c": []}
+    reset_peak()
+    epochs = train(config)  # trains on all clips and validates on none
+    first = next(epochs).seconds  # the first epoch warms up, and makes the images that are kept
+    bare.epoch(ready)
+    for _ in range(rounds):
+        seconds["b"].append(next(epochs).seconds)
+        seconds["c"].append(bare.epoch(ready))
+    peak = peak_memory()
+    epochs.close()
+    for _ in range(max(1, rounds // 3)):
+        seconds["a"].append(item.epoch(item.loaded(loader, classes)))
+    return {name: statistics.median(values) for name, values in seconds.items()} | {"first": first, "peak": peak}
+
+
+def reset_peak() -> None:
+    """Starts the measurement of the peak anew, where the system can."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    if os.access("/proc/self/clear_refs", os.W_OK):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> float:
+    """The most memory that was in use since `reset_peak`, GB: the GPU's where there is one, else this process's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def measure_cache(dataset: Dataset, config: TrialConfig) -> tuple[float, float]:
+    """Seconds to build the cache, and for decoding and the mel alone on as many cores, with nothing kept."""
+    frontend = Frontend(config, RATE)
+
+    def mel(path: str) -> None:
+        with torch.no_grad():
+            frontend(read_waveform(path, RATE)[0][None])
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = torch.get_num_threads()
+
+    def bare() -> None:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(mel, [clip.path for clip in dataset.clips]))
+        torch.set_num_threads(threads)
+
+    bare()  # the files are in memory from now on, for both
+    alone = timed(bare)
+    return timed(lambda: mels_of(dataset, config)), alone
+
+
+def timed(work: Callable[[], object]) -> float:
+    """How long `work` takes, s."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def memory_after_trials(config: TrialConfig, trials: int) -> list[float]:
+    """Memory in use after each of several trials in this process, GB: the GPU's where there is one."""
+    used = []
+    for size in itertools.islice(itertools.cycle(SIZES_OF_TRIALS), trials):
+        epochs = train(config.model_copy(update={"image_size": size, "epochs": 2}))
+        next(epochs)
+        epochs.close()
+        if torch.cuda.is_available():
+            free, total = torch.cuda.mem_get_info()
+            used.append((total - free) / 1e9)
+        else:
+            pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0
+            used.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e9)
+    return used
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few and short clips, small images, one round")
+    parser.add_argument("--clips", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--backbones", nargs="+", default=["mobilenet_v3_small", "resnet18"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[64, 224])
+    flags = parser.parse_args()
+    seconds = 30.0
+    if flags.quick:
+        flags.clips, flags.rounds, flags.trials, flags.sizes, seconds = 8, 1, 2, [32, 64], 3.0
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["AUDIO_SEARCH_CACHE"] = f"{folder}/cache"
+        make_clips(Path(folder) / "clips", flags.clips, seconds)
+        report(flags, f"{folder}/clips", seconds)
+
+
+def report(flags: argparse.Namespace, data: str, seconds: float) -> None:
+    """Prints the table and the numbers below it."""
+    # Horizons and weights play no part in speed; "all" leaves no clips to validate, which only (b) would do.
+    base = {**RECIPES["tutorial-simple"], "data": data, "weights": "none", "train_on": "all", "epochs": 10_000}
+    base["device"] = flags.device
+    config = TrialConfig.parse(base)
+    dataset = load_dataset(data)
+    build, alone = measure_cache(dataset, config)
+    device = find_device(flags.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
+    print(
+        f"{flags.clips} clips of {seconds:g} s, batch {config.batch_size}, {device.type} ({name}), {threads} threads\n"
+    )
+    columns = ("backbone", "px", "augmentation", "precision", "a, s", "b, s", "c, s", "b/c", "a/b", "peak GB")
+    print("| " + " | ".join(columns) + " |")
+    print("|---" * len(columns) + "|")
+    for backbone, size, strong in itertools.product(flags.backbones, flags.sizes, (False, True)):
+        augmentation = {key: RECIPES["tutorial-strong"][key] for key in STRONG} if strong else {}
+        cell = TrialConfig.parse({**base, "backbone": backbone, "image_size": size, **augmentation})
+        precision = choose_precision(cell, build_backbone(cell, 2), device).dtype
+        got = measure(cell, dataset, strong, flags.rounds)
+        print(
+            f"| {backbone} | {size} | {'strong' if strong else 'none'} | {str(precision).removeprefix('torch.')} "
+            f"| {got['a']:.2f} | {got['b']:.2f} | {got['c']:.2f} | {got['b'] / got['c']:.2f} "
+            f"| {got['a'] / got['b']:.1f} | {got['peak']:.2f} |",
+            flush=True,
+        )
+    print(f"\ncache: {build:.2f} s to build, {alone:.2f} s for decoding and mels alone: {build / alone:.2f}")
+    used = memory_after_trials(config.model_copy(update={"backbone": "resnet18"}), flags.trials)
+    where = "GPU memory" if torch.cuda.is_available() else "memory of the process"
+    print(f"{where} after each of {len(used)} trials, GB: " + ", ".join(f"{value:.2f}" for value in used))
+
+
+if __name__ == "__main__":
+    main()
