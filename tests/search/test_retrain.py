@@ -18,13 +18,14 @@ from search import retrain_models
 from search.journal import Journal
 from search.results import Run
 from search.retrain import Interrupted, Job, RetrainOptions, retrain
-from search.retrain_plan import make_plan
+from search.retrain_plan import changed, make_plan
 from search.retrain_stats import Models, choose, difference, greedy_members, winners_curse
 from search.retrain_view import view
 from tests.search.retrained import Judge, Trainer, make_run, train_here
 from trainable.errors import InputError
 from trainable.predict import load, predict_files
 from trainable.score import Scores, joined, mean_of
+from trainable.split import split_dataset
 
 
 @pytest.fixture
@@ -145,6 +146,18 @@ def test_folds_score_every_clip_once_by_models_that_did_not_learn_it(run: Run, j
     assert result["ensembles"]["greedy"] is None
     table = list(csv.DictReader(io.StringIO((run.path / "retrained" / "predictions.csv").read_text())))
     assert len({row["path"] for row in table}) == 60
+
+
+@pytest.mark.parametrize(("train_on", "learned"), [("train", 24), ("train+val", 42), ("other-folds", 48), ("all", 60)])
+def test_no_clip_is_learned_and_tested_whatever_is_learned_from(run: Run, train_on: str, learned: int) -> None:
+    plan = make_plan(run, RetrainOptions(top=1, protocol="folds"))
+    for fold in (1, 3):
+        config = changed(plan.candidates[0], train_on=train_on, fold=fold)
+        split = split_dataset(plan.dataset, config)
+        assert len(split.train) == learned
+        assert not set(split.train) & {*split.val, *split.test}
+        assert bool(len(split.val)) == (train_on == "train")
+        assert bool(len(split.test)) == (train_on != "all")
 
 
 def test_a_seed_without_all_folds_does_not_count(run: Run, judge: Judge) -> None:
