@@ -28,7 +28,7 @@ class Child:
         root = str(Path(__file__).resolve().parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "search.mirror_worker"],
+            [sys.executable, "-P", "-m", "search.mirror_worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(printed := _appending(log)),

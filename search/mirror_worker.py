@@ -1,4 +1,4 @@
-"""A child process that mirrors one trial at a time to SwanLab: `python -m search.mirror_worker`.
+"""A child process that mirrors one trial at a time to SwanLab: `python -m search.mirror_worker PID_OF_THE_DRIVER`.
 
 SwanLab allows one run per process, may hang on a network or a disk, and hides its own errors; here it can do all that
 without touching the search. Orders come as JSON lines on standard input, news go out on standard output, what SwanLab
@@ -11,7 +11,10 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
+import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +25,17 @@ from trainable.folder import EpochResult, TrialFolder, write_atomically
 
 POLL_S = 0.5  # how often epochs.jsonl is looked at; a live view needs no more
 NICENESS = 10  # training comes first
+ORPHAN_S = 60.0  # to close what runs after the driver's death
 DONE_FILE = "mirrored"  # in SwanLab's folder of an experiment: it is complete
 DATABASE_LOCK = "database"  # who creates rows in the local database; SwanLab itself loses some when two do
 SWANLAB_MODES = {"cloud": "online", "offline": "offline", "local": "local"}
 
 
-def main() -> None:
-    """Obeys the driver until it is gone."""
+def main(driver: int) -> None:
+    """Obeys the driver, a process's id, until it is gone."""
     os.nice(NICENESS)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a batch system sends it to all; the driver says what comes next
+    threading.Thread(target=_leave_with, args=(driver,), daemon=True).start()
     link = Link()
     recorder: Recorder | None = None
     try:
@@ -42,8 +47,11 @@ def main() -> None:
             link.alive()
             if order is not None and order["do"] == "start":
                 recorder = Recorder(link, order)
-                going_on = recorder.replay(Ending(**order["ending"])) if order["ending"] else recorder.begin()
-                recorder = recorder if going_on else None
+                if order["ending"]:
+                    recorder.replay(Ending(**order["ending"]))
+                    recorder = None
+                elif not recorder.begin():
+                    recorder = None
             elif recorder is not None:
                 recorder.look()
                 if order is not None:
@@ -56,6 +64,14 @@ def main() -> None:
         if recorder is not None:
             recorder.abandon()
         raise
+
+
+def _leave_with(driver: int) -> None:
+    """Ends this process some time after the driver's death, even where SwanLab hangs and nobody reads the orders."""
+    while os.getppid() == driver:
+        time.sleep(1.0)
+    time.sleep(ORPHAN_S)
+    os._exit(1)
 
 
 class Recorder:
@@ -82,27 +98,19 @@ class Recorder:
 
     def begin(self) -> bool:
         """Opens the experiment; False where there is nothing to do for this trial."""
-        if not self._locks.acquire(self._experiment.key, self._wait_s, self._link.alive):
-            self._link.say("busy")
-            return False
-        self._owner = True
-        if (self._run_dir / DONE_FILE).exists():
-            self._give_back()
-            self._link.say("done")
+        if not self._claim():
             return False
         with self._database():
-            self._remove()  # what a killed process left: an experiment cannot be taken up again in place
             self._open()
-        self._link.say("started")
         return True
 
-    def replay(self, ending: Ending) -> bool:
-        """Mirrors an experiment whose end is known, all at once; False: nothing goes on."""
-        with self._database():
-            if self.begin():
+    def replay(self, ending: Ending) -> None:
+        """Mirrors an experiment whose end is known, all at once."""
+        if self._claim():  # before the database: who has the trial may need that to let it go
+            with self._database():
+                self._open()
                 self.look()
                 self.end(ending)
-        return False
 
     def look(self) -> None:
         """Logs the epochs that have been finished since the last look."""
@@ -146,17 +154,32 @@ class Recorder:
             elif self._run is None:  # it broke while it was opened or after it was closed
                 self._remove()
 
+    def _claim(self) -> bool:
+        """Whether this process may mirror the trial, and there is something to mirror."""
+        if not self._locks.acquire(self._experiment.key, self._wait_s, self._link.alive):
+            self._link.say("busy")
+            return False
+        self._owner = True
+        if not (self._run_dir / DONE_FILE).exists():
+            return True
+        self._give_back()
+        self._link.say("done")
+        return False
+
     def _give_back(self) -> None:
         self._locks.release(self._experiment.key)
         self._owner = False
 
-    def _database(self) -> Any:
-        return self._locks.held(DATABASE_LOCK, self._link.alive)
+    def _database(self) -> AbstractContextManager[None]:
+        """While this is held no other process makes rows in the local database."""
+        return self._locks.held(DATABASE_LOCK, self._link.alive) if self._mode == "local" else nullcontext()
 
     def _open(self) -> None:
         import swanlab
 
+        self._remove()  # what a killed process left: an experiment cannot be taken up again in place
         self._run = swanlab.init(**init_arguments(self._experiment, self._mode, self._project, self._log_dir))
+        self._link.say("started")
 
     def _remove(self) -> None:
         mirror_local.remove_run(self._log_dir, self._experiment.key)
@@ -220,4 +243,4 @@ def finite(values: dict[str, float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -15,7 +15,7 @@ from search.mirror_experiment import Experiment, trial_experiment
 from search.mirror_offline import what_is_missing
 from search.mirror_worker import finite, init_arguments, metrics
 from search.results import Run
-from tests.search.mirrored import METRICS, epoch_result, make_run, suggest, train
+from tests.search.mirrored import METRICS, epoch_result, make_run, suggest, train, until
 
 OFFLINE = ResolvedMode("offline", "")
 
@@ -45,6 +45,23 @@ def test_swanlab_knows_every_argument_that_it_is_given(mode: str, experiment: Ex
 def test_the_tutorials_names_are_used_and_what_no_chart_can_draw_is_left_out() -> None:
     assert list(metrics(epoch_result(0, 1))) == METRICS
     assert finite({"val/loss": float("nan"), "train/loss": float("inf"), "val/acc": 0.5}) == {"val/acc": 0.5}
+
+
+ORPHAN = """
+import os, subprocess, sys
+code = (
+    "from search import mirror_worker as w; w.ORPHAN_S = 0.5; w.Link.receive = lambda *a: w.time.sleep(600); "
+    f"w.main({os.getpid()})"
+)
+print(subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL).pid)
+"""
+
+
+def test_a_worker_that_hangs_does_not_outlive_its_driver_for_long() -> None:
+    root = Path(__file__).parents[2]
+    driver = subprocess.run([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True, cwd=root, check=True)
+    status = Path(f"/proc/{int(driver.stdout)}/stat")
+    until(lambda: not status.exists() or ") Z " in status.read_text())
 
 
 LEAKS = """
@@ -101,7 +118,7 @@ def test_an_offline_run_that_was_cut_short_is_noticed(offline_run: Run) -> None:
 
 def test_a_worker_outlives_the_signal_of_a_batch_system_and_leaves_when_its_orders_end(experiment: Experiment) -> None:
     worker = subprocess.Popen(
-        [sys.executable, "-m", "search.mirror_worker"],
+        [sys.executable, "-m", "search.mirror_worker", str(os.getpid())],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert worker.stdin is not None
