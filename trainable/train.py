@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import time
@@ -17,6 +16,7 @@ from trainable.config import TrialConfig
 from trainable.errors import Diverged, OutOfMemory
 from trainable.folder import EpochResult, TrialFolder
 from trainable.learner import Learner
+from trainable.memory import free_memory, is_out_of_memory, keep_freed_memory
 from trainable.optimise import set_learning_rate
 from trainable.progress import Progress
 from trainable.schedule import learning_rate
@@ -47,6 +47,7 @@ def train(
         InputError: the data, the weights or the device cannot be had.
     """
     free_memory()
+    keep_freed_memory()
     threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # Ray sets it to the trial's CPUs
     if threads.isdecimal():
         torch.set_num_threads(max(1, int(threads)))
@@ -151,15 +152,3 @@ class Tally:
             if not math.isfinite(loss):
                 raise Diverged(f"the loss became {loss} in epoch {self.epoch}, step {step}, at lr {self._lr:g}")
         self._unseen = []
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device, or the machine, has no memory left; torch has no one type for it."""
-    signs = ("out of memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in signs)
-
-
-def free_memory() -> None:
-    """Gives back what nothing refers to any more, so that the next trial starts with an empty GPU."""
-    gc.collect()
-    torch.cuda.empty_cache()

@@ -17,7 +17,7 @@ from trainable.config import TrialConfig
 from trainable.errors import Diverged, InputError, OutOfMemory
 from trainable.folder import EpochResult, TrialFolder
 from trainable.split import Split
-from trainable.train import Tally, is_out_of_memory, train
+from trainable.train import Tally, train
 
 MakeClips = Callable[..., Path]
 
@@ -291,10 +291,6 @@ def test_out_of_memory_names_batch_and_image_and_leaves_nothing_behind(
     assert raised.value.__context__ is None
     gc.collect()
     assert models[0]() is None
-
-
-def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_a_closed_generator_leaves_no_model_behind(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch) -> None:
