@@ -123,8 +123,8 @@ def cache(clear: bool) -> int:
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
         front_end = ", ".join(f"{key} {value}" for key, value in entry.about.items() if key not in ("dataset", "clips"))
-        size = f"{entry.bytes / 1e6:.1f}"
-        table.add_row(entry.about["dataset"], str(entry.about["clips"]), size, used, front_end)
+        megabytes = f"{entry.bytes / 1e6:.1f}"
+        table.add_row(entry.about["dataset"], str(entry.about["clips"]), megabytes, used, front_end)
     Terminal().print(table)
     total = sum(entry.bytes for entry in entries)
     print(f"{total / 1e6:.0f} MB of at most {cache_limit() / 1e6:.0f} MB in {cache_folder()}")

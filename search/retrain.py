@@ -23,7 +23,7 @@ from search.prepare import git_commit, versions
 from search.results import Run
 from search.retrain_folds import folds
 from search.retrain_holdout import Ensemble, Outcome, holdout
-from search.retrain_models import Interrupted, Runner, ScoreBook, missing
+from search.retrain_models import Interrupted, Runner, ScoreBook, TrainingFailed, missing
 from search.retrain_plan import Job, Plan, RetrainOptions, make_plan
 from search.retrain_stats import (
     by_class,
@@ -38,7 +38,7 @@ from trainable.metrics import mcnemar, with_temperature
 from trainable.progress import Progress
 from trainable.saved import save_ensemble, save_trial
 
-__all__ = ["Interrupted", "Job", "RetrainOptions", "Runner", "missing", "retrain"]
+__all__ = ["Interrupted", "Job", "RetrainOptions", "Runner", "TrainingFailed", "missing", "retrain"]
 
 OPTIMISTIC = "validation, chosen by the search: optimistic"
 
@@ -47,7 +47,8 @@ def retrain(run: Run, options: RetrainOptions, runner: Runner, progress: Progres
     """What is written to `RUN/retrained/result.json`; the models and tables beside it are written too.
 
     Raises:
-        InputError: the flags, the run or its data do not allow it, or nothing could be trained.
+        InputError: the flags, the run or its data do not allow it.
+        TrainingFailed: nothing could be trained.
         Interrupted: the user has stopped it; the same call goes on from there.
     """
     plan = make_plan(run, options, progress)

@@ -9,10 +9,9 @@ import numpy as np
 
 from search.results import Run
 from search.retrain_holdout import Ensemble, Outcome, freeze, no_model
-from search.retrain_models import Failure, Runner, ScoreBook, Trained, train_all
+from search.retrain_models import Failure, Runner, ScoreBook, Trained, TrainingFailed, train_all
 from search.retrain_plan import Candidate, Job, Plan, changed
 from search.retrain_stats import Models, temperature_of
-from trainable.errors import InputError
 from trainable.metrics import calibration_error, with_temperature
 from trainable.score import Scores, joined, mean_of
 
@@ -27,7 +26,7 @@ def folds(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -
     from all clips; what the folds measured is what to expect of it.
 
     Raises:
-        InputError: no seed of any candidate could be trained on all folds.
+        TrainingFailed: no seed of any candidate could be trained on all folds.
         Interrupted: the user has stopped it.
     """
     jobs = [
@@ -41,7 +40,7 @@ def folds(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -
     by_name = {each.name: _out_of_fold(each, plan, trained, book) for each in plan.all_candidates}
     candidates = tuple(by_name[each.name] for each in plan.candidates if by_name[each.name].seeds)
     if not candidates:
-        raise InputError(no_model(failures))
+        raise TrainingFailed(no_model(failures))
     chosen = candidates[0]
     if chosen.candidate != plan.candidates[0]:
         last = _final_job(plan, chosen.candidate)

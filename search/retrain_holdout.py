@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from search.results import Run
-from search.retrain_models import Failure, Runner, ScoreBook, Trained, train_all
+from search.retrain_models import Failure, Runner, ScoreBook, Trained, TrainingFailed, train_all
 from search.retrain_plan import Candidate, Plan
 from search.retrain_stats import Models, choose, greedy_members, temperature_of
-from trainable.errors import InputError
 from trainable.folder import TrialFolder, write_atomically
 from trainable.score import Part, Scores, mean_of
 
@@ -61,14 +60,14 @@ def holdout(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook)
     many epochs as their schedules have, and it is these models that are tested.
 
     Raises:
-        InputError: no candidate could be trained.
+        TrainingFailed: no candidate could be trained.
         Interrupted: the user has stopped it.
     """
     trained, failures = train_all(folder, plan.jobs(plan.all_candidates), runner)
     by_name = {each.name: _validated(each, trained, book) for each in plan.all_candidates}
     candidates = [by_name[each.name] for each in plan.candidates if by_name[each.name].seeds]
     if not candidates:
-        raise InputError(no_model(failures))
+        raise TrainingFailed(no_model(failures))
     chosen = choose(candidates)
     pool = _pool(run, plan, trained, book)
     members = greedy_members(np.stack([scores.probabilities for _, _, scores in pool]), pool[0][2].true)
@@ -78,7 +77,7 @@ def holdout(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook)
         finals, more = train_all(folder, plan.jobs(both, train_on="train+val"), runner)
         failures += more
         if not any(each.job.candidate == chosen.candidate.name for each in finals):
-            raise InputError(no_model(more))
+            raise TrainingFailed(no_model(more))
     seed = None if chosen.refitted else chosen.seeds[chosen.handed_over]
     freeze(folder, candidate=chosen.candidate.name, seed=seed, by=BY_VALIDATION, ensemble=[pool[m][0] for m in members])
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from search.journal import Journal, Trial
 from search.results import best_epoch, trial_folder
 from search.retrain_plan import Job
-from trainable.errors import InputError
 from trainable.folder import TrialFolder
 from trainable.progress import Progress
 from trainable.score import Part, Scores, load_scores, save_scores, score_trial
@@ -17,6 +16,10 @@ from trainable.score import Part, Scores, load_scores, save_scores, score_trial
 # Trains what is `missing` in the journal of a folder and takes up what is unfinished, each job as a trial of kind
 # "retrain" under the job's name; returns when nothing is left to do or the user has interrupted.
 Runner = Callable[[Path, Sequence[Job]], Journal]
+
+
+class TrainingFailed(Exception):
+    """Nothing could be trained; the message says why."""
 
 
 class Interrupted(Exception):
@@ -60,7 +63,7 @@ def train_all(folder: Path, jobs: Sequence[Job], runner: Runner) -> tuple[list[T
 
     Raises:
         Interrupted: the user has stopped it.
-        InputError: it has stopped for a reason of its own, such as every training failing alike.
+        TrainingFailed: it has stopped for a reason of its own, such as every training failing alike.
     """
     journal = runner(folder, jobs)
     trained, failures = [], []
@@ -68,7 +71,7 @@ def train_all(folder: Path, jobs: Sequence[Job], runner: Runner) -> tuple[list[T
         trial = trial_of(journal, job)
         if trial is None or not trial.over:
             if journal.stop_reason not in (None, "interrupted"):
-                raise InputError(f"{folder}: the retraining stopped before its end: {journal.stop_reason}.")
+                raise TrainingFailed(f"{folder}: the retraining stopped before its end: {journal.stop_reason}.")
             raise Interrupted
         if trial.status == "finished":
             trained.append(Trained(job, _epoch(trial, job), trial_folder(folder, trial.number)))

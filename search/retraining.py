@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,12 +20,13 @@ from search.console import Console, Header, Plan
 from search.console_steps import Steps
 from search.journal import Journal, Trial
 from search.mirror import Mirror, ResolvedMode, resolve_mode
+from search.report import write_report
 from search.results import Run, load_run, trial_folder
-from search.retrain import Interrupted, Job, RetrainOptions, missing, retrain
+from search.retrain import Interrupted, Job, RetrainOptions, TrainingFailed, missing, retrain
 from search.retrain_view import view
 from search.run import Running, run_trials
 from search.scheduler import JournalASHA
-from search.session import EXIT_DONE, EXIT_INTERRUPTED, only_driver, shown_path
+from search.session import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, only_driver, shown_path
 from search.settings import Resources, Scheduler
 from search.space import Space
 from search.stop import Stop, signals_stop
@@ -83,10 +86,16 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
             with Steps() as progress:
                 result = retrain(run, options, runner, progress)
         except Interrupted:
+            print(f"Stopped. To go on from here: python {shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}")
             return EXIT_INTERRUPTED
+        except TrainingFailed as error:
+            print(error, file=sys.stderr)
+            return EXIT_FAILED
+    page = write_report([load_run(path)])
     terminal = Terminal()
     width = terminal.width if terminal.is_terminal else None
     terminal.print(*view(result, str(shown_path(run.path / "retrained")), width), sep="\n", soft_wrap=True)
+    terminal.print(f"report  {shown_path(page)}", soft_wrap=True, highlight=False)
     return EXIT_DONE
 
 
@@ -120,8 +129,6 @@ def _run_jobs(
         journal.stopped(stop.reason or "budget")
     finally:
         mirror.close()
-    if stop.reason == "interrupted":
-        console.finish(run.record["split"]["val"], interrupted=True)
     return journal
 
 

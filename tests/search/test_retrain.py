@@ -17,7 +17,7 @@ from search import retrain as retrain_module
 from search import retrain_models
 from search.journal import Journal
 from search.results import Run
-from search.retrain import Interrupted, Job, RetrainOptions, retrain
+from search.retrain import Interrupted, Job, RetrainOptions, TrainingFailed, retrain
 from search.retrain_plan import changed, make_plan
 from search.retrain_stats import Models, choose, difference, greedy_members, winners_curse
 from search.retrain_view import view
@@ -177,7 +177,7 @@ def test_a_broken_baseline_leaves_a_result_without_comparison(run: Run, judge: J
 
 
 def test_nothing_trained_is_an_error_that_says_why(run: Run, judge: Judge) -> None:
-    with pytest.raises(InputError, match="trial 1, seed 1: out_of_memory: as told"):
+    with pytest.raises(TrainingFailed, match="trial 1, seed 1: out_of_memory: as told"):
         retrain(run, RetrainOptions(top=1, seeds=1), Trainer(broken={"trial": "out_of_memory"}))
 
 
@@ -187,7 +187,7 @@ def test_a_retraining_that_stops_for_a_reason_of_its_own_says_it(run: Run, judge
         journal.stopped("the first 5 trials all failed: no GPU")
         return journal
 
-    with pytest.raises(InputError, match="stopped before its end: the first 5 trials all failed: no GPU"):
+    with pytest.raises(TrainingFailed, match="stopped before its end: the first 5 trials all failed: no GPU"):
         retrain(run, RetrainOptions(top=1, seeds=2), hopeless)
 
 
