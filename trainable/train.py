@@ -59,6 +59,8 @@ def train(
             raise
         no_room = str(error).split("\n")[0][:200]
     finally:  # here all that the epochs held is gone, as is the error, whose traceback holds it too
+        if config.compile:
+            torch.compiler.reset()  # its cache would keep the model
         free_memory()
     if no_room:
         raise OutOfMemory(

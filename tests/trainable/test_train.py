@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from trainable import learner
 from trainable import train as train_module
 from trainable.config import TrialConfig
 from trainable.errors import Diverged, InputError, OutOfMemory
-from trainable.folder import EpochResult, TrialFolder
+from trainable.folder import EpochResult, TrialFolder, Which
 from trainable.split import Split
 from trainable.train import Tally, train
 
@@ -139,6 +141,40 @@ def test_a_kill_between_checkpoint_and_line_loses_neither(make_clips: MakeClips,
     files.epochs_file.write_text("".join(files.epochs_file.read_text().splitlines(keepends=True)[:2]) + '{"epoch": 3')
     assert list(train(settings, files.path, resume=True)) == []
     assert files.epochs() == history
+
+
+@pytest.mark.parametrize("died_at", ["best", "last", "line"])
+def test_a_kill_while_an_epoch_is_written_changes_nothing(
+    make_clips: MakeClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, died_at: str
+) -> None:
+    settings = config(make_clips(), ema=0.9, epochs=2)
+    whole, parts = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "parts")
+    expected = list(train(settings, whole.path))
+
+    class Killed(BaseException):
+        pass
+
+    save, append = TrialFolder.save, TrialFolder.append
+
+    def dying_save(self: TrialFolder, which: Which, state: dict[str, Any]) -> None:
+        if which == died_at and len(self.epochs()) == 1:
+            raise Killed
+        save(self, which, state)
+
+    def dying_append(self: TrialFolder, result: EpochResult) -> None:
+        if died_at == "line" and result.epoch == 2:
+            raise Killed
+        append(self, result)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialFolder, "save", dying_save)
+        patch.setattr(TrialFolder, "append", dying_append)
+        with contextlib.suppress(Killed):
+            list(train(settings, parts.path))
+    list(train(settings, parts.path, resume=True))
+    assert without_time(parts.epochs()) == without_time(expected)
+    assert same(parts.load("last"), whole.load("last"))
+    assert same(parts.load("best"), whole.load("best"))
 
 
 def test_resuming_an_empty_folder_starts_and_starting_anew_forgets(make_clips: MakeClips, tmp_path: Path) -> None:
@@ -311,6 +347,25 @@ def test_a_closed_generator_leaves_no_model_behind(make_clips: MakeClips, monkey
     assert [reference() for reference in alive] == [None] * 9
 
 
+def test_compiling_changes_nothing_that_is_learned_and_leaves_no_model_behind(
+    make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(make_clips(), backbone="squeezenet1_1", precision="fp32", epochs=2, ema=0.9)
+    compile_with = nn.Module.compile
+    models: list[weakref.ref[nn.Module]] = []
+
+    def compile_fast(self: nn.Module) -> None:  # the real back end takes a minute
+        models.append(weakref.ref(self))
+        compile_with(self, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_fast)
+    plain = list(train(settings))
+    assert models == []
+    compiled = list(train(settings.model_copy(update={"compile": True})))
+    assert without_time(compiled) == without_time(plain)
+    assert [reference() for reference in models] == [None]
+
+
 def test_the_number_of_threads_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
@@ -331,3 +386,19 @@ def test_a_device_that_is_not_there_is_refused(make_clips: MakeClips) -> None:
 def test_epochs_beyond_the_horizon_are_never_trained_and_the_rate_ends_with_it(make_clips: MakeClips) -> None:
     results = list(train(config(make_clips(), schedule="step", step_size=1, gamma=0.5)))
     assert [result.lr for result in results] == pytest.approx([1e-3, 5e-4, 2.5e-4])
+    warming = list(train(config(make_clips(name="more"), warmup_epochs=2, warmup="linear")))
+    assert [result.lr for result in warming] == pytest.approx([5e-4, 1e-3, 1e-3])
+
+
+def test_a_clipped_gradient_moves_the_weights_by_its_norm(make_clips: MakeClips, tmp_path: Path) -> None:
+    one_step = {"batch_size": 24, "epochs": 1, "optimizer": "sgd", "momentum": 0.0, "precision": "fp32"}
+    settings = config(make_clips(), **one_step, grad_clip=0.01, lr=1.0)
+    still = settings.model_copy(update={"lr": 1e-30})
+    list(train(settings, tmp_path / "moved"))
+    list(train(still, tmp_path / "still"))
+    moved, start = TrialFolder(tmp_path / "moved").load("last"), TrialFolder(tmp_path / "still").load("last")
+    assert moved is not None
+    assert start is not None
+    names = [name for name, _ in learner.build_backbone(settings, 3).named_parameters()]
+    change = sum(float((moved["model"][name] - start["model"][name]).square().sum()) for name in names)
+    assert change**0.5 == pytest.approx(0.01, rel=1e-2)
