@@ -52,7 +52,8 @@ class Machines:
             parts.append(f"{self.gpus:g} GPU{'s' if self.gpus > 1 else ''} ({', '.join(self.gpu_names) or 'any kind'})")
         parts.append(f"{self.cpus:g} CPU cores" + ("" if self.gpus else ", no GPU"))
         gpu = f"{resources.gpu:g} GPU and " if resources.gpu else ""
-        return f"{', '.join(parts)}; {at_once} trials at a time, {gpu}{resources.cpu or 0:g} CPU cores each"
+        each = f"{gpu}{resources.cpu or 0:g} CPU core{'s' if resources.cpu != 1 else ''} each"
+        return f"{', '.join(parts)}; {at_once} trial{'s' if at_once > 1 else ''} at a time, {each}"
 
 
 def be_quiet() -> None:

@@ -220,8 +220,15 @@ def _prepare_caches(space: Space, progress: Progress) -> None:
     wanted: dict[str, TrialConfig] = {}
     for config in first_configs(space):
         wanted.setdefault(mel_key(dataset, config), config)
-    for config in list(wanted.values())[:PREPARED_FRONT_ENDS]:
-        mels_of(dataset, config, progress)
+    first = list(wanted.values())[:PREPARED_FRONT_ENDS]
+    for number, config in enumerate(first, start=1):
+        mels_of(dataset, config, _numbered(progress, number, len(first)))
+
+
+def _numbered(progress: Progress, number: int, total: int) -> Progress:
+    """The progress of one step of several of the same kind."""
+    of = f", {number} of {total}" if total > 1 else ""
+    return lambda description, done, clips: progress(f"{description}{of}", done, clips)
 
 
 def shown_path(path: Path) -> Path:
