@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -133,11 +134,9 @@ def resolve_weights(space: Space, progress: Progress | None) -> tuple[dict[str, 
     """
     wanted = space.weights_by_backbone()
     fetch_weights(sorted(name for name, weights in wanted.items() if weights == "imagenet"), progress)
-    for name in sorted(name for name, weights in wanted.items() if weights == "auto"):
-        try:
-            fetch_weights([name], progress)
-        except InputError:  # "auto" means exactly this: without, and said in the header
-            continue
+    # "auto" means exactly this: without, and said in the header. In one call, which waits for a dead network only once.
+    with suppress(InputError):
+        fetch_weights(sorted(name for name, weights in wanted.items() if weights == "auto"), progress)
     resolved = {
         name: "none" if weights == "none" or not weights_available(name) else "imagenet"
         for name, weights in wanted.items()
