@@ -121,8 +121,8 @@ STYLES: dict[str, Style] = {
 _CHORDS: dict[str, tuple[int, ...]] = {  # semitones above the root
     "major": (0, 4, 7), "minor": (0, 3, 7), "seventh": (0, 4, 7, 10), "ninth": (0, 4, 10, 14), "power": (0, 7, 12),
 }  # fmt: skip
-_MISSING = 0.1  # chance that a part pauses for the whole clip
-_BALANCE = 4.0  # dB by which a part is louder or softer than its neighbours
+_MISSING = 0.05  # chance that a part pauses for the whole clip
+_BALANCE = 3.0  # dB by which a part is louder or softer than its neighbours
 _LOUD = 5.0  # dB by which a class plays up one part
 _TILT, _BUMP, _WET = 2.0, 5.0, 0.4  # of `colour`
 

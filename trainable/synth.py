@@ -131,7 +131,7 @@ def colour(wave: Wave, rng: Rng, tilt: float, bump: float, wet: float) -> Wave:
 
 def hiss(samples: int, rng: Rng) -> Wave:
     """Noise of unit power whose spectrum falls by a random 0 to 6 dB per octave."""
-    spectrum = np.fft.rfft(rng.standard_normal(samples))
+    spectrum = rng.standard_normal(2 * (samples // 2 + 1)).view(np.complex128)
     spectrum *= np.maximum(np.arange(spectrum.size), 20.0) ** -rng.uniform(0, 1)
     noise = np.fft.irfft(spectrum, samples)
     return np.asarray(noise / noise.std())
