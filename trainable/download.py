@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import urllib3
 
 from trainable.progress import Progress
 
@@ -77,14 +78,16 @@ class Resuming:
                 begin = 0
             length = answer.headers.get("Content-Length", "")
             total = begin + int(length) if length.isdigit() else 0
-            self._save(answer, begin, total)
-            if self._size() < total:
-                raise _Transient(f"the server broke off after {self._size()} of {total} bytes")
+            try:
+                self._save(answer, begin, total)
+            except urllib3.exceptions.HTTPError:
+                raise _Transient(f"the server broke off after {self._size()} of {total or 'many'} bytes") from None
 
     def _save(self, answer: requests.Response, begin: int, total: int) -> None:
         done = begin
         with self.part.open("ab" if begin else "wb") as file:
-            for chunk in answer.iter_content(_CHUNK):
+            # not iter_content, which throws away what it has when the server breaks off within a chunk
+            while chunk := answer.raw.read(_CHUNK, decode_content=False):
                 file.write(chunk)
                 done += len(chunk)
                 if done > self.largest:
@@ -103,6 +106,4 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, requests.exceptions.ConnectTimeout | requests.exceptions.ReadTimeout):
         return "no answer in time"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the server broke off"
     return "no connection" if isinstance(error, requests.ConnectionError) else str(error)

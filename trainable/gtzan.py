@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tarfile
@@ -72,7 +71,7 @@ def _download(
     """Puts the right file at `archive`, from the first mirror that has it."""
     from torchaudio.datasets import gtzan
 
-    logging.getLogger("pooch").setLevel(logging.WARNING)  # it announces what the progress bar shows
+    pooch.get_logger().setLevel("WARNING")  # it announces what the progress bar shows
     part = archive.with_name(f"{archive.name}.part")
     failures = []
     for mirror in mirrors:
