@@ -21,8 +21,8 @@ class EpochResult:
     epoch: int  # 1-based: epochs finished so far
     train_loss: float  # mean cross-entropy per clip, nats
     train_acc: float  # on the augmented batches that were trained on; with mixed labels, the larger share counts
-    val_loss: float  # mean cross-entropy per clip, nats, over the averaged probabilities of a clip's crops
-    val_acc: float  # one vote per clip, crops averaged
+    val_loss: float  # mean cross-entropy per clip, nats, over the averaged probabilities of a clip's crops; 0: no clips
+    val_acc: float  # one vote per clip, crops averaged; 0 where there are no validation clips
     lr: float  # learning rate at the end of the epoch
     seconds: float  # wall time of the epoch, training and validation, s
 

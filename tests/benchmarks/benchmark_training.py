@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from trainable.audio import read_waveform
 from trainable.backbone import build_backbone, train_mode
-from trainable.cache import mels_of
+from trainable.cache import clear_cache, mels_of
 from trainable.config import TrialConfig
 from trainable.dataset import Dataset, load_dataset
 from trainable.frontend import Frontend
@@ -194,8 +194,11 @@ def measure_cache(dataset: Dataset, config: TrialConfig) -> tuple[float, float]:
         torch.set_num_threads(threads)
 
     bare()  # the files are in memory from now on, for both
-    alone = timed(bare)
-    return timed(lambda: mels_of(dataset, config)), alone
+    rounds = []
+    for _ in range(3):
+        clear_cache()
+        rounds.append((timed(lambda: mels_of(dataset, config)), timed(bare)))
+    return statistics.median(build for build, _ in rounds), statistics.median(alone for _, alone in rounds)
 
 
 def timed(work: Callable[[], object]) -> float:
