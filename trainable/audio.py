@@ -65,6 +65,8 @@ def openable(path: str | Path) -> str | bytes:
 def why_unreadable(error: Exception) -> str:
     """libsndfile's or the system's words for a file that cannot be read, without the path that they repeat."""
     if isinstance(error, soundfile.LibsndfileError):
-        text = error.error_string.strip().rstrip(".")
+        text = error.error_string.strip().rstrip(".").removeprefix("Error : ")
+        if "possibly a pipe" in text:  # what libmpg123 says of a file that is no MP3
+            text = "format not recognised"
         return f"not readable as audio ({text[0].lower() + text[1:]})" if text else "not readable as audio"
     return f"cannot be opened ({error.strerror or error})" if isinstance(error, OSError) else str(error)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import soundfile
@@ -23,7 +24,8 @@ SILENCE = 1e-4  # -80 dB of full scale: below the dither of a 16-bit recording w
 _BLOCK = 1 << 20  # frames decoded at a time, so that an hour of audio needs no gigabyte
 _TRUNCATED = 0.01  # share of the promised samples that may be missing; careless writers miscount by a header's length
 _SYSTEM_ERROR = 2  # libsndfile: the system refused, not the format
-_VERSION = f"1, libsndfile {soundfile.__libsndfile_version__}"  # another version may answer differently
+_UNKNOWN = 1 << 60  # frames: what libsndfile says of a stream without a length
+_VERSION = f"2, libsndfile {soundfile.__libsndfile_version__}"  # another version may answer differently
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _decode(file: soundfile.SoundFile, facts: Probe, missing: float) -> Probe:
     facts = replace(
         facts, frames=frames, sample_rate=file.samplerate, channels=file.channels, content=digest.hexdigest()[:32]
     )
-    if file.format != "MP3":  # whose length is an estimate
+    if file.format != "MP3" and file.frames < _UNKNOWN:  # an MP3's length is an estimate
         missing = max(missing, 1 - frames / max(1, file.frames))
     if missing > _TRUNCATED:
         return replace(facts, reason=f"truncated: {missing:.0%} of the samples that its header promises are missing")
@@ -129,23 +131,31 @@ def _decode(file: soundfile.SoundFile, facts: Probe, missing: float) -> Probe:
 
 
 def missing_share(path: str | Path) -> float:
-    """The share of its samples that a WAV file promises and does not hold; 0 for all other files.
+    """The share of its samples that a WAV, AIFF or AU file promises and does not hold; 0 for all other files.
 
     libsndfile quietly shortens such a file, so its header is read here. Sizes at the end of the range, or 0, are what
     writers to a pipe put there and promise nothing.
     """
     with Path(path).open("rb") as file:
-        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
-            return 0.0
         end = file.seek(0, 2)
+        file.seek(0)
+        head = file.read(12)
+        if head[:4] == b".snd":  # AU: where the samples begin, and how many bytes they are
+            return _lost(int.from_bytes(head[8:], "big"), end - int.from_bytes(head[4:8], "big"))
+        if head[:4] not in (b"RIFF", b"FORM") or head[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
+            return 0.0
+        order: Literal["little", "big"] = "little" if head[:4] == b"RIFF" else "big"
         position = 12
         while position + 8 <= end:
             file.seek(position)
-            head = file.read(8)
-            length = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                held = end - position - 8
-                streamed = length == 0 or length >= 0x7FFF0000
-                return 0.0 if streamed or held >= length else 1 - held / length
+            chunk = file.read(8)
+            length = int.from_bytes(chunk[4:], order)
+            if chunk[:4] in (b"data", b"SSND"):
+                return _lost(length, end - position - 8)
             position += 8 + length + length % 2
     return 0.0
+
+
+def _lost(promised: int, held: int) -> float:
+    streamed = promised == 0 or promised >= 0x7FFF0000
+    return 0.0 if streamed or held >= promised else 1 - held / promised
