@@ -116,8 +116,8 @@ def _decode(file: soundfile.SoundFile, facts: Probe, missing: float) -> Probe:
     facts = replace(
         facts, frames=frames, sample_rate=file.samplerate, channels=file.channels, content=digest.hexdigest()[:32]
     )
-    if file.format != "MP3" and file.frames < _UNKNOWN:  # an MP3's length is an estimate
-        missing = max(missing, 1 - frames / max(1, file.frames))
+    if file.format != "MP3" and 0 < file.frames < _UNKNOWN:  # an MP3's length is an estimate
+        missing = max(missing, 1 - frames / file.frames)
     if missing > _TRUNCATED:
         return replace(facts, reason=f"truncated: {missing:.0%} of the samples that its header promises are missing")
     if frames == 0:
