@@ -44,7 +44,7 @@ class Bars:
     def __call__(self, description: str, done: int, total: int) -> None:
         """Moves the bar of that step; a step that is complete is taken off the screen."""
         if description not in self._tasks:
-            self._tasks[description] = self._bars.add_task(description)
+            self._tasks[description] = self._bars.add_task(description, total=total)
         self._bars.update(self._tasks[description], completed=done, total=total)
         if done >= total:
             self._bars.remove_task(self._tasks.pop(description))

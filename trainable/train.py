@@ -74,8 +74,10 @@ def _epochs(
 ) -> Iterator[EpochResult]:
     files = TrialFolder(folder) if folder else None
     state = Learner(config, split, progress)
-    if files:
-        state.load(files) if resume else state.begin(files)
+    if files and resume:
+        state.load(files)
+    elif files:
+        state.begin(files)
     model, inputs, optimizer, scaler = state.model, state.inputs, state.optimizer, state.scaler
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
