@@ -22,15 +22,19 @@ from trainable.folder import EpochResult, TrialFolder
 CEILING = {"resnet18": 0.90, "mobilenet_v3_small": 0.86, "squeezenet1_1": 0.78, "densenet121": 0.92}
 
 
-def curve(config: TrialConfig) -> np.ndarray:
-    """Validation accuracy after each epoch, `[epochs]`, fractions; a pure function of the configuration."""
-    rng = np.random.default_rng([config.seed, int(1e9 * config.lr), int(1e4 * config.mixup)])
+def clean_curve(config: TrialConfig) -> np.ndarray:
+    """`curve` without its noise: what a configuration is worth after each epoch, `[epochs]`, fractions."""
     off = math.log10(config.lr / 5e-4)  # decades away from the best learning rate
     ceiling = CEILING.get(config.backbone, 0.85) - 0.12 * off**2 - 0.3 * (config.mixup - 0.2) ** 2
     speed = 2.0 + 6.0 * max(0.0, -off)  # epochs to get two thirds of the way; small rates are slow
     epochs = np.arange(1, config.epochs + 1)
-    clean = 0.1 + (ceiling - 0.1) * (1 - np.exp(-epochs / speed))
-    return np.clip(clean + rng.normal(0, 0.01, config.epochs), 0.0, 1.0)
+    return np.asarray(0.1 + (ceiling - 0.1) * (1 - np.exp(-epochs / speed)))
+
+
+def curve(config: TrialConfig) -> np.ndarray:
+    """Validation accuracy after each epoch, `[epochs]`, fractions; a pure function of the configuration."""
+    rng = np.random.default_rng([config.seed, int(1e9 * config.lr), int(1e4 * config.mixup)])
+    return np.clip(clean_curve(config) + rng.normal(0, 0.01, config.epochs), 0.0, 1.0)
 
 
 def train(
