@@ -23,9 +23,10 @@ from trainable.progress import Progress
 SILENCE = 1e-4  # -80 dB of full scale: below the dither of a 16-bit recording with nothing in it
 _BLOCK = 1 << 20  # frames decoded at a time, so that an hour of audio needs no gigabyte
 _TRUNCATED = 0.01  # share of the promised samples that may be missing; careless writers miscount by a header's length
+_TRUNCATED_MP3 = 0.1  # the same for MP3, whose length may be an estimate
 _SYSTEM_ERROR = 2  # libsndfile: the system refused, not the format
 _UNKNOWN = 1 << 60  # frames: what libsndfile says of a stream without a length
-_VERSION = f"2, libsndfile {soundfile.__libsndfile_version__}"  # another version may answer differently
+_VERSION = f"3, libsndfile {soundfile.__libsndfile_version__}"  # another version may answer differently
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _decode(file: soundfile.SoundFile, facts: Probe, missing: float) -> Probe:
     digest = hashlib.sha256(f"{file.samplerate} {file.channels}".encode())
     frames, bad, loudest = 0, 0, 0.0
     low, high = math.inf, -math.inf  # of the averaged channels, which are what is learned from
-    for block in file.blocks(_BLOCK, dtype="float32", always_2d=True):
+    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):  # blocks() repeats old samples at a cut
         frames += len(block)
         digest.update(block.tobytes())
         bad += int(np.count_nonzero(~np.isfinite(block)))
@@ -116,9 +117,9 @@ def _decode(file: soundfile.SoundFile, facts: Probe, missing: float) -> Probe:
     facts = replace(
         facts, frames=frames, sample_rate=file.samplerate, channels=file.channels, content=digest.hexdigest()[:32]
     )
-    if file.format != "MP3" and 0 < file.frames < _UNKNOWN:  # an MP3's length is an estimate
+    if 0 < file.frames < _UNKNOWN:
         missing = max(missing, 1 - frames / file.frames)
-    if missing > _TRUNCATED:
+    if missing > (_TRUNCATED_MP3 if file.format == "MP3" else _TRUNCATED):
         return replace(facts, reason=f"truncated: {missing:.0%} of the samples that its header promises are missing")
     if frames == 0:
         return replace(facts, reason="no samples")
