@@ -124,7 +124,7 @@ class Tally:
         self.epoch = epoch
         self.steps = self.clips = 0
         self._sum = self._right = torch.zeros(())
-        self._unseen: list[Tensor] = []  # losses that nobody has looked at yet
+        self._unseen: list[tuple[Tensor, float]] = []  # losses that nobody has looked at yet, and their rates
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor, lr: float) -> None:
         """Adds a step: its mean loss [], logits and target distributions [b, k].
@@ -136,8 +136,7 @@ class Tally:
         self.clips += len(targets)
         self._sum = self._sum.to(loss.device) + loss * len(targets)
         self._right = self._right.to(loss.device) + (logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
-        self._unseen.append(loss)
-        self._lr = lr
+        self._unseen.append((loss, lr))
         if self.steps % CHECK_EVERY == 0:
             self._check()
 
@@ -151,8 +150,9 @@ class Tally:
         return float(self._sum) / self.clips, int(self._right) / self.clips
 
     def _check(self) -> None:
-        losses = torch.stack(self._unseen).tolist() if self._unseen else []
+        losses = torch.stack([loss for loss, _ in self._unseen]).tolist() if self._unseen else []
         for step, loss in enumerate(losses, start=self.steps - len(losses) + 1):
             if not math.isfinite(loss):
-                raise Diverged(f"the loss became {loss} in epoch {self.epoch}, step {step}, at lr {self._lr:g}")
+                lr = self._unseen[step - self.steps - 1][1]
+                raise Diverged(f"the loss became {loss} in epoch {self.epoch}, step {step}, at lr {lr:g}")
         self._unseen = []

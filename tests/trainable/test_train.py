@@ -282,7 +282,7 @@ def test_the_step_that_diverged_is_named_although_steps_are_looked_at_in_groups(
     tally = Tally(2)
     logits, targets = torch.zeros(2, 3), torch.eye(3)[:2]
     for step in range(1, 32):
-        tally.add(torch.tensor(bad if step >= 20 else 1.0), logits, targets, 0.5)
+        tally.add(torch.tensor(bad if step >= 20 else 1.0), logits, targets, step / 40)
     with pytest.raises(Diverged, match=f"the loss became {bad} in epoch 2, step 20, at lr 0.5"):
         tally.add(torch.tensor(1.0), logits, targets, 0.5)
 
