@@ -41,9 +41,7 @@ def list_table(path: Path) -> Listing:
             )
         lines.setdefault(entry.path, line)
         entries.append(entry)
-    if problems:
-        more = [f"{path}: and {len(problems) - _SHOWN} more problems of this kind."] if len(problems) > _SHOWN else []
-        raise InputError(problems[:_SHOWN] + more)
+    _refuse(path, problems)
     labels = sorted({entry.label for entry in entries}, key=natural)
     return Listing(str(path), path.stem, path.parent, tuple(labels), tuple(sorted(entries, key=lambda e: e.name)))
 
@@ -67,12 +65,24 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise InputError(f"{path}: must hold a header and a line per clip, got nothing. Add them.")
     header = [cell.strip().lower() for cell in numbered[0][1]]
     _check_header(path, header, len(numbered) - 1)
-    rows = []
+    rows, problems = [], []
     for line, cells in numbered[1:]:
+        if any(cell.strip() for cell in cells[len(header) :]):
+            problems.append(
+                f"{path}: line {line}: must have {len(header)} cells as the header, got {len(cells)}. "
+                "Put cells with a comma between quotes."
+            )
         row = dict.fromkeys(_COLUMNS, "")
         row.update(zip(header, (cell.strip() for cell in cells), strict=False))
         rows.append((line, row))
+    _refuse(path, problems)
     return rows
+
+
+def _refuse(path: Path, problems: list[str]) -> None:
+    if problems:
+        more = [f"{path}: and {len(problems) - _SHOWN} more problems of this kind."] if len(problems) > _SHOWN else []
+        raise InputError(problems[:_SHOWN] + more)
 
 
 def _check_header(path: Path, header: list[str], clips: int) -> None:
