@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.mirror_experiment import Ending, Experiment, home, trial_ending, trial_experiment
+from search.mirror_experiment import home, trial_ending, trial_experiment
 from search.mirror_mode import Mode, ResolvedMode, resolve_mode
 from search.mirror_pool import Pool
 from search.mirror_worker import DONE_FILE
@@ -39,9 +39,7 @@ class Mirror:
         if mode.mode != "off":
             self._pool = Pool(mode, log_dir(run.path, mode.mode), concurrency, WAIT_FOR_OTHER_S, hung_s)
             for trial in run.trials:
-                self._pool.begin(
-                    trial_experiment(run, trial), trial_ending(trial, run.grace_epochs) if trial.over else None
-                )
+                self._mirror(self._pool, trial.number)
 
     @property
     def warnings(self) -> int:
@@ -55,27 +53,8 @@ class Mirror:
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Notes what the journal has to say of a trial's start or end; a listener for `Journal.listen`."""
-        if self._pool is None or event["event"] not in ("suggested", "ended"):
-            return
-        try:
-            trial = self._run.journal.trials[event["trial"]]
-            experiment = trial_experiment(self._run, trial)
-            if event["event"] == "suggested":
-                self._pool.begin(experiment)
-            else:
-                self._pool.end(experiment.key, trial_ending(trial, self._run.grace_epochs))
-        except Exception as error:  # a trial that cannot be described must not stop the search
-            self._pool.warn(f"the mirror to SwanLab: trial {event['trial']}: {type(error).__name__}: {error}")
-
-    def begin(self, experiment: Experiment) -> None:
-        """Mirrors something that the run's journal does not know, until `end` is called with its key."""
-        if self._pool is not None:
-            self._pool.begin(experiment)
-
-    def end(self, key: str, ending: Ending) -> None:
-        """Says how something that `begin` began has ended."""
-        if self._pool is not None:
-            self._pool.end(key, ending)
+        if self._pool is not None and event["event"] in ("suggested", "ended"):
+            self._mirror(self._pool, event["trial"])
 
     def close(self, timeout: float = 30.0) -> None:
         """Mirrors what is left, closes what runs as interrupted, and ends the children, within `timeout` seconds."""
@@ -83,6 +62,14 @@ class Mirror:
             self._pool.close(timeout)
             if left := self._pool.waiting:
                 self._pool.warn(f"{left} trials are not mirrored in full: run_search.py mirror {self._run.path}")
+
+    def _mirror(self, pool: Pool, number: int) -> None:
+        try:
+            trial = self._run.journal.trials[number]
+            ending = trial_ending(trial, self._run.grace_epochs) if trial.over else None
+            pool.mirror(trial_experiment(self._run, trial), ending)
+        except Exception as error:  # a trial that cannot be described must not stop the search
+            pool.warn(f"trial {number} cannot be mirrored: {type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)
@@ -117,7 +104,7 @@ def replay(path: str | Path, mode: ResolvedMode, progress: Progress | None = Non
     # One child for the local pages, which list experiments as they were made; several where a network makes one wait.
     pool = Pool(mode, folder, CLOUD_REPLAYS if mode.mode == "cloud" else 1, wait_s=0.0, hung_s=None)
     for experiment, ending in subjects:
-        pool.begin(experiment, ending)
+        pool.mirror(experiment, ending)
     pool.close(LONGEST_REPLAY_S, progress)
     return Replayed(pool.mirrored, before, pool.waiting, pool.last_warning)
 

@@ -27,7 +27,6 @@ PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0  # after a failure, doubling: SwanLab is d
 GOODBYE_S = 6.0  # for the children to go after the last order
 TICK_S = 0.5
 EXTRA_AFTER_S = 5.0  # a child costs a second of CPU time; the one before is usually done much sooner
-CLOSE = ""  # the key of no experiment
 MOST_EVENTS = 10_000  # more than any search has trials at once; beyond it a replay helps
 
 
@@ -58,7 +57,7 @@ class Pool:
         self.mirrored = 0  # experiments that were closed in good order
         self._mode, self._log_dir, self._concurrency = mode, log_dir, concurrency
         self._wait_s, self._hung_s = wait_s, hung_s or HUNG_S[mode.mode]
-        self._events: deque[tuple[str, Ending | None, Experiment | None]] = deque()
+        self._events: deque[tuple[Experiment | None, Ending | None]] = deque()
         self._jobs: dict[str, _Job] = {}  # not yet mirrored, by key
         self._children: dict[Child, _Job | None] = {}
         self._pause_until = 0.0
@@ -72,21 +71,18 @@ class Pool:
     @property
     def waiting(self) -> int:
         """How many experiments are not mirrored in full yet, those of running trials included."""
-        return len(self._jobs) + sum(experiment is not None for _, _, experiment in list(self._events))
+        coming = {experiment.key for experiment, _ in list(self._events) if experiment is not None}
+        return len(coming | set(self._jobs))
 
-    def begin(self, experiment: Experiment, ending: Ending | None = None) -> None:
-        """Wants an experiment mirrored: to its end where that is known, live until `end` otherwise."""
-        self._tell(experiment.key, ending, experiment)
-
-    def end(self, key: str, ending: Ending) -> None:
-        """Says how an experiment has ended."""
-        self._tell(key, ending, None)
+    def mirror(self, experiment: Experiment, ending: Ending | None = None) -> None:
+        """Wants an experiment mirrored: live, and to its end once this is called with that, too."""
+        self._tell(experiment, ending)
 
     def close(self, timeout: float, progress: Progress | None = None) -> None:
         """Mirrors what is left, closes what runs as interrupted, and ends the children, within `timeout` seconds."""
         total = self.waiting + self.mirrored
         self._closing = time.monotonic() + timeout
-        self._tell(CLOSE, None, None)
+        self._tell(None, None)
         while self._thread.is_alive() and time.monotonic() < self._closing + GOODBYE_S:
             self._thread.join(TICK_S)
             if progress is not None:
@@ -97,11 +93,12 @@ class Pool:
         self.warnings += 1
         self.last_warning = text
 
-    def _tell(self, key: str, ending: Ending | None, experiment: Experiment | None) -> None:
-        if len(self._events) >= MOST_EVENTS and key != CLOSE:
+    def _tell(self, experiment: Experiment | None, ending: Ending | None) -> None:
+        """Queues an experiment, or with None the end of the search."""
+        if len(self._events) >= MOST_EVENTS and experiment is not None:
             self.warn("SwanLab cannot keep up: trials are left out until the run is replayed")
             return
-        self._events.append((key, ending, experiment))
+        self._events.append((experiment, ending))
         with contextlib.suppress(BlockingIOError):  # then the thread has been woken already
             os.write(self._alarm_in, b"!")
 
@@ -129,15 +126,14 @@ class Pool:
 
     def _take_events(self) -> None:
         while self._events:
-            key, ending, experiment = self._events.popleft()
-            if experiment is not None and not (self._log_dir / key / DONE_FILE).exists():
-                self._jobs.setdefault(key, _Job(experiment))
-            if ending is not None and key in self._jobs:
-                self._jobs[key].ending = ending
-            if key == CLOSE:
+            experiment, ending = self._events.popleft()
+            if experiment is None:
                 self._pause_until = 0.0
                 for job in self._jobs.values():
                     job.tries = min(job.tries, TRIES - 1)  # one more, so that nothing is left running
+            elif not (self._log_dir / experiment.key / DONE_FILE).exists():
+                job = self._jobs.setdefault(experiment.key, _Job(experiment))
+                job.ending = ending or job.ending
         if self._closing is not None:
             self._round_off()
 

@@ -84,6 +84,7 @@ def test_a_server_that_breaks_during_the_search_costs_warnings_and_a_replay_make
     behaviour: str, server: StandIn, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror_pool, "PAUSE_S", 0.1)
+    monkeypatch.setattr(mirror_pool, "GOODBYE_S", 2.0)
     mirror = Mirror(run, CLOUD)
     run.journal.listen(mirror.on_event)
     suggest(run)
@@ -92,7 +93,7 @@ def test_a_server_that_breaks_during_the_search_costs_warnings_and_a_replay_make
     server.behaviour = behaviour
     train(run, 0, upto=3)
     run.journal.ended(0, "finished")
-    mirror.close(timeout=3)
+    mirror.close(timeout=2)
     assert mirror.warnings >= 1
     assert "1 trials are not mirrored in full" in mirror.last_warning
     until(lambda: not children())

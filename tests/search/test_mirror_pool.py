@@ -83,10 +83,10 @@ def experiment(key: str) -> Experiment:
 
 
 def test_running_trials_come_before_ended_ones(pool: Pool, made: list[ScriptedChild]) -> None:
-    pool.begin(experiment("a"), DONE)
+    pool.mirror(experiment("a"), DONE)
     until(lambda: made and made[0].orders)
-    pool.begin(experiment("b"), DONE)
-    pool.begin(experiment("live"))
+    pool.mirror(experiment("b"), DONE)
+    pool.mirror(experiment("live"))
     made[0].say("done")
     until(lambda: len(made[0].orders) == 2)
     assert made[0].orders[1]["experiment"]["key"] == "live"
@@ -97,7 +97,7 @@ def test_a_trial_that_waits_gets_a_child_of_its_own_but_only_one(
     pool: Pool, made: list[ScriptedChild], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key in "abc":
-        pool.begin(experiment(key))
+        pool.mirror(experiment(key))
     until(lambda: made and made[0].orders)
     time.sleep(0.1)
     assert len(made) == 1
@@ -112,11 +112,11 @@ def test_a_trial_that_waits_gets_a_child_of_its_own_but_only_one(
 def test_a_child_that_reports_a_problem_gets_no_more_orders_and_its_trial_another_child(
     pool: Pool, made: list[ScriptedChild]
 ) -> None:
-    pool.begin(experiment("a"))
+    pool.mirror(experiment("a"))
     until(lambda: made and made[0].orders)
     made[0].say("problem", message="the disk is full")
     until(lambda: made[0].dismissed)
-    pool.end("a", DONE)
+    pool.mirror(experiment("a"), DONE)
     time.sleep(0.1)
     made[0].leave()
     until(lambda: len(made) == 2 and made[1].orders)
@@ -131,14 +131,14 @@ def test_a_trial_that_fails_again_and_again_is_given_up_until_the_end_of_the_sea
     pool: Pool, made: list[ScriptedChild], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror_pool, "PAUSE_S", 0.0)
-    pool.begin(experiment("a"))
+    pool.mirror(experiment("a"))
     for attempt in range(TRIES):
         until(lambda: len(made) == attempt + 1 and made[attempt].orders)  # noqa: B023
         made[attempt].leave()
     until(lambda: pool.warnings == TRIES)
     time.sleep(0.1)
     assert len(made) == TRIES
-    pool.begin(experiment("b"))  # others are tried
+    pool.mirror(experiment("b"))  # others are tried
     until(lambda: len(made) == TRIES + 1 and made[-1].orders)
     made[-1].say("done")
     pool.close(timeout=0.5)
@@ -159,7 +159,7 @@ def test_failures_in_a_row_make_a_pause_that_grows(pool: Pool, made: list[Script
 
 
 def test_a_trial_that_an_orphan_still_holds_is_tried_again(pool: Pool, made: list[ScriptedChild]) -> None:
-    pool.begin(experiment("a"))
+    pool.mirror(experiment("a"))
     until(lambda: made and made[0].orders)
     made[0].say("busy")
     until(lambda: len(made[0].orders) == 2)
@@ -170,6 +170,6 @@ def test_what_no_thread_takes_from_the_queue_is_dropped_with_a_warning(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror_pool, "MOST_EVENTS", 0)
-    pool.begin(experiment("a"))
+    pool.mirror(experiment("a"))
     assert pool.waiting == 0
     assert "cannot keep up" in pool.last_warning
