@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
 
 from trainable.config import TrialConfig
 from trainable.dataset import load_dataset
@@ -44,7 +43,7 @@ def seconds_per_epoch(config: TrialConfig, progress: Progress | None = None) -> 
     return step * batches[0] * (1 + FORWARD_SHARE * crops * len(split.val) / len(split.train))
 
 
-def _watch(ticks: list[float], batches: list[int], progress: Progress | None) -> Callable[[str, int, int], None]:
+def _watch(ticks: list[float], batches: list[int], progress: Progress | None) -> Progress:
     """A progress that notes when each batch ends, passes other steps on, and ends the training when it has enough."""
 
     def note(description: str, done: int, total: int) -> None:
