@@ -14,6 +14,7 @@ from search.knobs import ABSENT, short, value_of
 from search.standings import Standings
 from search.table import fact
 from trainable.metrics import wilson_interval
+from trainable.shell import program
 
 FAILURES_SHOWN = 3
 
@@ -77,7 +78,7 @@ def _failures(standings: Standings, run: str) -> list[str]:
 
 def _next_steps(header: Header, interrupted: bool, has_best: bool) -> list[Text]:
     """The commands that people want next, each after what it does."""
-    command = f"python run_search.py {{}} {shlex.quote(header.run)}"
+    command = f"{program('python')} run_search.py {{}} {shlex.quote(header.run)}"
     steps = []
     if interrupted:
         steps.append(("go on", command.format("resume")))

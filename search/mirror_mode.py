@@ -14,6 +14,7 @@ from typing import Any, Literal, cast, get_args
 
 from search.mirror_experiment import home
 from trainable.errors import InputError
+from trainable.shell import program
 
 Mode = Literal["cloud", "offline", "local", "off"]
 Requested = Literal["auto", "cloud", "offline", "local", "off"]
@@ -108,5 +109,5 @@ def check_login(timeout: float = CHECK_S) -> dict[str, Any]:
 
 def _how(mode: str, run: Path) -> str:
     if mode == "local":
-        return f"swanlab watch {run / 'swanlog'}"
-    return f"swanlab sync {run / 'swanlog' / 'offline'}/*_*"
+        return f"{program('swanlab')} watch {run / 'swanlog'}"
+    return f"{program('swanlab')} sync {run / 'swanlog' / 'offline'}/*_*"

@@ -9,6 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from search.table import Column, fact, fit
+from trainable.shell import program
 
 _MEASURED = {"test": "test", "folds": "out of fold", "validation": "validation"}
 _NAME = 32  # characters of a configuration's name
@@ -23,7 +24,7 @@ def view(result: Mapping[str, Any], folder: str, width: int | None) -> list[Text
     for name, text in _facts(result):
         lines += fact(name, text, width)
     if result["model"]:
-        command = f"python run_search.py predict {shlex.quote(f'{folder}/model')} FILE..."
+        command = f"{program('python')} run_search.py predict {shlex.quote(f'{folder}/model')} FILE..."
         lines += fact("next", command, None)  # whole, to be copied
     return lines
 
