@@ -96,14 +96,12 @@ def gtzan_filtered(dataset: Dataset, config: TrialConfig) -> Parts:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         counts = (f"{len(clips)} of {len(names)}" for clips, names in zip((train, val, test), lists, strict=True))
         notes.append(
-            f"{len(missing)} clips of the filtered lists are not here ({some}): "
+            f"of the filtered lists' {sum(map(len, lists))} clips {len(missing)} not here ({some}): "
             + "{} train, {} val, {} test".format(*counts)
         )
     unlisted = len(dataset.clips) - len(train) - len(val) - len(test)
     if unlisted:
-        notes.append(
-            f"{unlisted} clips are in none of the filtered lists (duplicates, distorted, mislabelled), left out"
-        )
+        notes.append(f"left out, because in none of the filtered lists (duplicate, distorted, mislabelled): {unlisted}")
     return Parts(train, val, test, tuple(notes))
 
 
@@ -174,8 +172,8 @@ def require_column(dataset: Dataset, column: str, kind: str) -> None:
 def _refuse_small_classes(dataset: Dataset, clips: Indices, held: Indices, parts: str) -> None:
     counts = Counter(dataset.clips[index].label for index in clips)
     problems = [
-        f"{dataset.name}: {label}: must have a clip in {parts}, got {counts[number]} clips "
-        f"({held[number] + 1} needed). Add clips, or hold out less."
+        f"{dataset.name}: {label}: must have {held[number] + 1} clips or more, to be in {parts}, "
+        f"got {counts[number]}. Add clips, or hold out less."
         for number, label in enumerate(dataset.labels)
         if counts[number] <= held[number]
     ]

@@ -82,7 +82,7 @@ def distorted(pitch: float, seconds: float, rng: Rng) -> Wave:
 
 
 def voice(pitch: float, seconds: float, rng: Rng) -> Wave:
-    """A syllable: a buzz through two random formants."""
+    """A syllable: a buzz through two random formants, its pitch wavering by a semitone and a half at 5 Hz."""
     time = _time(seconds)
     first, second = rng.uniform(350, 800), rng.uniform(1000, 2300)  # Hz, vowels of speech
     phase = 2 * np.pi * pitch * (time + 0.003 * np.sin(2 * np.pi * 5 * time))

@@ -110,11 +110,11 @@ def test_stratified_on_gtzan_is_the_tutorials(shared_data: Path) -> None:
 def test_classes_too_small_for_each_part_are_all_named() -> None:
     dataset = make_dataset([10, 1, 2])
     assert problems(dataset, split="stratified", test_share=0.2) == [
-        "set: c1: must have a clip in train, val and test, got 1 clips (3 needed). Add clips, or hold out less.",
-        "set: c2: must have a clip in train, val and test, got 2 clips (3 needed). Add clips, or hold out less.",
+        "set: c1: must have 3 clips or more, to be in train, val and test, got 1. Add clips, or hold out less.",
+        "set: c2: must have 3 clips or more, to be in train, val and test, got 2. Add clips, or hold out less.",
     ]
     assert problems(dataset, split="stratified") == [
-        "set: c1: must have a clip in train and val, got 1 clips (2 needed). Add clips, or hold out less."
+        "set: c1: must have 2 clips or more, to be in train and val, got 1. Add clips, or hold out less."
     ]
 
 
@@ -237,7 +237,7 @@ def test_too_few_folds_or_clips_for_them_are_an_error() -> None:
         "Raise n_folds, or use another split."
     ]
     assert problems(make_dataset([5, 4]), split="folds") == [
-        "set: c1: must have a clip in each of 5 folds, got 4 clips (5 needed). Add clips, or hold out less."
+        "set: c1: must have 5 clips or more, to be in each of 5 folds, got 4. Add clips, or hold out less."
     ]
 
 
@@ -334,8 +334,8 @@ def test_the_filtered_lists_of_gtzan_are_torchaudios() -> None:
     names = {dataset.clips[index].name for index in split.train}
     assert "blues/blues.00029.wav" in names
     assert split.notes == (
-        "1 clips of the filtered lists are not here (jazz.00054): 442 of 443 train, 197 of 197 val, 290 of 290 test",
-        "70 clips are in none of the filtered lists (duplicates, distorted, mislabelled), left out",
+        "of the filtered lists' 930 clips 1 not here (jazz.00054): 442 of 443 train, 197 of 197 val, 290 of 290 test",
+        "left out, because in none of the filtered lists (duplicate, distorted, mislabelled): 70",
     )
     assert_parts(dataset, split, whole=False)
 
@@ -348,9 +348,9 @@ def test_part_of_gtzan_says_how_much_of_the_lists_is_there(shared_data: Path) ->
             "Add clips, or use another split."
             for label in ("blues", "classical", "country")
         ),
-        "gtzan100: 837 clips of the filtered lists are not here (blues.00029, blues.00030, blues.00031, ...): "
+        "gtzan100: of the filtered lists' 930 clips 837 not here (blues.00029, blues.00030, blues.00031, ...): "
         "38 of 443 train, 51 of 197 val, 4 of 290 test.",
-        "gtzan100: 7 clips are in none of the filtered lists (duplicates, distorted, mislabelled), left out.",
+        "gtzan100: left out, because in none of the filtered lists (duplicate, distorted, mislabelled): 7.",
     ]
 
 
