@@ -100,21 +100,19 @@ def _warnings(
     found = list(split.problems)
     copies = [*exact, *near]
     for kind, text in (
-        ("contradicts", "carry two labels for the same sound: one of them must be wrong"),
-        ("straddles", "straddle the split: what is learned is also scored, and the score flatters"),
+        ("contradicts", "two labels for the same sound, of which one must be wrong"),
+        ("straddles", "clips in several parts of the split: what is learned is also scored, and the score flatters"),
     ):
         number = sum(getattr(item, kind) for item in copies)
         if number:
-            found.append(f"{number} sets of copies {text}")
+            found.append(f"sets of copies with {text}: {number}")
     extra = sum(len(item.names) - 1 for item in exact)
     if extra:
-        found.append(
-            f"{extra} clips are exact copies of others: take them away, or give copies a common group in a CSV"
-        )
+        found.append(f"exact copies of other clips: {extra}; take them away, or give copies a common group in a CSV")
     if straddling:
-        found.append(f"{len(straddling)} groups straddle the split: use split: grouped or folds, or mean it")
+        found.append(f"groups that straddle the split: {len(straddling)}; use split: grouped or folds, or mean it")
     if dataset.rejected:
-        found.append(f"{len(dataset.rejected)} files are left out")
+        found.append(f"files that are left out: {len(dataset.rejected)}")
     counts = Counter(clip.label for clip in dataset.clips)
     most, least = max(counts.values()), min(counts.values())
     if most > 3 * least:

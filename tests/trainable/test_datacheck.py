@@ -58,12 +58,13 @@ def test_copies_are_named_with_their_labels_and_parts(make_clips: MakeClips) -> 
     assert first.contradicts
     assert not report.exact[1].contradicts
     straddling = sum(item.straddles for item in report.exact)
-    assert 0 < straddling
+    assert straddling > 0
     assert all(item.straddles == (len(set(item.parts)) > 1) for item in report.exact)
     assert report.warnings == (
-        "1 sets of copies carry two labels for the same sound: one of them must be wrong",
-        f"{straddling} sets of copies straddle the split: what is learned is also scored, and the score flatters",
-        "11 clips are exact copies of others: take them away, or give copies a common group in a CSV",
+        "sets of copies with two labels for the same sound, of which one must be wrong: 1",
+        "sets of copies with clips in several parts of the split: what is learned is also scored, and the score "
+        f"flatters: {straddling}",
+        "exact copies of other clips: 11; take them away, or give copies a common group in a CSV",
     )
     text = shown(report)
     assert "exact copies: 10\n  class0/000.wav (class0, " in text
@@ -87,7 +88,7 @@ def test_files_that_are_left_out_are_listed_by_name_and_reason(make_clips: MakeC
         (root / "class0" / f"bad{number:02d}.wav").write_bytes(b"")
     report = check_data(str(root))
     assert len(report.rejected) == 12
-    assert "12 files are left out" in report.warnings
+    assert "files that are left out: 12" in report.warnings
     text = shown(report)
     assert "left out: 12\n  class0/bad00.wav: empty file (0 bytes)\n" in text
     assert "class0/bad10.wav" not in text
@@ -101,7 +102,7 @@ def test_a_set_that_cannot_be_split_says_why_and_offers_no_command(make_clips: M
     report = check_data(str(root))
     assert report.split.name == ""
     assert report.warnings[0] == (
-        "clips: class1: must have a clip in train, val and test, got 1 clips (3 needed). Add clips, or hold out less."
+        "clips: class1: must have 3 clips or more, to be in train, val and test, got 1. Add clips, or hold out less."
     )
     assert "classes are uneven (1 to 10 clips): consider class_balanced: true" in report.warnings
     assert "search: " not in shown(report)
