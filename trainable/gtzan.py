@@ -47,13 +47,16 @@ def fetch_gtzan(
         _check(target, clips_per_genre)
         return target
     archive = dest / _ARCHIVE
-    had_archive = archive.exists()
+    had_archive, had_folder = archive.exists(), dest.exists()
     try:
         dest.mkdir(parents=True, exist_ok=True)
         _download(archive, mirrors or _configured(), known_hash, progress, pause)
         _unpack(archive, target, clips_per_genre, progress)
     except OSError as error:
         raise InputError(f"{dest}: cannot be written ({error.strerror or error}). Name another place.") from None
+    finally:
+        if not had_folder and dest.is_dir() and not any(dest.iterdir()):
+            dest.rmdir()
     if not had_archive:
         archive.unlink()
     return target

@@ -232,9 +232,11 @@ def test_a_mirror_that_fails_is_named_with_its_reason_and_the_next_one_is_tried(
     assert len(list(fetch(path, "good").glob("*/*.wav"))) == 20
 
 
-def test_a_server_that_is_away_is_no_traceback(tmp_path: Path) -> None:
-    text = problem(lambda: fetch_gtzan(tmp_path, ["http://127.0.0.1:9/x"], known_hash=CHECKSUM, pause=0.0))
+def test_a_server_that_is_away_is_no_traceback_and_leaves_nothing(tmp_path: Path) -> None:
+    dest = tmp_path / "GTZAN"
+    text = problem(lambda: fetch_gtzan(dest, ["http://127.0.0.1:9/x"], known_hash=CHECKSUM, pause=0.0))
     assert text.startswith("http://127.0.0.1:9/x: no connection, 5 times in a row.")
+    assert not dest.exists()
 
 
 def test_an_address_that_is_none_is_no_traceback(tmp_path: Path) -> None:
