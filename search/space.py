@@ -14,7 +14,8 @@ import optuna
 from search.baselines import Baseline, parse_baselines
 from search.corners import corner_problems
 from search.dimension import Dimension, parse_dimension
-from search.settings import Budget, Resources, Scheduler, Searcher, parse_duration, parse_section
+from search.flags import Flags, given, scaled
+from search.settings import Budget, Resources, Scheduler, Searcher, parse_section
 from search.space_file import parse_fixed, parse_search
 from trainable.config import TrialConfig, did_you_mean, read_mapping
 from trainable.errors import InputError
@@ -80,8 +81,8 @@ class Space:
         if self.epochs is None:
             return dict(values)
         factor = self.epochs / values.get("epochs", TrialConfig.model_fields["epochs"].default)
-        scaled = {name: _scaled(values[name], factor) for name in _IN_EPOCHS if values.get(name)}
-        return {**values, **scaled, "epochs": self.epochs}
+        along = {name: scaled(values[name], factor) for name in _IN_EPOCHS if values.get(name)}
+        return {**values, **along, "epochs": self.epochs}
 
     def with_fixed(self, **values: Any) -> Space:
         """The space with these values fixed, for its baselines too."""
@@ -151,12 +152,19 @@ class Space:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Space:
-        """The space that `to_json` has written; it is not checked again."""
-        dimensions = [parse_dimension(name, raw)[0] for name, raw in values["search"].items()]
+        """The space that `to_json` has written; how its values go together is not checked again.
+
+        Raises:
+            InputError: another version has written it, with a dimension that this one does not know.
+        """
+        parsed = {name: parse_dimension(name, raw) for name, raw in values["search"].items()}
+        problems = [f"{values['source']}: {line}" for _, found in parsed.values() for line in found]
+        if problems:
+            raise InputError(problems)
         return cls(
             values["source"],
             dict(values["fixed"]),
-            {dimension.name: dimension for dimension in dimensions if dimension},
+            {name: dimension for name, (dimension, _) in parsed.items() if dimension},
             tuple(Baseline(**baseline) for baseline in values["baselines"]),
             Budget.model_validate(values["budget"]),
             Resources.model_validate(values["resources"]),
@@ -187,29 +195,12 @@ def load_space(
     Raises:
         InputError: with every problem of the file and of the flags.
     """
+    flags = Flags(data, trials, epochs, time_budget, gpus_per_trial, cpus_per_trial, seed)
     raw = read_mapping(path)
-    flags = _wrong_flags(trials, epochs, time_budget, gpus_per_trial, cpus_per_trial, seed)
-    problems = [
-        f"{key}: unknown key, got {raw[key]!r}. {did_you_mean(str(key), KEYS)}" for key in raw if key not in KEYS
-    ]
-    budget, found = parse_section("budget", Budget, raw.get("budget", {}))
-    problems += found
-    resources, found = parse_section("resources", Resources, raw.get("resources", {}))
-    problems += found
-    scheduling, found = parse_section("scheduler", Scheduler, raw.get("scheduler", {}))
-    problems += found
-    searcher, found = parse_section("searcher", Searcher, raw.get("searcher", {}))
-    problems += found
-    fixed, found = parse_fixed(raw.get("fixed", {}))
-    problems += found
-    given = raw.get("fixed")
-    dimensions, found = parse_search(raw.get("search", {}), given if isinstance(given, dict) else {})
-    problems += found
-    space = Space(str(path), fixed, dimensions, (), budget, resources, scheduling, searcher)
-    if not flags:
-        space = _overridden(space, data, trials, epochs, time_budget, gpus_per_trial, cpus_per_trial, seed)
-    if "epochs" in dimensions and epochs is not None:
-        flags.append(f"--epochs: cannot be set where epochs is searched, got {epochs}. Leave it out.")
+    space, problems = _parse(str(path), raw)
+    wrong_flags = flags.problems(searches_epochs="epochs" in space.dimensions)
+    if not wrong_flags:
+        space = _with_flags(space, flags)
     if space.budget.grace_epochs > space.max_epochs:
         problems.append(
             f"budget.grace_epochs: must be at most the epochs of a trial ({space.max_epochs}), "
@@ -219,56 +210,48 @@ def load_space(
         problems += corner_problems(space)
     baselines, found = parse_baselines(space, raw.get("baselines", []))
     problems += found
-    if not (dimensions or baselines or problems):
+    if not (space.dimensions or baselines or problems):
         problems.append("search: must have a dimension, or baselines a recipe, got neither. See spaces/quick.yaml.")
-    if flags or problems:
-        raise InputError([*flags, *(f"{path}: {line}" for line in problems)])
+    if wrong_flags or problems:
+        raise InputError([*wrong_flags, *(f"{path}: {line}" for line in problems)])
     return dataclasses.replace(space, baselines=baselines)
 
 
-def _overridden(
-    space: Space, data: str | None, trials: int | None, epochs: int | None, time_budget: str | float | None,
-    gpus: float | None, cpus: float | None, seed: int | None,
-) -> Space:  # fmt: skip
-    budget: dict[str, Any] = {"trials": trials, "time": None if time_budget is None else parse_duration(time_budget)}
-    if epochs is not None:
-        budget["grace_epochs"] = min(_scaled(space.budget.grace_epochs, epochs / space.max_epochs), epochs)
-    fixed = {key: value for key, value in (("data", data), ("seed", seed)) if value is not None}
+def _parse(source: str, raw: Mapping[str, Any]) -> tuple[Space, list[str]]:
+    """The space without its baselines, as far as it is right, and the problems."""
+    problems = [
+        f"{key}: unknown key, got {raw[key]!r}. {did_you_mean(str(key), KEYS)}" for key in raw if key not in KEYS
+    ]
+    fixed, found = parse_fixed(raw.get("fixed", {}))
+    problems += found
+    as_written = raw.get("fixed") if isinstance(raw.get("fixed"), dict) else {}
+    dimensions, found = parse_search(raw.get("search", {}), as_written or {})
+    problems += found
+    budget, found = parse_section("budget", Budget, raw.get("budget", {}))
+    problems += found
+    resources, found = parse_section("resources", Resources, raw.get("resources", {}))
+    problems += found
+    scheduling, found = parse_section("scheduler", Scheduler, raw.get("scheduler", {}))
+    problems += found
+    searcher, found = parse_section("searcher", Searcher, raw.get("searcher", {}))
+    problems += found
+    space = Space(source, fixed, dimensions, (), budget, resources, scheduling, searcher)
+    if "grace_epochs" not in budget.model_fields_set:  # nobody has asked for more than there is
+        space = space.with_budget(grace_epochs=min(budget.grace_epochs, space.max_epochs))
+    return space, problems
+
+
+def _with_flags(space: Space, flags: Flags) -> Space:
+    """The space with what the command line says."""
+    budget: dict[str, Any] = {"trials": flags.trials, "time": flags.seconds}
+    if flags.epochs is not None:
+        grace = scaled(space.budget.grace_epochs, flags.epochs / space.max_epochs)
+        budget["grace_epochs"] = min(grace, flags.epochs)
     return dataclasses.replace(
         space,
-        fixed={**space.fixed, **fixed},
-        budget=space.budget.model_copy(update={key: value for key, value in budget.items() if value is not None}),
-        resources=space.resources.model_copy(
-            update={key: value for key, value in (("gpu", gpus), ("cpu", cpus)) if value is not None}
-        ),
-        searcher=space.searcher.model_copy(update={} if seed is None else {"seed": seed}),
-        epochs=epochs,
+        fixed={**space.fixed, **given(data=flags.data, seed=flags.seed)},
+        budget=space.budget.model_copy(update=given(**budget)),
+        resources=space.resources.model_copy(update=given(gpu=flags.gpus_per_trial, cpu=flags.cpus_per_trial)),
+        searcher=space.searcher.model_copy(update=given(seed=flags.seed)),
+        epochs=flags.epochs,
     )
-
-
-def _wrong_flags(
-    trials: int | None, epochs: int | None, time_budget: str | float | None, gpus: float | None, cpus: float | None,
-    seed: int | None,
-) -> list[str]:  # fmt: skip
-    problems = []
-    for flag, value, low in (
-        ("trials", trials, 1),
-        ("epochs", epochs, 1),
-        ("seed", seed, 0),
-        ("gpus-per-trial", gpus, 0),
-    ):
-        if value is not None and value < low:
-            problems.append(f"--{flag}: must be at least {low}, got {value:g}. Raise it.")
-    if cpus is not None and cpus <= 0:
-        problems.append(f"--cpus-per-trial: must be above 0, got {cpus:g}. Raise it.")
-    try:
-        if time_budget is not None:
-            parse_duration(time_budget)
-    except ValueError as error:
-        problems.append(f"--time-budget: {error}, got {time_budget!r}. Change it.")
-    return problems
-
-
-def _scaled(epochs: int, factor: float) -> int:
-    """A number of epochs on another horizon: at least one, never more than its share."""
-    return max(1, int(epochs * factor + 1e-9))

@@ -79,7 +79,7 @@ def test_a_point_that_changes_a_fixed_value_stays_out_of_the_study(tmp_path: Pat
         ),
         ("{lrr: 0.001}", "baselines.baseline-1.lrr: unknown key, got 0.001. Did you mean lr?"),
         ("{val_share: 0.5}", "baselines.baseline-1.val_share: must be the same for all trials, got 0.5."),
-        ("{batch_size: 0}", "baselines.baseline-1.batch_size: should be greater than or equal to 1, got 0."),
+        ("{eval_crops: 0}", "baselines.baseline-1.eval_crops: should be greater than or equal to 1, got 0."),
         (
             "{recipe: tutorial-strnog}",
             "baselines.baseline-1.recipe: unknown recipe, got 'tutorial-strnog'. Did you mean",

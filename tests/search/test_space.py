@@ -269,3 +269,13 @@ def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
     (tmp_path / "quick.yaml").write_text("")
     with pytest.raises(InputError, match=r"quikc.yaml: no such file. Did you mean .*quick.yaml"):
         load_space(tmp_path / "quikc.yaml")
+
+
+def test_a_grace_period_that_nobody_asked_for_is_no_longer_than_a_trial(tmp_path: Path) -> None:
+    assert space_of(tmp_path, "fixed: {epochs: 2}\nsearch: {lr: {uniform: [0.1, 0.2]}}").budget.grace_epochs == 2
+
+
+def test_a_space_of_another_version_says_what_it_does_not_know(tmp_path: Path) -> None:
+    values = space_of(tmp_path, CONDITIONAL).to_json()
+    with pytest.raises(InputError, match=r"search.old_knob: unknown key"):
+        Space.from_json({**values, "search": {**values["search"], "old_knob": {"choice": [1]}}})
