@@ -41,12 +41,13 @@ def mirror(path: Path, swanlab: str, project: str | None) -> int:
 
 def predict(model_path: Path, files: Sequence[Path], style: Style, top: int) -> int:
     """Labels files and folders; 1 where a file could not be read, 2 is for input that makes no sense at all."""
-    from trainable.predict import Unreadable, csv_header, load, predict_files
+    from search.predict_view import view
+    from trainable.predict import Prediction, Unreadable, csv_header, load, predict_files
 
     _must_exist(files)
     model = load(model_path)
+    labelled: list[Prediction] = []
     unreadable: list[Unreadable] = []
-    table = Table("file", "label", "probability", "then", box=None, pad_edge=False)
     if style == "csv":
         _write_row(csv_header(model))
     with Steps(sys.stderr) as progress:
@@ -58,10 +59,10 @@ def predict(model_path: Path, files: Sequence[Path], style: Style, top: int) -> 
             elif style == "csv":
                 _write_row(found.to_row())
             else:
-                then = ", ".join(f"{label} {probability:.0%}" for label, probability in found.top[1:3])
-                table.add_row(found.path, found.label, f"{found.probability:.0%}", then)
-    if style == "table":
-        Terminal().print(table)
+                labelled.append(found)
+    terminal = Terminal()
+    for line in view(labelled, terminal.width if terminal.is_terminal else None):
+        terminal.print(line, soft_wrap=True)
     for file in unreadable:
         print(f"{file.path}: {file.reason}", file=sys.stderr)
     return 1 if unreadable else 0
