@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -12,10 +11,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
+from search.run_folder import free_folder
 from search.space import Space, load_space
 from trainable.backbone import fetch_weights, weights_available
+from trainable.cache import check_front_end
 from trainable.config import TrialConfig
 from trainable.dataset import Dataset, load_dataset
 from trainable.errors import InputError
@@ -69,52 +69,20 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
         options.space, trials=options.trials, epochs=options.epochs, time_budget=options.time_budget,
         gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, seed=options.seed,
     )  # fmt: skip
-    run = run_folder(options)
+    run = free_folder(options.storage, options.name, options.space)
     data, notes = choose_data(options.data, space.fixed.get("data"))
     dataset = load_dataset(data, progress)
     # An absolute path, because workers start in other folders; "demo" stays a name, each node makes its own.
     data = data if data == "demo" else str(Path(data).resolve())
     space = space.with_fixed(data=data)
     split = split_dataset(dataset, space.default_config())
+    check_front_ends(space, dataset)
     weights, missing = resolve_weights(space, progress)
     if missing:
         notes += (
             f"no ImageNet weights for {', '.join(missing)}: these start from random weights, which costs accuracy",
         )
     return Prepared(run, space, dataset, split, weights, notes)
-
-
-def run_folder(options: Options) -> Path:
-    """Where the run will be; the folder does not exist yet and can be made.
-
-    Raises:
-        InputError: the name is taken or unusable, or the place cannot be written to.
-    """
-    parsed = urlparse(options.storage)
-    if len(parsed.scheme) > 1 and parsed.scheme != "file":  # one letter is a drive
-        raise InputError(
-            f"--storage: must be a folder that all nodes see, got {options.storage!r}. "
-            "Mount it (s3fs, gcsfuse, NFS) and give the folder."
-        )
-    storage = Path(unquote(parsed.path) if parsed.scheme == "file" else options.storage).expanduser().absolute()
-    name = options.name or f"{Path(options.space).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if name in (".", "..") or not all(letter.isalnum() or letter in "-_." for letter in name):
-        raise InputError(
-            f"--name: must be a folder's name of letters, digits, '-', '_' and '.', got {name!r}. Choose another."
-        )
-    run = storage / name
-    if run.exists():
-        raise InputError(
-            f"--name: must be new, because runs are never overwritten, got {name!r} ({run} exists). "
-            f"Choose another name, or continue it: python run_search.py resume {run}"
-        )
-    parent = next(folder for folder in (storage, *storage.parents) if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(
-            f"--storage: must be a folder that can be written to, got {options.storage!r}. "
-            "Choose another with --storage."
-        )
-    return run
 
 
 def choose_data(given: str | None, fixed: str | None) -> tuple[str, tuple[str, ...]]:
@@ -124,6 +92,22 @@ def choose_data(given: str | None, fixed: str | None) -> tuple[str, tuple[str, .
     if Path(GTZAN_FOLDER).is_dir():
         return GTZAN_FOLDER, (f"no --data given: using {GTZAN_FOLDER}",)
     return "demo", ("no --data given and no GTZAN here: using the built-in DEMO set of synthetic clips",)
+
+
+def check_front_ends(space: Space, dataset: Dataset) -> None:
+    """Refuses front ends that the space may suggest and these clips do not allow.
+
+    Raises:
+        InputError: with every problem once.
+    """
+    problems: dict[str, None] = {}
+    for config in first_configs(space):
+        try:
+            check_front_end(dataset, config)
+        except InputError as error:
+            problems.update(dict.fromkeys(f"{space.source}: {problem}" for problem in error.problems))
+    if problems:
+        raise InputError(list(problems))
 
 
 def resolve_weights(space: Space, progress: Progress | None) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -25,8 +25,9 @@ from search.results import Run, load_run, trial_folder
 from search.retrain import Interrupted, Job, RetrainOptions, TrainingFailed, missing, retrain
 from search.retrain_view import view
 from search.run import Running, run_trials
+from search.run_folder import only_driver
 from search.scheduler import JournalASHA
-from search.session import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, only_driver, shown_path
+from search.session import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, shown_path
 from search.settings import Resources, Scheduler
 from search.space import Space
 from search.stop import Stop, signals_stop

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console as Terminal
 
 from search.closing import close_run
@@ -25,6 +20,7 @@ from search.mirror import Mirror, ResolvedMode, resolve_mode
 from search.prepare import Options, Prepared, first_configs, prepare, record, settle
 from search.results import Run, load_run
 from search.run import Running, run_trials
+from search.run_folder import new_run, only_driver
 from search.scheduler import JournalASHA
 from search.searcher import StudySearch
 from search.space import Space
@@ -34,7 +30,6 @@ from trainable.cache import mel_key, mels_of
 from trainable.config import TrialConfig
 from trainable.dataset import load_dataset
 from trainable.errors import InputError
-from trainable.folder import write_atomically
 from trainable.progress import Progress
 from trainable.timing import seconds_per_epoch
 from trainable.train import train
@@ -73,10 +68,10 @@ def search(options: Options) -> int:
         space = replace(prepared.space, resources=resources)
         if options.dry_run:
             return _dry_run(prepared, space, machines)
-        _make_run(prepared, options, space, mode, machines)
-        run = load_run(prepared.run)
-        check_nodes([run.path, *([Path(space.fixed["data"])] if space.fixed["data"] != "demo" else [])])
-        return _sit(Sitting(run, space, machines, mode, warm_start, space.budget.time, notes))
+        content = record(replace(prepared, space=space), options, mode.to_json(), machines.to_json())
+        with new_run(prepared.run, content, options.storage) as run:
+            check_nodes([run.path, *([Path(space.fixed["data"])] if space.fixed["data"] != "demo" else [])])
+            return _sit(Sitting(run, space, machines, mode, warm_start, space.budget.time, notes))
 
 
 def resume(path: Path, trials: int | None, swanlab: str | None, address: str | None) -> int:
@@ -173,37 +168,6 @@ def _exit_code(run: Run, stop: Stop) -> int:
     if stop.reason == "interrupted":
         return EXIT_INTERRUPTED
     return EXIT_DONE if run.best() else EXIT_FAILED
-
-
-def _make_run(prepared: Prepared, options: Options, space: Space, mode: ResolvedMode, machines: Machines) -> None:
-    """Writes the run folder with its run.json, whole or not at all."""
-    content = record(replace(prepared, space=space), options, mode.to_json(), machines.to_json())
-    made = [folder for folder in (prepared.run, *prepared.run.parents) if not folder.exists()]
-    try:
-        prepared.run.mkdir(parents=True)
-        write_atomically(prepared.run / "run.json", json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        if made:
-            shutil.rmtree(made[-1], ignore_errors=True)
-        raise InputError(
-            f"--storage: must be a folder that can be written to, got {options.storage!r} ({error.strerror}). "
-            "Choose another with --storage."
-        ) from None
-
-
-@contextmanager
-def only_driver(run: Path) -> Iterator[None]:
-    """Holds the run folder, so that two drivers never write one journal."""
-    lock = FileLock(run / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"{run}: must have one driver at a time, got another one running. Wait for it, or stop it with Ctrl-C."
-        ) from None
-    with lock:
-        lock.release()  # the context holds it once more
-        yield
 
 
 def _time_left(journal: Journal, budget: float | None) -> float | None:

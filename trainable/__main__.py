@@ -122,8 +122,9 @@ def _check_folder(folder: Path, resume: bool) -> None:
 
 
 def _prepare(config: TrialConfig, console: Console, progress: Bars) -> TrialConfig:
-    """The configuration with its weights settled; says what will be learned from."""
+    """The configuration with its weights settled and its mels made; says what will be learned from."""
     from trainable.backbone import fetch_weights, weights_available
+    from trainable.cache import mels_of
     from trainable.dataset import load_dataset
     from trainable.learner import find_device
     from trainable.split import split_dataset
@@ -148,6 +149,7 @@ def _prepare(config: TrialConfig, console: Console, progress: Bars) -> TrialConf
     counts = f"{len(split.train)} train, {len(split.val)} val, {len(split.test)} test"
     console.print("; ".join([f"split: {split.name}: {counts}", *split.notes]))
     console.print(f"model: {config.backbone}, weights {config.weights}, {config.image_size} px, on {device}")
+    mels_of(dataset, config, progress)  # now, so that what does not fit is said before anything is written
     return config
 
 

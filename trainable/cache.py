@@ -21,9 +21,19 @@ DEFAULT_GB = 20.0  # GTZAN at 128 mels is 0.5 GB, so forty front ends of it
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of this project, made if need be; `AUDIO_SEARCH_CACHE` names another one."""
+    """The user's cache folder of this project, made if need be; `AUDIO_SEARCH_CACHE` names another one.
+
+    Raises:
+        InputError: it cannot be made.
+    """
     folder = Path(os.environ.get("AUDIO_SEARCH_CACHE") or platformdirs.user_cache_dir("audio-search"))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"AUDIO_SEARCH_CACHE: must be a folder that can be made, got {folder} ({error.strerror}). "
+            "Set it to another one."
+        ) from None
     return folder
 
 
@@ -34,9 +44,8 @@ def mels_of(dataset: Dataset, config: TrialConfig, progress: Progress | None = N
         InputError: the front end does not fit the clips, a file can no longer be read, the disk is too full, or
             AUDIO_SEARCH_CACHE_GB is not a size.
     """
+    check_front_end(dataset, config)
     sample_rate = config.sample_rate or dataset.sample_rate
-    check_frequencies(config, sample_rate)
-    check_lengths(dataset, config, sample_rate)
     store, key = _store(), mel_key(dataset, config)
     holder = store.hold(key)
     if holder is None:
@@ -81,12 +90,15 @@ def mel_key(dataset: Dataset, config: TrialConfig) -> str:
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:24]
 
 
-def check_lengths(dataset: Dataset, config: TrialConfig, sample_rate: int) -> None:
-    """Refuses a window that most clips do not fill: their mels would be padding.
+def check_front_end(dataset: Dataset, config: TrialConfig) -> None:
+    """Refuses frequencies that the clips do not have, and a window that most do not fill: their mels would be padding.
 
     Raises:
-        InputError: more than half of the clips are shorter than n_fft.
+        InputError: f_max lies above half the rate, f_min not below f_max, or more than half of the clips are shorter
+            than n_fft.
     """
+    sample_rate = config.sample_rate or dataset.sample_rate
+    check_frequencies(config, sample_rate)
     lengths = sorted(clip_samples(clip, sample_rate) for clip in dataset.clips)
     short = sum(length < config.n_fft for length in lengths)
     if 2 * short > len(lengths):

@@ -16,7 +16,7 @@ import torch
 
 from tests.trainable.sounds import wave, write_set
 from trainable.audio import read_waveform
-from trainable.cache import cache_entries, cache_limit, clear_cache, mel_key, mels_of
+from trainable.cache import cache_entries, cache_folder, cache_limit, clear_cache, mel_key, mels_of
 from trainable.config import TrialConfig
 from trainable.dataset import Dataset, load_dataset
 from trainable.errors import InputError
@@ -228,6 +228,17 @@ def test_a_window_that_most_clips_do_not_fill_is_refused(dataset: Dataset) -> No
 def test_f_max_above_the_resolved_rates_half_is_refused(dataset: Dataset) -> None:
     with pytest.raises(InputError, match=r"f_max: must be at most half the sample rate \(4000 Hz at 8000 Hz\)"):
         mels_of(dataset, config(f_max=4001.0))
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/cache", "/proc/cache"])
+def test_a_cache_folder_that_cannot_be_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("AUDIO_SEARCH_CACHE", str(tmp_path / place))
+    with pytest.raises(InputError) as error:
+        cache_folder()
+    assert str(error.value).startswith(f"AUDIO_SEARCH_CACHE: must be a folder that can be made, got {tmp_path / place}")
 
 
 def test_all_clips_that_cannot_be_read_any_more_are_named_at_once(dataset: Dataset) -> None:

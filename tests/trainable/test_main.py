@@ -95,6 +95,39 @@ def test_bad_input_is_one_message_and_leaves_nothing(
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("n_fft: 16384", "n_fft: at least half of the clips must be that long, got 16384 samples (2048 ms at 8000 Hz)"),
+        ("f_max: 9000", "f_max: must be at most half the sample rate (4000 Hz at 8000 Hz), got 9000."),
+        ("f_min: 4000", "f_min: must be below f_max (4000 Hz), got 4000. Lower it."),
+        ("image_size: 16", "{config}: image_size: must be at least 17 px for squeezenet1_1, got 16. Raise it."),
+        ("lr: .nan", "{config}: lr: should be a finite number, got nan. Change the value."),
+        ("n_ftt: 512", "{config}: n_ftt: unknown key, got 512. Did you mean n_fft?"),
+        ("device: cuda:9", "device: must be one of this machine's, got 'cuda:9', which is not there. Use auto or cpu."),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(
+    config: Path, make_clips: MakeClips, tmp_path: Path, line: str, message: str
+) -> None:
+    key = line.split(":")[0]
+    kept = [old for old in config.read_text().splitlines() if not old.startswith(f"{key}:")]
+    config.write_text("\n".join([*kept, line]) + "\n")
+    code, _, err = run("--config", config, "--data", make_clips(clips=3), "--folder", tmp_path / "out")
+    assert code == 2
+    assert err.startswith(message.format(config=config))
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(config: Path, make_clips: MakeClips, tmp_path: Path) -> None:
+    for place in (config, config / "below", Path("/proc/out")):
+        code, _, err = run("--config", config, "--data", make_clips(name=f"for {place.name}"), "--folder", place)
+        assert code == 2
+        assert err.startswith(f"--folder: must be writable, got {place}: ")
+        assert len(err.splitlines()) == 1
+
+
 def test_a_training_that_diverges_fails_with_one_line(config: Path, make_clips: MakeClips, tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("lr: 1e-3", "lr: 1e30\noptimizer: sgd"))
     code, _, err = run("--config", config, "--data", make_clips(), "--folder", tmp_path / "out")

@@ -1,0 +1,101 @@
+"""The folder of a run: a free place for it, made whole or not at all, one driver at a time, gone if nothing began."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from filelock import FileLock, Timeout
+
+from search.results import Run, load_run
+from trainable.errors import InputError
+from trainable.folder import write_atomically
+
+
+def free_folder(storage: str, name: str | None, space: Path) -> Path:
+    """Where the run will be; the folder does not exist yet and can be made.
+
+    Raises:
+        InputError: the name is taken or unusable, or the place cannot be written to.
+    """
+    parsed = urlparse(storage)
+    if len(parsed.scheme) > 1 and parsed.scheme != "file":  # one letter is a drive
+        raise InputError(
+            f"--storage: must be a folder that all nodes see, got {storage!r}. "
+            "Mount it (s3fs, gcsfuse, NFS) and give the folder."
+        )
+    place = Path(unquote(parsed.path) if parsed.scheme == "file" else storage).expanduser().absolute()
+    name = name or f"{space.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if name in (".", "..") or not all(letter.isalnum() or letter in "-_." for letter in name):
+        raise InputError(
+            f"--name: must be a folder's name of letters, digits, '-', '_' and '.', got {name!r}. Choose another."
+        )
+    run = place / name
+    if run.exists():
+        raise InputError(
+            f"--name: must be new, because runs are never overwritten, got {name!r} ({run} exists). "
+            f"Choose another name, or continue it: python run_search.py resume {run}"
+        )
+    parent = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(_not_writable(storage))
+    return run
+
+
+@contextmanager
+def new_run(path: Path, content: Mapping[str, Any], storage: str) -> Iterator[Run]:
+    """A new run folder with `content` as its run.json, taken away again where bad input shows before the first trial.
+
+    Raises:
+        InputError: the folder, inside `storage`, cannot be made.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True)
+        write_atomically(path / "run.json", json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        _take_away(made)
+        raise InputError(_not_writable(storage, f" ({error.strerror})")) from None
+    run = load_run(path)
+    try:
+        yield run
+    except InputError:
+        if not run.journal.trials:
+            _take_away(made)
+        raise
+
+
+@contextmanager
+def only_driver(run: Path) -> Iterator[None]:
+    """Holds the run folder, so that two drivers never write one journal."""
+    lock = FileLock(run / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{run}: must have one driver at a time, got another one running. Wait for it, or stop it with Ctrl-C."
+        ) from None
+    with lock:
+        lock.release()  # the context holds it once more
+        yield
+
+
+def _take_away(made: list[Path]) -> None:
+    """Removes the run's folder, and those above it that were made for it and hold nothing else by now."""
+    run, *above = made
+    shutil.rmtree(run, ignore_errors=True)
+    for folder in above:
+        if not folder.is_dir() or any(folder.iterdir()):
+            return
+        folder.rmdir()
+
+
+def _not_writable(storage: str, why: str = "") -> str:
+    return f"--storage: must be a folder that can be written to, got {storage!r}{why}. Choose another with --storage."
