@@ -5,8 +5,6 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import optuna
@@ -15,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.space import Space
+from trainable.backbone import operations
 from trainable.config import TrialConfig
 from trainable.errors import InputError, TrialEnded
 
@@ -130,17 +129,8 @@ def sample_configs(space: Space) -> list[TrialConfig]:
 
 def cost(config: TrialConfig) -> float:
     """The work of one clip, in units of 10^9 multiplications of the backbone; good for comparing, not for timing."""
-    operations, side = _operations(config.backbone)
-    return operations * (config.image_size / side) ** 2
-
-
-@lru_cache
-def _operations(backbone: str) -> tuple[float, int]:
-    """10^9 operations of a backbone for one image, and the image's side in px, as torchvision states them."""
-    from torchvision.models import get_model_weights
-
-    weights: Any = get_model_weights(backbone).DEFAULT
-    return float(weights.meta["_ops"]), int(weights.transforms.keywords["crop_size"])
+    work, side = operations(config.backbone)
+    return work * (config.image_size / side) ** 2
 
 
 def _time_ends(configs: Sequence[TrialConfig], measure: Callable[[TrialConfig], float]) -> tuple[Timing, ...]:

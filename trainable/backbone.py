@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -16,6 +17,7 @@ __all__ = [
     "build_backbone",
     "check_backbone",
     "fetch_weights",
+    "operations",
     "parameter_groups",
     "smallest_size",
     "stages",
@@ -61,6 +63,13 @@ def check_backbone(name: str, image_size: int) -> list[str]:
             f"Use {below} or {below + multiple}."
         ]
     return []
+
+
+@lru_cache
+def operations(name: str) -> tuple[float, int]:
+    """10^9 operations of a backbone for one image, and that image's side in px, as torchvision states them."""
+    weights: Any = models.get_model_weights(name).DEFAULT
+    return float(weights.meta["_ops"]), int(weights.transforms.keywords["crop_size"])
 
 
 def build_backbone(config: TrialConfig, classes: int) -> nn.Module:
