@@ -8,6 +8,7 @@ from search.console_view import against, last_line, traceback_hint
 from search.eta import in_words
 from search.journal import Journal, Trial
 from search.knobs import described, label
+from search.results import validates
 from search.standings import Standings
 
 
@@ -26,8 +27,10 @@ def event_line(event: dict[str, Any], run: str, journal: Journal, standings: Sta
         case "reported":
             trial = journal.trials[event["trial"]]
             horizon = trial.config.get("epochs", standings.plan.epochs)
-            text = f"{label(trial)} epoch {event['epoch']}/{horizon}: val acc {event['value']:.1%}, "
-            text += f"loss {event['loss']:.3f}{_best_so_far(standings) if new_best else ''}"
+            text = f"{label(trial)} epoch {event['epoch']}/{horizon}"
+            if validates(trial):
+                text += f": val acc {event['value']:.1%}, loss {event['loss']:.3f}"
+            text += _best_so_far(standings) if new_best else ""
         case "ended":
             trial = journal.trials[event["trial"]]
             over = sum(standings.counts.values())

@@ -11,7 +11,7 @@ from rich.text import Text
 from search.eta import in_words
 from search.journal import Trial
 from search.knobs import described, differing, label, short, value_of
-from search.results import Best, trial_folder
+from search.results import Best, trial_folder, validates
 from search.standings import Standings
 from search.table import Column, Fitted, fit, one_line
 
@@ -99,7 +99,7 @@ def running_lines(standings: Standings, window: Window, room: int) -> list[Text]
         Column("trial", [str(trial.number) for trial in trials]),
         Column("running", [_bar(d, h, bar, window) for d, h in zip(done, horizons, strict=True)], right=False),
         Column("epoch", [f"{d}/{h}" for d, h in zip(done, horizons, strict=True)]),
-        Column("val acc", [f"{trial.reports[-1].value:.1%}" if trial.reports else "-" for trial in trials]),
+        Column("val acc", [_last_value(trial) for trial in trials]),
     ]
     settings = [trial.name or described(trial, keys) for trial in trials]
     table = fit([*columns, Column("settings", settings, right=False, widest=None)], window.width)
@@ -196,6 +196,10 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _last_value(trial: Trial) -> str:
+    return f"{trial.reports[-1].value:.1%}" if trial.reports and validates(trial) else "-"
 
 
 def _title(standings: Standings, frame: Frame, window: Window, now: float) -> Text:

@@ -12,6 +12,7 @@ from search.report_figures import intervals, percent
 from search.report_headline import retrained
 from search.report_page import Html, figure, join, note, table, tag
 from search.results import Run
+from search.retrain_view import SAME
 
 
 def retrained_section(run: Run, key: str) -> Html:
@@ -73,7 +74,8 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
     points = curse.get("points_measured")
     points = curse.get("points_validation") if points is None else points
     if points is not None:
-        flattered = f"{points:.1f} points above" if points > 0 else f"{-points:.1f} points below"
+        above = f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
+        flattered = above if abs(points) >= SAME else "just"
         found.append(
             f"The search's own best score, {percent(curse['searched'])}, is {flattered} what fresh seeds of the same "
             "configuration reach."

@@ -84,12 +84,20 @@ def load_run(path: str | Path) -> Run:
     return Run(path, json.loads(record.read_text()), Journal(path / "events.jsonl"))
 
 
+def validates(trial: Trial) -> bool:
+    """Whether a trial keeps clips back to validate on; its values mean nothing where it learns from them."""
+    return bool(trial.config.get("train_on", "train") == "train")
+
+
 def best_epoch(trial: Trial, grace_epochs: int) -> Best | None:
     """A trial's best epoch: highest validation accuracy, then lowest validation loss, then earliest.
 
     None where the trial did not get past the grace period: it was cut or ended there, or has not come so far yet. A
-    trial whose own horizon is shorter than the grace period counts when it has finished.
+    trial whose own horizon is shorter than the grace period counts when it has finished. None, too, where a trial of a
+    retraining learned from its validation clips.
     """
+    if not validates(trial):
+        return None
     reports = [report for report in trial.reports if math.isfinite(report.value)]
     at_grace = trial.reports[grace_epochs - 1 : grace_epochs]
     past_grace = trial.status == "finished" or any(report.decision == "continue" for report in at_grace)

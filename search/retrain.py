@@ -99,6 +99,7 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
     if outcome.ece_after is not None:
         found["ece_after"] = outcome.ece_after
     ours_row = row(ours)
+    stretched = _stretched(run, plan)
     return {
         "measured_on": outcome.measured_on,
         "sentence": sentence(outcome, plan),
@@ -118,7 +119,7 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
             "seeds": _ensemble(outcome.seeds, outcome),
             "greedy": _ensemble(outcome.greedy, outcome) if outcome.greedy else None,
         },
-        "winners_curse": winners_curse(outcome.searched_best),
+        "winners_curse": None if stretched else winners_curse(outcome.searched_best),
         "model": _handed_over(outcome, model),
         "calibration": found,
         **by_class(model),
@@ -130,7 +131,7 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
             {"name": each.job.name, "status": each.trial.status, "message": each.trial.message}
             for each in outcome.failures
         ],
-        "notes": [*plan.split.notes, *outcome.notes],
+        "notes": [*plan.split.notes, *outcome.notes, *stretched],
         "earlier": earlier,
         "run": run.name,
         "data": run.record["data"],
@@ -139,6 +140,18 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
         "git_commit": git_commit(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _stretched(run: Run, plan: Plan) -> list[str]:
+    """A note where --epochs makes another training of the search's best configuration, so that nothing is compared."""
+    first = plan.candidates[0]
+    searched = first.config.epochs if first.trial is None else run.journal.trials[first.trial].config["epochs"]
+    if searched == first.config.epochs:
+        return []
+    return [
+        f"Trained for {first.config.epochs} epochs where the search trained for {searched}: by how much the search "
+        "flattered itself cannot be said."
+    ]
 
 
 def sentence(outcome: Outcome, plan: Plan) -> str:

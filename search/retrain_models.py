@@ -82,7 +82,7 @@ def train_all(folder: Path, jobs: Sequence[Job], runner: Runner) -> tuple[list[T
 
 def _epoch(trial: Trial, job: Job) -> int:
     best = best_epoch(trial, grace_epochs=1)
-    return best.epoch if best and job.config.train_on == "train" else len(trial.reports)
+    return best.epoch if best else len(trial.reports)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from search.table import Column, fact, fit
 from trainable.shell import program
 
 _MEASURED = {"test": "test", "folds": "out of fold", "validation": "validation"}
+SAME = 0.05  # points: a smaller gap rounds to none
 _NAME = 32  # characters of a configuration's name
 
 
@@ -57,8 +58,8 @@ def _table(result: Mapping[str, Any], width: int | None) -> list[Text]:
     if result["measured_on"] == "test":
         columns.insert(3, Column("validation", validation))
     fitted = fit(columns, width, ["bold" if row["name"] == result["chosen"] else "" for row in rows])
-    left_out = [Text(f"no room for: {', '.join(fitted.left_out)}", "dim")] if fitted.left_out else []
-    return [*fitted.header, *fitted.rows, *left_out]
+    left_out = f"no room for {', '.join(fitted.left_out)}: widen the terminal, or see result.json"
+    return [*fitted.header, *fitted.rows, *(fact("", left_out, width, "dim") if fitted.left_out else [])]
 
 
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -89,10 +90,9 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         else []
     )
     if curse and points:
-        high_low = "too high" if points[0] >= 0 else "too low"
-        facts.append((
-            "search", f"its own best score, {_percent(curse['searched'])}, was {abs(points[0]):.1f} points {high_low}."
-        ))  # fmt: skip
+        off = f"{abs(points[0]):.1f} points too {'high' if points[0] > 0 else 'low'}"
+        found = off if abs(points[0]) >= SAME else "what fresh seeds reach"
+        facts.append(("search", f"its own best score, {_percent(curse['searched'])}, was {found}."))
     before, after = result["calibration"]["ece_before"], result["calibration"]["ece_after"]
     facts.append(("sure", f"calibration error {_percent(before)}, after temperature scaling {_percent(after)}."))
     facts += [("failed", f"{each['name']}: {each['status']}: {each['message']}") for each in result["failed"]]

@@ -170,6 +170,27 @@ def test_without_a_terminal_every_event_is_one_plain_line(journal: Journal):
     assert any("DEMO" in line for line in lines[:10])
 
 
+def test_a_training_that_validates_nothing_shows_no_accuracy(journal: Journal):
+    stream = io.StringIO()
+    config = {"epochs": 2, "train_on": "other-folds"}
+    with Console(journal, HEADER, PLAN, stream) as console:
+        journal.listen(console.on_event)
+        journal.session(command=[])
+        for number in range(2):
+            journal.suggested("retrain", f"trial 3, seed {number}", {}, config)
+            journal.reported(number, 1, 0.0, 0.0, "continue")
+            journal.reported(number, 2, 0.0, 0.0, "continue")
+        journal.ended(0, "finished")
+    text = stream.getvalue()
+    assert re.search(r"trial 0 \(trial 3, seed 0\) epoch 1/2\n", text)
+    assert "val acc" not in text
+    assert "best so far" not in text
+    kept = Standings(journal, PLAN)
+    assert kept.top == []
+    assert results.rank(journal.trials.values(), 1) == []
+    assert any(re.match(r"1 .* 2/2 +- ", line.strip()) for line in shown(kept, 80, 24))
+
+
 def test_a_failed_trial_says_its_last_line_and_where_the_traceback_is(tmp_path: Path, journal: Journal):
     stream = io.StringIO()
     header = Header(run=str(tmp_path), data="demo", space="quick")

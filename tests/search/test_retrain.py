@@ -232,8 +232,10 @@ def test_a_trial_or_a_file_can_be_retrained_in_the_place_of_the_best(run: Run, j
 
 def test_epochs_replace_the_searchs_horizon(run: Run, judge: Judge) -> None:
     trainer = Trainer()
-    retrain(run, RetrainOptions(top=1, seeds=1, epochs=7), trainer)
+    result = retrain(run, RetrainOptions(top=1, seeds=1, epochs=7), trainer)
     assert {config.epochs for config in trainer.trained} == {7}
+    assert result["winners_curse"] is None  # the search's score is of another training
+    assert result["notes"][-1].startswith("Trained for 7 epochs where the search trained for ")
 
 
 @pytest.mark.parametrize(
