@@ -82,7 +82,9 @@ def print_comparison(
     if style == "csv":
         frame.to_csv(stream, index=False)
     elif style == "json":
-        stream.write(("[]" if frame.empty else str(frame.to_json(orient="records", indent=2))) + "\n")
+        stream.write(
+            ("[]" if frame.empty else str(frame.to_json(orient="records", indent=2, double_precision=15))) + "\n"
+        )
     else:
         for line in table_lines(frame, _width(stream)):
             stream.write(line + "\n")
@@ -140,7 +142,8 @@ def _chosen(frame: pd.DataFrame, where: str) -> pd.Series[bool]:
     except Exception as error:  # pandas passes on whatever its parser and the expression run into
         unknown = re.search(r"name '(\w+)' is not defined", str(error))
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        hint = did_you_mean(unknown[1], tuple(frame.columns)) if unknown else "Put words in quotes, as here."
+        word = not unknown or unknown[1] in _words(frame)
+        hint = "Put words in quotes, as here." if word or not unknown else _which_column(unknown[1], frame)
         raise InputError(
             f"--where: must be a condition on columns such as \"lr > 1e-4 and status == 'finished'\", got {where!r} "
             f"({reason}). {hint}"
@@ -153,11 +156,22 @@ def _chosen(frame: pd.DataFrame, where: str) -> pd.Series[bool]:
     return mask.fillna(False).astype(bool)
 
 
+def _which_column(name: str, frame: pd.DataFrame) -> str:
+    """What to do about a column that is not there."""
+    near = did_you_mean(name, tuple(frame.columns))
+    return near if near.startswith("Did") else f"Use {', '.join(MEASURED)}, or a setting's name."
+
+
+def _words(frame: pd.DataFrame) -> set[str]:
+    """The words that stand in the table, such as a status or a backbone."""
+    return {value for name in frame.columns for value in frame[name] if isinstance(value, str)}
+
+
 def _sorted(frame: pd.DataFrame, sort: str | None) -> pd.DataFrame:
     """The rows in order; best first where `sort` is None. Trials without a value come last."""
     column = (sort or "best_acc").removeprefix("-")
     if column not in frame.columns:
-        raise InputError(f"--sort: unknown column, got {column}. {did_you_mean(column, tuple(frame.columns))}")
+        raise InputError(f"--sort: unknown column, got {column}. {_which_column(column, frame)}")
     ascending = column not in HIGHEST_FIRST
     if sort and sort.startswith("-"):
         ascending = not ascending

@@ -103,6 +103,11 @@ def test_an_unknown_column_in_where_asks_what_was_meant(run: Run):
         compare([run], where="best_ac > 0.5")
 
 
+def test_a_word_without_quotes_is_told_from_a_wrong_column(run: Run):
+    with pytest.raises(InputError, match=r"name 'finished' is not defined\)\. Put words in quotes, as here\.$"):
+        compare([run], where="status == finished")
+
+
 def test_sort_takes_a_column_either_way_and_missing_values_come_last(run: Run):
     assert list(compare([run], sort="lr")["trial"]) == [0, 4, 1, 3, 2]
     assert list(compare([run], sort="-lr")["trial"]) == [2, 3, 1, 4, 0]
@@ -114,6 +119,11 @@ def test_sort_takes_a_column_either_way_and_missing_values_come_last(run: Run):
 def test_an_unknown_sort_column_asks_what_was_meant(run: Run):
     with pytest.raises(InputError, match=r"^--sort: unknown column, got best_ac\. Did you mean best_acc\?$"):
         compare([run], sort="best_ac")
+
+
+def test_a_column_that_resembles_none_gets_the_names(run: Run):
+    with pytest.raises(InputError, match=r"got foo\. Use run, trial, .*, seconds, or a setting's name\.$"):
+        compare([run], sort="foo")
 
 
 def test_csv_and_json_are_machine_readable(run: Run):
@@ -128,6 +138,14 @@ def test_csv_and_json_are_machine_readable(run: Run):
     assert rows[0]["best_epoch"] == 2
     assert rows[4]["best_acc"] is None
     assert rows[0]["lr"] == 1e-3
+
+
+def test_json_keeps_every_digit(tmp_path: Path):
+    run = make_run(tmp_path / "digits", weight_decay=0.0024132778200829053)
+    other = make_run(tmp_path / "others")
+    text = io.StringIO()
+    print_comparison([run.path, other.path], style="json", stream=text)
+    assert json.loads(text.getvalue())[0]["weight_decay"] == pytest.approx(0.0024132778200829053, rel=1e-12)
 
 
 def test_the_table_for_people_fits_80_columns_and_names_what_it_left_out(run: Run):
