@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from run_search import app
+from search import session
+from search.cluster import Machines
+from search.results import load_run
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "torchvision", "torchaudio", "ray", "optuna", "swanlab", "pandas", "sklearn", "scipy", "plotly")
+MakeClips = Callable[..., Path]
+
+SPACE = """
+fixed: {epochs: 2, weights: none, image_size: 32, n_fft: 256, hop_length: 128, n_mels: 32, batch_size: 8,
+        scale: log, normalise: train, test_share: 0.2}
+search:
+  backbone: {choice: [squeezenet1_1, mobilenet_v3_small]}
+  lr: {loguniform: [1.0e-4, 1.0e-2]}
+baselines: [{name: base, backbone: squeezenet1_1, lr: 1.0e-3}]
+budget: {trials: 3, grace_epochs: 1}
+resources: {cpu: 1}
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture
+def words(space: Path, make_clips: MakeClips, tmp_path: Path) -> list[str]:
+    """A search that is as it should be; what a test appends replaces what stands here."""
+    return ["--space", str(space), "--data", str(make_clips()), "--storage", str(tmp_path / "runs"), "--swanlab", "off"]
+
+
+@pytest.fixture
+def two_cores_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that needs no Ray, for what is refused before the first trial."""
+
+    @contextmanager
+    def connected(address: str | None) -> Iterator[Machines]:
+        yield Machines(1, 2.0, 0.0, local=True)
+
+    monkeypatch.setattr(session, "connected", connected)
+    monkeypatch.setattr(session, "check_nodes", lambda paths: None)
+
+
+def refused(words: list[str], *more: object) -> str:
+    """The message on standard error of a command that must end with 2, without a traceback, and leave nothing."""
+    here = Path(words[1]).parent
+    before = sorted(here.rglob("*"))
+    result = CliRunner().invoke(app, [*words, *map(str, more)])
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    assert sorted(here.rglob("*")) == before
+    return result.stderr
+
+
+def run_search(*words: object) -> str:
+    """What a command prints that must end with 0, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "run_search.py", *map(str, words)],
+        env={**os.environ, "COLUMNS": "120"}, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def here(*words: object) -> str:
+    """What a command prints that must end with 0 and needs no process of its own."""
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_help_imports_nothing_heavy_and_every_command_shows_an_example() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nimport run_search, trainable.__main__\n"
+        "for app, words in [(trainable.__main__.app, ['--help'])] + [\n"
+        "        (run_search.app, [*line.split(), '--help']) for line in sys.argv[1:]]:\n"
+        "    result = CliRunner().invoke(app, words)\n"
+        "    assert result.exit_code == 0, result.output\n"
+        "    assert 'Example:' in result.stdout or words == ['data', '--help'], words\n"
+        "print(*sorted(set(sys.modules)))\n"
+    )
+    commands = ["", "resume", "retrain", "report", "compare", "predict", "export", "mirror", "schema", "data"]
+    commands += ["data check", "data demo", "data gtzan", "data cache"]
+    done = subprocess.run([sys.executable, "-c", code, *commands], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [name for name in HEAVY if name in done.stdout.split()] == []
+
+
+def test_the_search_touches_no_tensor() -> None:
+    for path in [*(ROOT / "search").glob("*.py"), ROOT / "run_search.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {"torch", "torchvision", "torchaudio"} & {name.split(".")[0] for name in names}, path
+
+
+def test_a_missing_space_file_names_the_nearest(words: list[str], space: Path) -> None:
+    near = space.with_name("spice.yaml")
+    assert refused(words, "--space", near) == f"{near}: no such file. Did you mean {space}?\n"
+
+
+def test_a_yaml_error_names_its_line(words: list[str], space: Path) -> None:
+    space.write_text("fixed: {epochs: 2\nsearch: [\n")
+    message = "line 2, column 7: not valid YAML: expected ',' or '}', but got ':'. Mend that line."
+    assert refused(words) == f"{space}: {message}\n"
+
+
+def test_all_mistakes_of_a_space_file_are_said_at_once(words: list[str], space: Path) -> None:
+    space.write_text(
+        "fixd: {epochs: 2}\n"
+        "fixed: {epochs: two, imagesize: 32, backbone: resnet81, val_share: 1.5}\n"
+        "search: {lr: {loguniform: [1.0, 0.1]}, dropout: {unifrm: [0, 1]}, nope: {choice: [1]}}\n"
+        "budget: {trails: 3, trials: 0}\n"
+        "resources: {gpu: -1}\n"
+    )
+    backbone = "must be a torchvision classification model by its own name, got 'resnet81'. Did you mean resnet18?"
+    assert set(refused(words, "--trials", "3").splitlines()) == {
+        f"{space}: {problem}"
+        for problem in (
+            "fixd: unknown key, got {'epochs': 2}. Did you mean fixed?",
+            "budget.trails: unknown key, got 3. Did you mean trials?",
+            "budget.trials: should be greater than or equal to 1, got 0. Change the value.",
+            "resources.gpu: should be greater than or equal to 0, got -1. Change the value.",
+            "fixed.epochs: should be a valid integer, got 'two'. Change the value.",
+            "fixed.imagesize: unknown key, got 32. Did you mean image_size?",
+            f"fixed.backbone: {backbone}",
+            "fixed.val_share: should be less than 1, got 1.5. Change the value.",
+            "search.lr.loguniform: lower must not pass upper, got [1.0, 0.1]. Widen it, or put the value under fixed.",
+            "search.dropout.unifrm: unknown distribution, got [0, 1]. Did you mean uniform?",
+            "search.nope: unknown key, got {'choice': [1]}. Did you mean noise?",
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("words_for_it", "message"),
+    [
+        (["--trials", "0"], "Invalid value for '--trials'"),
+        (["--time-budget", "soon"], "--time-budget: must be a duration above 0 such as 45s, 30m or 1h30m, got 'soon'."),
+        (["--swanlab", "of"], "Invalid value for '--swanlab'"),
+        (["--swanlab", "local", "--project", "a b"], "--project: may hold 1 to 100 of letters, digits and _ -"),
+        (["--storage", "s3://bucket/runs"], "--storage: must be a folder that all nodes see, got 's3://bucket/runs'."),
+        (["--name", "a/b"], "--name: must be a folder's name of letters, digits, '-', '_' and '.', got 'a/b'."),
+        (["--warm-start", "no/run"], "no/run: "),
+    ],
+)  # fmt: skip
+def test_a_wrong_flag_is_named(words: list[str], words_for_it: list[str], message: str) -> None:
+    said = refused(words, *words_for_it)
+    assert message in " ".join(said.replace("│", " ").split())
+
+
+def test_a_missing_data_path_says_how_far_it_is_right(words: list[str], tmp_path: Path) -> None:
+    assert refused(words, "--data", tmp_path / "nowhere" / "clips") == (
+        f"data: no such file or folder, got '{tmp_path}/nowhere/clips'. "
+        f"Check the path: {tmp_path} is there, nowhere in it is not.\n"
+    )
+
+
+def test_gpus_are_not_asked_for_where_there_are_none(words: list[str], two_cores_and_no_gpu: None) -> None:
+    assert refused(words, "--gpus-per-trial", "0.5") == (
+        "--gpus-per-trial: must be at most what there is (0), got 0.5. Lower it, or add machines.\n"
+    )
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/below", "/proc", "/proc/below"])
+def test_a_run_folder_that_cannot_be_written_is_named(
+    words: list[str], tmp_path: Path, two_cores_and_no_gpu: None, place: str
+) -> None:
+    (tmp_path / "a file").touch()
+    said = refused(words, "--storage", tmp_path / place)
+    assert said.startswith(f"--storage: must be a folder that can be written to, got '{tmp_path / place}'")
+    assert said.endswith(". Choose another with --storage.\n")
+    assert len(said.splitlines()) == 1
+
+
+def test_a_run_is_never_overwritten(words: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "there"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("a week of work")
+    assert refused(words, "--name", "there").startswith(
+        f"--name: must be new, because runs are never overwritten, got 'there' ({run} exists). Choose another name"
+    )
+    assert (run / "run.json").read_text() == "a week of work"
+
+
+def test_front_ends_that_the_clips_do_not_allow_are_all_named_before_anything_is_written(
+    words: list[str], space: Path
+) -> None:
+    space.write_text(
+        SPACE.replace("n_fft: 256, ", "").replace("search:", "search:\n  n_fft: {choice: [256, 16384]}")
+        .replace("search:", "search:\n  f_max: {choice: [3000.0, 4400.0]}")
+    )  # fmt: skip
+    said = refused(words).splitlines()
+    assert len(said) == 2
+    assert said[0].startswith(f"{space}: f_max: must be at most half the sample rate (4000 Hz at 8000 Hz), got 4400.")
+    assert said[1].startswith(f"{space}: n_fft: at least half of the clips must be that long, got 16384 samples")
+
+
+def test_bad_input_that_shows_only_when_the_search_starts_takes_the_run_folder_away_again(
+    words: list[str], two_cores_and_no_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIO_SEARCH_CACHE_GB", "much")
+    assert refused(words) == "AUDIO_SEARCH_CACHE_GB: must be a positive number of gigabytes, got 'much'. Change it.\n"
+    Path(words[5]).mkdir()  # a --storage that was there stays
+    (Path(words[5]) / "other").mkdir()
+    refused(words)
+
+
+def test_a_search_is_run_extended_retrained_reported_and_used(
+    words: list[str], space: Path, tmp_path: Path, make_clips: MakeClips
+) -> None:
+    run = tmp_path / "runs" / "first"
+    said = run_search(*words, "--name", "first", "--seed", "7")
+    for line in (
+        f"Run     {run}",
+        "30 clips, 3 classes",
+        "3 trials of up to 2 epochs",
+        "18 train, 6 validation, 6 test",
+    ):
+        assert line in said
+    assert f"retrain {run}" in said
+    assert f"report {run}" in said
+    assert {path.name for path in run.iterdir()} - {".lock"} == {
+        "run.json", "events.jsonl", "trial_0000", "trial_0001", "trial_0002", "trials.csv", "study.db", "best.yaml",
+        "report.html",
+    }  # fmt: skip
+    _check_trials(run, 3)
+    record = json.loads((run / "run.json").read_text())
+    assert record["seed"] == 7
+    assert record["weights"] == {"squeezenet1_1": "none", "mobilenet_v3_small": "none"}
+    assert record["data"]["clips"] == 30
+    assert {"command", "space", "split", "versions", "git_commit", "hardware", "mirror"} <= record.keys()
+    first = load_run(run).trials
+
+    run_search("resume", run, "--trials", "4")
+    _check_trials(run, 4)
+    for before, after in zip(first, load_run(run).trials[:3], strict=True):
+        assert (before.params, before.reports, before.status) == (after.params, after.reports, after.status)
+
+    said = run_search("retrain", run, "--top", "1", "--seeds", "1")
+    result = json.loads((run / "retrained" / "result.json").read_text())
+    assert result["measured_on"] == "test"
+    assert result["clips"] == 6
+    assert len(result["per_seed"]) == 1
+    low, high = result["interval_95"]
+    assert low <= result["accuracy"] <= high
+    assert {"baseline_accuracy", "ensemble_accuracy", "config"} <= result.keys()
+    assert f"predict {run}/retrained/model" in said
+
+    assert here("report", run).strip() == str(run / "report.html")
+    assert (run / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
+    rows = list(csv.DictReader(here("compare", run, "--csv").splitlines()))
+    assert sorted(row["trial"] for row in rows) == ["0", "1", "2", "3"]
+    files = sorted((tmp_path / "clips" / "class1").iterdir())
+    answers = [json.loads(line) for line in here("predict", run / "retrained" / "model", *files, "--json").splitlines()]
+    assert [answer["path"] for answer in answers] == list(map(str, files))
+    assert {answer["label"] for answer in answers} <= {"class0", "class1", "class2"}
+
+
+def _check_trials(run: Path, count: int) -> None:
+    """Every trial has its folder, two epochs, and at most its last and its best checkpoint."""
+    folders = sorted(run.glob("trial_*"))
+    assert [folder.name for folder in folders] == [f"trial_{number:04d}" for number in range(count)]
+    for folder, trial in zip(folders, load_run(run).trials, strict=True):
+        assert trial.status in ("finished", "cut")
+        assert {path.name for path in folder.iterdir()} <= {"config.json", "epochs.jsonl", "best.pt", "last.pt"}
+        epochs: list[dict[str, Any]] = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+        assert [epoch["epoch"] for epoch in epochs] == [1, 2][: len(trial.reports)]
+        for epoch in epochs:
+            assert {"train_loss", "train_acc", "val_loss", "val_acc", "lr", "seconds"} <= epoch.keys()
+            assert 0 <= epoch["val_acc"] <= 1
+    with (run / "trials.csv").open() as table:
+        assert len(list(csv.DictReader(table))) == count
