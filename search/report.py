@@ -49,10 +49,11 @@ def _comparison(runs: Sequence[Run]) -> Html:
         times = spans(run)
         interval = f"{percent(found.interval[0])} to {percent(found.interval[1])}" if found.interval else ""
         split = run.record.get("split", {})
+        measured_on = OPTIMISTIC if found.optimistic else found.sentence if found.accuracy is not None else ""
         rows.append(
             [
                 tag("b", run.name), percent(found.accuracy) if found.accuracy is not None else "none yet", interval,
-                OPTIMISTIC if found.optimistic else found.sentence if found.accuracy is not None else "",
+                tag("div", measured_on, class_="message"),
                 len(trials), epochs, duration(max((span.end for span in times), default=0.0)),
                 f"{run.record.get('data', {}).get('name', '')} {split.get('name', '')}",
             ]

@@ -8,10 +8,13 @@ from typing import Any
 import yaml
 
 from search.report_facts import label
+from search.report_headline import retrained
 from search.report_page import Html, facts, join, note, pre, tag
 from search.results import Best, Run
 from trainable.config import SHARED_FIELDS, TrialConfig
 from trainable.recipes import RECIPES
+
+_EMPTY: tuple[object, ...] = (None, "", [], {})
 
 
 def best_settings(best: Best) -> Html:
@@ -22,13 +25,14 @@ def best_settings(best: Best) -> Html:
         [
             note(f"Trial {label(best.trial)}. What differs from the defaults, which are the tutorial's simple recipe:"),
             pre(_lines(differs)),
-            tag(
-                "details",
-                tag("summary", "the whole configuration"),
-                pre(_lines(best.trial.config)),
-            ),
+            whole(best.trial.config, "the whole configuration"),
         ]
     )
+
+
+def whole(config: dict[str, Any], title: str) -> Html:
+    """A configuration with all its fields, folded away under a title."""
+    return tag("details", tag("summary", title), pre(_lines(config)))
 
 
 def record(run: Run) -> Html:
@@ -58,11 +62,17 @@ def record(run: Run) -> Html:
         if known.get(extra):
             pairs.append((name, "; ".join(map(str, known[extra]))))
     pairs += [("about the split", "; ".join(map(str, split["notes"])))] if split.get("notes") else []
+    result = retrained(run) or {}
+    if result.get("seeds"):
+        pairs.append(("seeds of the retraining", ", ".join(map(str, result["seeds"]))))
+    if result.get("git_commit") and result["git_commit"] != known.get("git_commit"):
+        pairs.append(("git commit of the retraining", result["git_commit"]))
+    commands = [_command(each) for each in (known.get("command"), result.get("command")) if each]
     return join(
         [
             facts([(name, value) for name, value in pairs if str(value)], class_="record"),
-            tag("h3", "Command"),
-            pre(_command(known.get("command", ""))),
+            tag("h3", "Commands" if len(commands) > 1 else "Command"),
+            pre("\n".join(commands)),
             tag("h3", "Space"),
             pre(_yaml(_space_file(known["space"]))),
         ]
@@ -105,8 +115,10 @@ def _command(command: object) -> str:
 
 def _flat(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_flat(item)}" for key, item in value.items() if item is not None)
-    return ", ".join(map(_flat, value)) if isinstance(value, list) else str(value)
+        return ", ".join(f"{key.replace('_', ' ')}: {_flat(item)}" for key, item in value.items() if item not in _EMPTY)
+    if isinstance(value, list):
+        return ", ".join(map(_flat, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _yaml(values: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from search.report_figures import intervals, percent
 from search.report_headline import retrained
 from search.report_page import Html, figure, join, note, table, tag
+from search.report_record import whole
 from search.results import Run
 from search.retrain_view import SAME
 
@@ -27,6 +28,7 @@ def retrained_section(run: Run, key: str) -> Html:
         *(note(sentence) for sentence in _sentences(result)),
         figure(f"{key}-plot", plot, "Retrained models on the clips that count", 100 + 56 * len(rows), caption),
         _candidates(result),
+        whole(result["config"], f"the configuration of {result.get('chosen') or 'the result'}"),
     ]
     failed = [f"{item.get('name', '')}: {item.get('message', '')}" for item in result.get("failed") or []]
     parts += [note("Did not become a model: ", "; ".join(failed))] if failed else []

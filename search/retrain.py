@@ -69,7 +69,7 @@ def _record(run: Run, plan: Plan) -> dict[str, Any]:
     space = run.record["space"]
     return {
         **run.record,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": _command(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "retrain": _options(plan.options),
         "seeds": list(plan.seeds),
@@ -77,6 +77,10 @@ def _record(run: Run, plan: Plan) -> dict[str, Any]:
         "versions": versions(),
         "git_commit": git_commit(),
     }
+
+
+def _command() -> list[str]:
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def _options(options: RetrainOptions) -> dict[str, Any]:
@@ -134,6 +138,7 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
         "notes": [*plan.split.notes, *outcome.notes, *stretched],
         "earlier": earlier,
         "run": run.name,
+        "command": _command(),
         "data": run.record["data"],
         "split": run.record["split"],
         "versions": versions(),

@@ -151,6 +151,17 @@ def test_the_record_lets_somebody_repeat_the_run(tmp_path: Path) -> None:
         assert fact in text
 
 
+def test_the_record_lets_somebody_repeat_the_retraining_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", trials=3, hardware={"cpus": 2.0, "gpu_names": []})
+    command = ["run_search.py", "retrain", "runs/run", "--seeds", "2"]
+    add_result(run, chosen="trial 2", seeds=[1, 3], git_commit="4567cdef", command=command)
+    text = text_of(html_of(run))
+    for fact in ("python run_search.py retrain runs/run --seeds 2", "1, 3", "4567cdef", "the configuration of trial 2",
+                 "python run_search.py --space", "cpus: 2"):  # fmt: skip
+        assert fact in text
+    assert "gpu names" not in text
+
+
 def test_the_record_of_a_baseline_of_ones_own_says_what_it_is(tmp_path: Path) -> None:
     own = "{name: mine, recipe: tutorial-simple, image_size: 96, batch_size: 8}"
     run = make_run(tmp_path / "run", trials=2, text=SPACE.replace("[tutorial-simple]", f"[{own}]"))

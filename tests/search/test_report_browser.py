@@ -164,7 +164,12 @@ def test_other_kinds_of_report_have_no_error_either(browser: Any, tmp_path: Path
         runs = [make_run(tmp_path / "run", stop=5)]
     else:
         runs = [make_run(tmp_path / name, trials=6, seed=seed) for seed, name in enumerate(("one", "two"))]
+        add_result(
+            runs[0], sentence="40 test clips, on which nothing was trained or chosen; each model was scored once"
+        )
     path = write_report(runs)
     show(browser, path)
+    hidden = "return [...document.querySelectorAll('#compared .scroll')].some(e => e.scrollWidth > e.clientWidth)"
+    assert not browser.execute_script(hidden)
     assert browser.get_log("browser") == []
     assert requests(browser) == [path.as_uri()]

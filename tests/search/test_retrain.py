@@ -204,6 +204,7 @@ def test_result_and_tables_say_what_the_report_reads(run: Run, judge: Judge) -> 
     assert len(table) == 18
     right = np.mean([row["label"] == row["predicted"] for row in table])
     assert right == pytest.approx(result["model"]["accuracy"])
+    assert result["command"]
     shown = _shown(result)
     assert "18 test clips" in shown
     assert "simple (baseline)" in shown
