@@ -12,7 +12,7 @@ from search.report_headline import headline
 from search.report_page import Html, figure, note, page, table, tag
 from search.report_sections import run_article
 from search.results import Run
-from search.retrain import OPTIMISTIC
+from search.retrain_words import OPTIMISTIC
 from trainable.folder import write_atomically
 
 

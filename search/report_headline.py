@@ -10,7 +10,7 @@ from search.report_facts import label
 from search.report_figures import percent
 from search.report_page import Html, note, tag
 from search.results import Best, Run
-from search.retrain import OPTIMISTIC
+from search.retrain_words import OPTIMISTIC
 from trainable.metrics import wilson_interval
 
 

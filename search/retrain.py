@@ -33,14 +33,13 @@ from search.retrain_stats import (
     row,
     winners_curse,
 )
+from search.retrain_words import other_horizon, protocol_in_words, sentence
 from trainable.folder import write_atomically
 from trainable.metrics import mcnemar, with_temperature
 from trainable.progress import Progress
 from trainable.saved import save_ensemble, save_trial
 
 __all__ = ["Interrupted", "Job", "RetrainOptions", "Runner", "TrainingFailed", "missing", "retrain"]
-
-OPTIMISTIC = "validation, chosen by the search: optimistic"
 
 
 def retrain(run: Run, options: RetrainOptions, runner: Runner, progress: Progress | None = None) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
     if outcome.ece_after is not None:
         found["ece_after"] = outcome.ece_after
     ours_row = row(ours)
-    stretched = _stretched(run, plan)
+    stretched = other_horizon(run, plan)
     return {
         "measured_on": outcome.measured_on,
         "sentence": sentence(outcome, plan),
@@ -128,7 +127,7 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
         "calibration": found,
         **by_class(model),
         "config": ours.candidate.config.to_json(),
-        "protocol": _protocol(plan),
+        "protocol": protocol_in_words(plan),
         "options": _options(plan.options),
         "seeds": list(plan.seeds),
         "failed": [
@@ -145,45 +144,6 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
         "git_commit": git_commit(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-
-
-def _stretched(run: Run, plan: Plan) -> list[str]:
-    """A note where --epochs makes another training of the search's best configuration, so that nothing is compared."""
-    first = plan.candidates[0]
-    searched = first.config.epochs if first.trial is None else run.journal.trials[first.trial].config["epochs"]
-    if searched == first.config.epochs:
-        return []
-    return [
-        f"Trained for {first.config.epochs} epochs where the search trained for {searched}: by how much the search "
-        "flattered itself cannot be said."
-    ]
-
-
-def sentence(outcome: Outcome, plan: Plan) -> str:
-    """What the number was measured on, for whoever reads nothing else."""
-    clips = len(outcome.chosen.measured[0].true)
-    match outcome.measured_on:
-        case "test":
-            return f"{clips} test clips, on which nothing was trained or chosen; each model was scored on them once"
-        case "folds":
-            return f"all {clips} clips, each scored by models that were not trained on it; epochs fixed beforehand"
-        case _:
-            return f"{clips} validation clips: {OPTIMISTIC}"
-
-
-def _protocol(plan: Plan) -> str:
-    """The protocol in words; the tutorial's is named, because its numbers are compared with."""
-    config = plan.candidates[0].config
-    if plan.folds:
-        return f"out of fold, {plan.folds} folds"
-    tutorial = plan.split.name == "stratified" and (config.val_share, config.test_share, config.split_seed) == (
-        0.2,
-        0.0,
-        42,
-    )
-    if tutorial:
-        return "the tutorial's: 80/20 per class, seed 42, no test clips, best epoch of the clips that are scored"
-    return f"{plan.split.name}: trained on {plan.options.train_on}"
 
 
 def _ensemble(ensemble: Ensemble, outcome: Outcome) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from search.retrain import OPTIMISTIC
 from search.retrain_view import view
+from search.retrain_words import OPTIMISTIC
 
 SPREAD = {"mean": 0.8, "deviation": 0.02}
 
