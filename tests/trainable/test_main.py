@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from typer.testing import CliRunner
 
 from trainable.__main__ import app
@@ -93,6 +95,40 @@ def test_bad_input_is_one_message_and_leaves_nothing(
     )
     assert "Traceback" not in err
     assert not folder.exists()
+
+
+def test_odd_clips_are_learned_from_and_bad_ones_are_named(config: Path, make_clips: MakeClips, tmp_path: Path) -> None:
+    odd = make_clips() / "ünï cödé"
+    odd.mkdir()
+    rng = np.random.default_rng(0)
+    for name, rate, shape, subtype in (
+        ("8 bit", 8000, 8000, "PCM_U8"), ("24 bit", 8000, 8000, "PCM_24"), ("float", 8000, 8000, "FLOAT"),
+        ("six channels at 96 kHz", 96_000, (96_000, 6), "PCM_16"), ("a hundredth of a second", 8000, 80, "PCM_16"),
+    ):  # fmt: skip
+        soundfile.write(odd / f"{name}.wav", 0.1 * rng.standard_normal(shape), rate, subtype=subtype)
+    soundfile.write(odd / "silent.wav", np.zeros(8000), 8000)
+    soundfile.write(odd / "no samples.wav", np.zeros(0), 8000)
+    soundfile.write(odd / "not a number.wav", np.array([0.5, np.nan, -0.5]), 8000, subtype="FLOAT")
+    (odd / "cut.wav").write_bytes((odd / "24 bit.wav").read_bytes()[:6044])
+    (odd / "text.wav").write_text("text")
+    (odd / "empty.wav").touch()
+    (odd / "._float.wav").write_bytes(b"of macOS")
+    code, out, err = run("--config", config, "--data", odd.parent, "--folder", tmp_path / "out")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "data: clips, 35 clips of 4 classes, 0.01 h; 7 files left out"
+    assert lines[1:8] == [
+        f"  left out: ünï cödé/{name}: {reason}"
+        for name, reason in (
+            ("._float.wav", "hidden (left behind by macOS)"),
+            ("cut.wav", "truncated: 75% of the samples that its header promises are missing"),
+            ("empty.wav", "empty file (0 bytes)"),
+            ("no samples.wav", "no samples"),
+            ("not a number.wav", "1 NaN or infinite samples"),
+            ("silent.wav", "silent"),
+            ("text.wav", "not readable as audio (format not recognised)"),
+        )
+    ]
 
 
 @pytest.mark.parametrize(
