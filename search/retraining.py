@@ -25,7 +25,7 @@ from search.results import Run, load_run, trial_folder
 from search.retrain import Interrupted, Job, RetrainOptions, TrainingFailed, missing, retrain
 from search.retrain_view import view
 from search.run import Running, run_trials
-from search.run_folder import only_driver
+from search.run_folder import nested_run
 from search.scheduler import JournalASHA
 from search.session import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, shown_path
 from search.settings import Resources, Scheduler
@@ -75,8 +75,7 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
     was = run.record["mirror"]
     mode = resolve_mode(swanlab or was["mode"], run.path / "retrained", was["project"])
     wanted = Resources.model_validate(run.record["space"]["resources"])
-    (run.path / "retrained").mkdir(exist_ok=True)
-    with only_driver(run.path / "retrained"), connected(address) as machines:
+    with nested_run(run.path / "retrained"), connected(address) as machines:
         resources, notes = fit_resources(wanted, machines, None)
         check_nodes([run.path])
 

@@ -73,6 +73,19 @@ def new_run(path: Path, content: Mapping[str, Any], storage: str) -> Iterator[Ru
 
 
 @contextmanager
+def nested_run(path: Path) -> Iterator[None]:
+    """Holds the folder of a run inside a run, made if need be; bad input before its run.json takes it away again."""
+    path.mkdir(exist_ok=True)
+    with only_driver(path):
+        try:
+            yield
+        except InputError:
+            if not (path / "run.json").exists():
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+
+
+@contextmanager
 def only_driver(run: Path) -> Iterator[None]:
     """Holds the run folder, so that two drivers never write one journal."""
     lock = FileLock(run / ".lock")

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from run_search import app
-from search import session
+from search import retraining, session
 from search.cluster import Machines
 from search.results import load_run
 
@@ -61,13 +61,14 @@ def two_cores_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def connected(address: str | None) -> Iterator[Machines]:
         yield Machines(1, 2.0, 0.0, local=True)
 
-    monkeypatch.setattr(session, "connected", connected)
-    monkeypatch.setattr(session, "check_nodes", lambda paths: None)
+    for module in (session, retraining):
+        monkeypatch.setattr(module, "connected", connected)
+        monkeypatch.setattr(module, "check_nodes", lambda paths: None)
 
 
-def refused(words: list[str], *more: object) -> str:
+def refused(words: list[str], *more: object, here: Path | None = None) -> str:
     """The message on standard error of a command that must end with 2, without a traceback, and leave nothing."""
-    here = Path(words[1]).parent
+    here = here or Path(words[1]).parent
     before = sorted(here.rglob("*"))
     result = CliRunner().invoke(app, [*words, *map(str, more)])
     assert result.exit_code == 2, result.output
@@ -231,7 +232,7 @@ def test_bad_input_that_shows_only_when_the_search_starts_takes_the_run_folder_a
 
 
 def test_a_search_is_run_extended_retrained_reported_and_used(
-    words: list[str], space: Path, tmp_path: Path, make_clips: MakeClips
+    words: list[str], tmp_path: Path, two_cores_and_no_gpu: None
 ) -> None:
     run = tmp_path / "runs" / "first"
     said = run_search(*words, "--name", "first", "--seed", "7")
@@ -261,6 +262,8 @@ def test_a_search_is_run_extended_retrained_reported_and_used(
     for before, after in zip(first, load_run(run).trials[:3], strict=True):
         assert (before.params, before.reports, before.status) == (after.params, after.reports, after.status)
 
+    said = refused(["retrain", str(run), "--trial", "99"], here=tmp_path)
+    assert said == "--trial: must be one of 0 to 3, got 99. See trials.csv.\n"
     said = run_search("retrain", run, "--top", "1", "--seeds", "1")
     result = json.loads((run / "retrained" / "result.json").read_text())
     assert result["measured_on"] == "test"
