@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainable.dataset import Rejected
+from trainable.duplicates import MOST, SHORTEST
 
 _SHOWN = 10  # lines of a long list
 
@@ -115,7 +116,11 @@ def render(report: DataReport, console: Console) -> None:
         console.print(f"  {escape(note)}", soft_wrap=True)
     _list(console, "left out", [f"{item.name}: {item.reason}" for item in report.rejected])
     _list(console, "exact copies", map(_copies, report.exact))
-    _list(console, f"near copies, of {report.compared} clips compared", map(_copies, report.near))
+    if report.clips > MOST and not report.compared:
+        _say(console, "near copies", f"not looked for among more than {MOST} clips")
+    else:
+        fitting = "" if report.compared == report.clips else f" of {SHORTEST:g} s or more"
+        _list(console, f"near copies, of {report.compared} clips{fitting} compared", map(_copies, report.near))
     for warning in report.warnings:
         console.print(f"[bold yellow]![/] {escape(warning)}", soft_wrap=True)
     if not report.warnings:

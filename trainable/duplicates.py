@@ -25,7 +25,7 @@ _LOOKED_AT = 5.0  # s from a clip's beginning: enough, and copies cut at their e
 _STEP = 0.02  # s between frames, each twice as long
 _BANDS = 24
 _LOW, _HIGH = 100.0, 3800.0  # Hz: what telephone-rate and lossy copies keep
-_MOST = 20_000  # clips; beyond, comparing all pairs takes minutes
+MOST = 20_000  # clips; beyond, comparing all pairs takes minutes
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def comparable(dataset: Dataset) -> list[int]:
     """The clips among which near copies are looked for: one of each exact copy, and long enough to tell."""
     first = {clip.content: index for index, clip in reversed(list(enumerate(dataset.clips)))}
     chosen = sorted(index for index in first.values() if dataset.clips[index].seconds >= SHORTEST)
-    return chosen if len(chosen) <= _MOST else []
+    return chosen if len(chosen) <= MOST else []
 
 
 def near_copies(dataset: Dataset, progress: Progress | None = None) -> list[Copies]:

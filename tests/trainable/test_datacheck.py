@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -42,6 +43,7 @@ def test_a_clean_folder_has_nothing_to_mend_and_a_command_to_go_on_with(make_cli
     assert "split: stratified  12 train, 4 val, 4 test" in text
     assert "exact copies: none" in text
     assert "nothing to mend" in text
+    assert "near copies, of 0 clips of 2 s or more compared: none" in text
     assert f"search: python run_search.py --data {root}" in text
 
 
@@ -139,6 +141,13 @@ def test_the_record_is_plain_json(make_clips: MakeClips) -> None:
     assert values["exact"][0]["contradicts"] is True
     assert values["rejected"] == [{"name": "class0/x.wav", "reason": "empty file (0 bytes)"}]
     assert values["sample_rates"] == {"8000": 21}
+
+
+def test_a_set_too_large_for_near_copies_says_so(make_clips: MakeClips) -> None:
+    report = check_data(str(make_clips(classes=2, clips=10, seconds=0.5)))
+    many = dataclasses.replace(report.classes[0], clips=30_000)
+    text = shown(dataclasses.replace(report, classes=(many,)))
+    assert "near copies: not looked for among more than 20000 clips" in text
 
 
 def test_names_with_brackets_are_shown_as_they_are(make_clips: MakeClips, tmp_path: Path) -> None:
