@@ -31,6 +31,7 @@ from search.session import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, shown_path
 from search.settings import Resources, Scheduler
 from search.space import Space
 from search.stop import Stop, signals_stop
+from trainable.shell import program
 from trainable.train import train
 
 
@@ -86,7 +87,8 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
             with Steps() as progress:
                 result = retrain(run, options, runner, progress)
         except Interrupted:
-            print(f"Stopped. To go on from here: python {shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}")
+            command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+            print(f"Stopped. To go on from here: {program('python')} {command}")
             return EXIT_INTERRUPTED
         except TrainingFailed as error:
             print(error, file=sys.stderr)
@@ -106,8 +108,8 @@ def _run_jobs(
     """The journal of the nested run, with every job in it ended unless the user has interrupted."""
     run = load_run(folder)
     journal = run.journal
-    left = len(journal.unfinished) + len(missing(journal, jobs))
-    if not left:
+    new = len(missing(journal, jobs))
+    if not new and not journal.unfinished:
         return journal
     at_once = concurrency(machines, resources.cpu or 0, resources.gpu or 0)
     epochs = max(job.config.epochs for job in jobs)
@@ -115,7 +117,7 @@ def _run_jobs(
     space = replace(searched, scheduling=Scheduler(kind="none"), epochs=epochs)  # every training runs to its end
     stop = Stop(journal, grace_epochs=1)
     console = Console(journal, _header(run, jobs, resources, machines, mode, notes, at_once),
-                      Plan(len(journal.trials) + left, at_once, epochs, 1, None))  # fmt: skip
+                      Plan(len(journal.trials) + new, at_once, epochs, 1, None))  # fmt: skip
     mirror = Mirror(run, mode, at_once)
     journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=at_once, started=time.time())
     journal.listen(console.on_event)

@@ -1,0 +1,81 @@
+"""What a sitting of `retrain` says and returns when it does not come to its end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search import retraining
+from search.cluster import Machines
+from search.journal import Journal
+from search.results import Run, load_run
+from search.retrain import Interrupted, RetrainOptions, TrainingFailed
+from tests.search.retrained import make_run
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A search that can be retrained, on a machine that needs no Ray."""
+
+    @contextmanager
+    def connected(address: str | None) -> Iterator[Machines]:
+        yield Machines(1, 2.0, 0.0, local=True)
+
+    monkeypatch.setattr(retraining, "connected", connected)
+    monkeypatch.setattr(retraining, "check_nodes", lambda paths: None)
+    run = make_run(tmp_path / "run", make_clips(classes=3, clips=20, seconds=0.1))
+    record = {
+        **run.record,
+        "mirror": {"mode": "off", "project": "audio-search"},
+        "data": {**run.record["data"], "clips": 60, "labels": ["class0", "class1", "class2"]},
+        "split": {**run.record["split"], "train": 24, "val": 18, "test": 18},
+    }
+    (run.path / "run.json").write_text(json.dumps(record))
+    return load_run(run.path)
+
+
+def test_a_resumed_retraining_counts_every_training_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sitting(folder: Path, journal: Journal, make_search: Callable[[], retraining.JobSearch], *rest: Any) -> None:
+        """The first begins a training and is killed, the second ends it."""
+        if not journal.trials:
+            make_search().suggest("first")
+        else:
+            journal.ended(0, "finished")
+
+    monkeypatch.setattr(retraining, "run_trials", sitting)
+    for _ in range(2):
+        retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=2), None, None)
+    assert "finished after epoch 0 [1 of 4, " in capsys.readouterr().out  # two seeds of the best and of the baseline
+
+
+def ends_with(error: Exception) -> Callable[..., Any]:
+    def instead(*args: Any) -> Any:
+        raise error
+
+    return instead
+
+
+def test_a_stopped_retraining_ends_with_130_and_the_command_that_goes_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(retraining, "retrain", ends_with(Interrupted()))
+    monkeypatch.setattr(sys, "argv", ["/somewhere/run_search.py", "retrain", "runs/my run", "--seeds", "2"])
+    assert retraining.retrain_run(run.path, RetrainOptions(), None, None) == 130
+    said = capsys.readouterr().out
+    assert said == "Stopped. To go on from here: python run_search.py retrain 'runs/my run' --seeds 2\n"
+
+
+def test_a_retraining_without_a_model_ends_with_1_and_its_reason(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(retraining, "retrain", ends_with(TrainingFailed("no model came out: no GPU")))
+    assert retraining.retrain_run(run.path, RetrainOptions(), None, None) == 1
+    assert capsys.readouterr().err == "no model came out: no GPU\n"
