@@ -93,6 +93,10 @@ class Recorder:
         self._owner = False  # of this experiment, against other processes
 
     @property
+    def _validates(self) -> bool:
+        return bool(self._experiment.config.get("train_on", "train") == "train")  # as search.results.validates
+
+    @property
     def _run_dir(self) -> Path:
         return self._log_dir / self._experiment.key
 
@@ -123,7 +127,7 @@ class Recorder:
             return
         self._seen = seen
         for epoch in self._folder.epochs()[self._epochs :]:
-            self._log(metrics(epoch), epoch.epoch)
+            self._log(metrics(epoch, self._validates), epoch.epoch)
             self._epochs += 1
             self._link.say("epoch")
 
@@ -226,11 +230,15 @@ def init_arguments(experiment: Experiment, mode: str, project: str, log_dir: Pat
     return arguments
 
 
-def metrics(epoch: EpochResult) -> dict[str, float]:
-    """An epoch under the tutorial's names, so that its dashboards work; the charts come in this order."""
+def metrics(epoch: EpochResult, validates: bool) -> dict[str, float]:
+    """An epoch under the tutorial's names, so that its dashboards work; the charts come in this order.
+
+    A training that keeps no clips back to validate on has no such curves: its values there stand for nothing.
+    """
+    validation = {"val/acc": epoch.val_acc, "val/loss": epoch.val_loss} if validates else {}
     return finite(
         {
-            "val/acc": epoch.val_acc, "val/loss": epoch.val_loss,
+            **validation,
             "train/acc": epoch.train_acc, "train/loss": epoch.train_loss,
             "train/lr": epoch.lr, "train/epoch": float(epoch.epoch), "epoch/seconds": epoch.seconds,
         }

@@ -65,7 +65,8 @@ def make_demo(
     target = dest / _FOLDER
     if target.exists():
         raise InputError(f"{target}: must not be there yet, got a folder. Name another place, or remove it.")
-    unfinished = dest / f".{_FOLDER}.tmp{os.getpid()}"
+    unfinished = dest / f".{_FOLDER}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed
     jobs = [(label, number) for label in STYLES for number in range(clips_per_class)]
 
     def write(job: tuple[str, int]) -> None:

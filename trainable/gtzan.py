@@ -110,8 +110,9 @@ def _unpack(archive: Path, target: Path, clips_per_genre: int, progress: Progres
     """
     from torchaudio.datasets.gtzan import gtzan_genres
 
-    unfinished = target.with_name(f".{target.name}.tmp{os.getpid()}")
+    unfinished = target.with_name(f".{target.name}.unfinished")
     total = clips_per_genre * len(gtzan_genres)
+    shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed
     done = 0
     try:
         with tarfile.open(archive) as tar:

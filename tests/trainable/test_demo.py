@@ -134,3 +134,12 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         make_demo(tmp_path / "file", clips_per_class=1, seconds=0.5)
     assert str(caught.value) == f"{tmp_path / 'file'}: cannot be written (Not a directory). Name another place."
+
+
+def test_what_a_killed_maker_has_left_behind_is_cleared_away(tmp_path: Path) -> None:
+    left = tmp_path / ".genres_original.unfinished" / "blues"
+    left.mkdir(parents=True)
+    (left / "blues.00099.wav").write_bytes(b"half a clip")
+    made = make_demo(tmp_path, clips_per_class=1, seconds=0.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["genres_original"]
+    assert len(list(made.rglob("*.wav"))) == 10
