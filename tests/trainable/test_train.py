@@ -133,6 +133,24 @@ def test_a_resumed_trial_goes_on_bit_for_bit(make_clips: MakeClips, tmp_path: Pa
     assert same(parts.load("best"), whole.load("best"))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_resumed_trial_goes_on_within_tolerance_on_a_gpu(
+    make_clips: MakeClips, tmp_path: Path, precision: str
+) -> None:
+    settings = config(make_clips(), device="cuda", precision=precision, ema=0.9, mixup=0.2)
+    expected = list(train(settings, tmp_path / "whole"))
+    first = train(settings, tmp_path / "parts")
+    results = [next(first)]
+    first.close()
+    results += train(settings, tmp_path / "parts", resume=True)
+
+    for result, other in zip(results, expected, strict=True):  # cuDNN may add up in another order
+        assert result.epoch == other.epoch
+        assert result.lr == other.lr
+        assert result.train_loss == pytest.approx(other.train_loss, rel=0.02)
+
+
 def test_a_kill_between_checkpoint_and_line_loses_neither(make_clips: MakeClips, tmp_path: Path) -> None:
     settings = config(make_clips())
     files = TrialFolder(tmp_path / "trial")
