@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from search.cluster import be_quiet
+
+be_quiet()
+
+from search.journal import Journal  # noqa: E402 - Ray reads its switches when it is imported
+from search.results import trial_folder  # noqa: E402
+from tests.benchmarks import benchmark_efficiency, curves  # noqa: E402
+from tests.benchmarks.benchmark_scale import Meter  # noqa: E402
+from tests.benchmarks.benchmark_search import gaps  # noqa: E402
+from tests.benchmarks.contestants import Landscape, Ours, Stock, epochs_to_target, random_search  # noqa: E402
+from tests.search.spaces import space_of  # noqa: E402
+from trainable.folder import EpochResult  # noqa: E402
+
+SPACE = """
+    fixed: {epochs: 9, weights: none}
+    search: {lr: {loguniform: [1e-4, 1e-2]}}
+    budget: {trials: 6, grace_epochs: 3}
+"""
+
+
+recorded_once = pytest.mark.skipif(
+    not curves.FILE.exists(),
+    reason="real curves are not recorded yet: python -m tests.benchmarks.benchmark_efficiency --record",
+)
+
+
+def landscape_of(folder: Path, accuracies: list[float], target: float) -> Landscape:
+    def look_up(values: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(accuracies), np.array(accuracies)
+
+    return Landscape(space_of(folder, SPACE), target, look_up)
+
+
+@recorded_once
+def test_the_efficiency_benchmark_lets_everybody_race_and_prints_both_ratios(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    benchmark_efficiency.main(["--quick"])
+    said = capsys.readouterr().out
+    contests = said.count("epochs to within one point of the best")
+    assert contests >= 2
+    for name in benchmark_efficiency.CONTESTANTS:
+        assert said.count(f"  {name:52}") == contests
+    assert said.count("ours / random search: ") == said.count("ours / OptunaSearch + ASHAScheduler: ") == contests
+
+
+def test_the_epochs_of_all_workers_count_until_one_of_them_arrives(tmp_path: Path) -> None:
+    landscape = landscape_of(tmp_path, [0.1 * epoch for epoch in range(1, 10)], target=0.2)
+    assert epochs_to_target(random_search(landscape.space, tmp_path / "one"), landscape, workers=1) == 2
+    assert epochs_to_target(random_search(landscape.space, tmp_path / "four"), landscape, workers=4) == 5
+
+
+def test_who_uses_up_all_trials_without_arriving_never_arrives(tmp_path: Path) -> None:
+    landscape = landscape_of(tmp_path, [0.1] * 9, target=0.2)
+    for contestant in (Ours(landscape.space, tmp_path / "ours"), Stock(landscape.space)):
+        assert epochs_to_target(contestant, landscape, workers=2) == math.inf
+        assert contestant.begin() is None
+
+
+def test_the_stock_contestant_tells_of_a_cut_trial_as_ray_does(tmp_path: Path) -> None:
+    stock = Stock(space_of(tmp_path, SPACE))
+    good, bad = stock.begin(), stock.begin()
+    assert good
+    assert bad
+    for epoch in (1, 2, 3):
+        assert stock.report(good, epoch, 0.9, last=False)
+    assert stock.report(bad, 2, 0.5, last=False)
+    assert not stock.report(bad, 3, 0.5, last=False)
+    told = stock._searcher._ot_study.trials[1]
+    assert (told.state, told.value) == (optuna.trial.TrialState.COMPLETE, 0.5)
+    assert max(told.intermediate_values) == 2  # its last report is dropped
+
+
+@recorded_once
+def test_every_recorded_curve_is_whole_and_lies_in_the_grid() -> None:
+    recorded = curves.load()
+    assert 40 <= len(recorded) <= math.prod(len(values) for values in curves.GRID.values())
+    for point, accuracies in recorded.items():
+        assert all(value in values for value, values in zip(point, curves.GRID.values(), strict=True))
+        assert len(accuracies) == curves.EPOCHS
+        assert all(0 <= accuracy <= 1 for accuracy in accuracies)
+
+
+def test_a_gap_lasts_from_the_end_of_a_trial_to_the_beginning_of_the_next_first_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "events.jsonl")
+    clock = iter([0.0, 10.0, 12.0, 12.5, 15.5, 16.0])  # trial 0: suggested, reported, ended; trial 1
+    monkeypatch.setattr("search.journal.time.time", lambda: next(clock))
+    for number in range(2):
+        journal.suggested("search", "", {}, {})
+        folder = trial_folder(tmp_path, number)
+        folder.path.mkdir()
+        folder.append(EpochResult(1, 1.0, 0.5, 1.0, 0.5, 0.1, seconds=3.0))
+        journal.reported(number, 1, 0.5, 1.0, "continue")
+        journal.ended(number, "finished")
+    assert gaps(tmp_path, journal, concurrency=1) == [pytest.approx(0.5)]
+
+
+def test_the_steady_stretch_begins_when_the_last_worker_reports_and_ends_with_the_last_proposal() -> None:
+    meter = Meter()
+    for time, event, epoch in (
+        (0, "suggested", 0), (0, "suggested", 0), (1, "reported", 1), (2, "reported", 2),
+        (3, "reported", 1), (4, "reported", 3), (4, "suggested", 0), (5, "reported", 2),
+    ):  # fmt: skip
+        meter.on_event({"event": event, "time": float(time), "epoch": epoch})
+    assert [sample[0] for sample in meter.steady(workers=2)] == [3.0, 4.0]
