@@ -70,6 +70,10 @@ def search(
     warm_start: Annotated[
         list[Path] | None, typer.Option(help="Learn from the trials of this run too; may be given again.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Fix a field, such as n_folds=10; may be given again."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and what it would cost.")] = False,
 ) -> None:
     """Search for the best audio classifier that a folder of labelled clips allows.
@@ -90,7 +94,7 @@ def search(
                 space=space, data=data, name=name, trials=trials, epochs=epochs, time_budget=time_budget,
                 gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, seed=seed, swanlab=swanlab,
                 project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
-                dry_run=dry_run,
+                dry_run=dry_run, settings=tuple(settings or ()),
             )
         )  # fmt: skip
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from search.settings import parse_duration
+from trainable.config import FIELDS, did_you_mean
+from trainable.yaml_file import read_value
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,55 @@ def given(**values: Any) -> dict[str, Any]:
 def scaled(epochs: int, factor: float) -> int:
     """A number of epochs on another horizon: at least one, never more than its share."""
     return max(1, int(epochs * factor + 1e-9))
+
+
+def with_settings(raw: Mapping[str, Any], settings: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """A space file's mapping as if `fixed` said what `--set FIELD=VALUE` says, and what is wrong with the flags.
+
+    A field that the file searches is searched no more, and whatever hangs on it by `when` follows the fixed value.
+    """
+    fixed, problems = {}, []
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        field = field.strip()
+        if not equals:
+            problems.append(f"--set: must be FIELD=VALUE, got {setting!r}. Write for example --set epochs=20.")
+        elif field not in FIELDS:
+            problems.append(f"--set: unknown field {field!r}, got {setting!r}. {did_you_mean(field, FIELDS)}")
+        else:
+            try:
+                fixed[field] = read_value(text)
+            except ValueError as error:
+                problems.append(f"--set: {field}: must be a YAML value ({error}), got {text!r}. Mend it.")
+    given_fixed, searched = raw.get("fixed") or {}, raw.get("search") or {}
+    if not fixed or not isinstance(given_fixed, Mapping) or not isinstance(searched, Mapping):
+        return dict(raw), problems  # what is wrong with the sections is told by those who parse them
+    return {**raw, "fixed": {**given_fixed, **fixed}, "search": _left_to_search(searched, fixed)}, problems
+
+
+def _left_to_search(searched: Mapping[Any, Any], fixed: Mapping[str, Any]) -> dict[Any, Any]:
+    """The dimensions that are left when some fields are fixed: no condition on those, and none that cannot hold."""
+    left = {name: spec for name, spec in searched.items() if name not in fixed}
+    gone: set[Any] = set()
+    while never := {name for name, spec in left.items() if name not in gone and _cannot_hold(spec, fixed, gone)}:
+        gone |= never
+    return {name: _without_conditions_on(fixed, spec) for name, spec in left.items() if name not in gone}
+
+
+def _conditions(spec: Any) -> Mapping[Any, Any]:
+    when = spec.get("when") if isinstance(spec, Mapping) else None
+    return when if isinstance(when, Mapping) else {}
+
+
+def _cannot_hold(spec: Any, fixed: Mapping[str, Any], gone: set[Any]) -> bool:
+    return any(
+        parent in gone or (parent in fixed and fixed[parent] not in (values if isinstance(values, list) else [values]))
+        for parent, values in _conditions(spec).items()
+    )
+
+
+def _without_conditions_on(fixed: Mapping[str, Any], spec: Any) -> Any:
+    if not _conditions(spec):
+        return spec
+    left = {parent: values for parent, values in _conditions(spec).items() if parent not in fixed}
+    return {**{key: value for key, value in spec.items() if key != "when"}, **({"when": left} if left else {})}

@@ -45,6 +45,7 @@ class Options:
     address: str | None = None
     warm_start: tuple[Path, ...] = ()
     dry_run: bool = False
+    settings: tuple[str, ...] = ()  # FIELD=VALUE
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     space = load_space(
         options.space, trials=options.trials, epochs=options.epochs, time_budget=options.time_budget,
         gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, seed=options.seed,
+        settings=options.settings,
     )  # fmt: skip
     run = free_folder(options.storage, options.name, options.space)
     data, notes = choose_data(options.data, space.fixed.get("data"))

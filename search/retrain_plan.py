@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 from search.results import Best, Run
 from search.space import Space
-from trainable.config import SHARED_FIELDS, TrialConfig, read_mapping
+from trainable.config import SHARED_FIELDS, TrialConfig
 from trainable.dataset import Dataset, load_dataset
 from trainable.errors import InputError
 from trainable.progress import Progress
 from trainable.recipes import RECIPES
 from trainable.split import Split, fold_splits, split_dataset
+from trainable.yaml_file import read_mapping
 
 Protocol = Literal["holdout", "folds"]
 TrainOn = Literal["train", "train+val"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import optuna
 from search.baselines import Baseline, parse_baselines
 from search.corners import corner_problems
 from search.dimension import Dimension, parse_dimension
-from search.flags import Flags, given, scaled
+from search.flags import Flags, given, scaled, with_settings
 from search.settings import Budget, Resources, Scheduler, Searcher, parse_section
 from search.space_file import parse_fixed, parse_search
-from trainable.config import TrialConfig, did_you_mean, read_mapping
+from trainable.config import TrialConfig, did_you_mean
 from trainable.errors import InputError
+from trainable.yaml_file import read_mapping
 
 KEYS = ("fixed", "search", "baselines", "budget", "resources", "scheduler", "searcher")
 # Counted in epochs, so they follow when --epochs changes the horizon.
@@ -189,16 +190,19 @@ def load_space(
     gpus_per_trial: float | None = None,
     cpus_per_trial: float | None = None,
     seed: int | None = None,
+    settings: Sequence[str] = (),
 ) -> Space:
     """The space in a YAML file, with what the command line says in the place of what the file says.
+
+    `settings`: texts FIELD=VALUE, read as if they stood under `fixed`.
 
     Raises:
         InputError: with every problem of the file and of the flags.
     """
     flags = Flags(data, trials, epochs, time_budget, gpus_per_trial, cpus_per_trial, seed)
-    raw = read_mapping(path)
+    raw, wrong_settings = with_settings(read_mapping(path), settings)
     space, problems = _parse(str(path), raw)
-    wrong_flags = flags.problems(searches_epochs="epochs" in space.dimensions)
+    wrong_flags = wrong_settings + flags.problems(searches_epochs="epochs" in space.dimensions)
     if not wrong_flags:
         space = _with_flags(space, flags)
     if space.budget.grace_epochs > space.max_epochs:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainable.errors import InputError
+from trainable.yaml_file import read_mapping
 
 Share = float  # a fraction in [0, 1]
 
@@ -144,32 +143,6 @@ SHARED_FIELDS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-def read_mapping(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML (or JSON) file.
-
-    Raises:
-        InputError: there is no such file, it is not YAML, or it holds something else than a mapping.
-    """
-    path = Path(path)
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1, cutoff=0.5)
-        hint = f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
-        raise InputError(f"{path}: no such file. {hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}. Name a YAML file in UTF-8.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise InputError(f"{path}: {place}not valid YAML: {problem}. Mend that line.") from None
-    if not isinstance(values, dict):
-        kind = "nothing" if values is None else type(values).__name__
-        raise InputError(f"{path}: must hold keys and values, got {kind}. See spaces/quick.yaml.")
-    return values
-
-
 # What others call our fields: the tutorial's own names, and spellings.
 _OTHER_NAMES = {
     "resize": "image_size", "learning_rate": "lr", "num_epochs": "epochs", "model": "backbone",
@@ -232,28 +205,6 @@ def _conflicts(config: TrialConfig) -> list[str]:
     from trainable.backbone import check_backbone  # late: it imports torchvision
 
     return problems + check_backbone(config.backbone, config.image_size)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `1e-4` is a number, and a key given twice is an error, not a silent choice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
 
 
 def choices_of(field: str) -> tuple[Any, ...] | None:

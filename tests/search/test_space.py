@@ -213,6 +213,44 @@ def test_flags_replace_what_the_file_says(tmp_path: Path) -> None:
     assert (space.searcher.seed, space.fixed["seed"], space.fixed["data"]) == (9, 9, "x")
 
 
+CHAIN = """
+    fixed: {epochs: 10, weights: none}
+    search:
+      lr: {loguniform: [1.0e-4, 1.0e-2]}
+      time_masks: {choice: [0, 1, 2]}
+      time_mask: {uniform: [0.1, 0.2], when: {time_masks: [1, 2]}}
+      roll: {choice: [0.0, 0.5], when: {time_masks: 0, mixup: 0.2}}
+      mixup: {choice: [0.0, 0.2]}
+      gain_db: {uniform: [0, 6], when: {roll: 0.5}}
+"""
+
+
+def test_a_setting_on_the_command_line_counts_as_if_it_stood_under_fixed(tmp_path: Path) -> None:
+    space = space_of(tmp_path, CHAIN, settings=["epochs=7", "lr=1e-3", "split=grouped", "crop_seconds=null"])
+    assert space.fixed["epochs"] == 7 and space.fixed["lr"] == 1e-3 and space.fixed["split"] == "grouped"
+    assert "lr" not in space.dimensions and space.default_config().crop_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("masks", "left"),
+    [(0, {"lr", "roll", "mixup", "gain_db"}), (1, {"lr", "time_mask", "mixup"})],
+)
+def test_what_hangs_on_a_setting_follows_it(tmp_path: Path, masks: int, left: set[str]) -> None:
+    space = space_of(tmp_path, CHAIN, settings=[f"time_masks={masks}"])
+    assert set(space.dimensions) == left
+    parents = {parent for dimension in space.dimensions.values() for parent, _ in dimension.when}
+    assert parents <= left
+
+
+def test_wrong_settings_say_what_to_write(tmp_path: Path) -> None:
+    assert problems_of(tmp_path, CHAIN, settings=["lr", "learning_rate=1", "mixup=[", "epochs=many"]) == [
+        "--set: must be FIELD=VALUE, got 'lr'. Write for example --set epochs=20.",
+        "--set: unknown field 'learning_rate', got 'learning_rate=1'. Did you mean lr?",
+        "--set: mixup: must be a YAML value (expected the node content, but found '<stream end>'), got '['. Mend it.",
+        "fixed.epochs: should be a valid integer, got 'many'. Change the value.",
+    ]
+
+
 def test_another_horizon_takes_along_everything_that_is_counted_in_epochs(tmp_path: Path) -> None:
     text = """
         fixed: {epochs: 40, weights: none}
