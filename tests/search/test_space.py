@@ -227,8 +227,9 @@ CHAIN = """
 
 def test_a_setting_on_the_command_line_counts_as_if_it_stood_under_fixed(tmp_path: Path) -> None:
     space = space_of(tmp_path, CHAIN, settings=["epochs=7", "lr=1e-3", "split=grouped", "crop_seconds=null"])
-    assert space.fixed["epochs"] == 7 and space.fixed["lr"] == 1e-3 and space.fixed["split"] == "grouped"
-    assert "lr" not in space.dimensions and space.default_config().crop_seconds is None
+    assert (space.fixed["epochs"], space.fixed["lr"], space.fixed["split"]) == (7, 1e-3, "grouped")
+    assert "lr" not in space.dimensions
+    assert space.default_config().crop_seconds is None
 
 
 @pytest.mark.parametrize(
