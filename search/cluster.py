@@ -27,6 +27,8 @@ _ENVIRONMENT = {
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "60",
 }
 
+# Folders that workers look for. They start in other folders than the driver, so a relative path would not be found.
+_FOLDERS = ("TORCH_HOME", "XDG_CACHE_HOME", "AUDIO_SEARCH_CACHE")
 
 KNOCK_S = 10.0
 
@@ -64,6 +66,13 @@ def be_quiet() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def make_folders_absolute() -> None:
+    """Replaces relative paths in the environment by absolute ones, for the workers that will inherit it."""
+    for name in _FOLDERS:
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
+
+
 @contextmanager
 def connected(address: str | None) -> Iterator[Machines]:
     """Ray, started on this machine or joined at `address` ("auto" or HOST:PORT), for the time of the context.
@@ -72,6 +81,7 @@ def connected(address: str | None) -> Iterator[Machines]:
         InputError: no cluster answers at `address`.
     """
     be_quiet()
+    make_folders_absolute()
     import ray
 
     if address not in (None, "auto"):

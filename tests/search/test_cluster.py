@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,18 @@ def test_a_local_search_starts_beside_a_running_cluster(cluster: Cluster, monkey
     with connected(None) as machines:
         assert machines.local
         assert machines.cpus != 7
+
+
+def test_workers_find_what_a_relative_path_in_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray.shutdown()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", "weights")
+    monkeypatch.setenv("AUDIO_SEARCH_CACHE", str(tmp_path / "mels"))
+    with connected(None):
+        look = ray.remote(num_cpus=0)(lambda: [os.environ.get(n) for n in ("TORCH_HOME", "AUDIO_SEARCH_CACHE")])
+        assert ray.get(look.remote()) == [str(tmp_path / "weights"), str(tmp_path / "mels")]
 
 
 def test_an_address_where_nobody_answers_is_bad_input() -> None:
