@@ -18,8 +18,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from search.journal import Journal, Trial
 from search.results import Run, best_epoch, trial_folder
+from search.sampler import check_cmaes
 from search.space import Space
-from search.study import BAD_VALUE, JournalStudy, check_cmaes, export_study
+from search.study import BAD_VALUE, JournalStudy, export_study
 from trainable.config import SHARED_FIELDS, TrialConfig
 from trainable.errors import InputError
 
@@ -124,8 +125,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             return None
         number = len(self._journal.trials)
         for attempt in range(_ATTEMPTS):
-            asked = self._journal_study.ask(number, attempt)
-            sample = self._search_space.suggest(asked)
+            asked, sample = self._journal_study.propose(number, attempt)
             if _key(sample) not in tried or attempt == _ATTEMPTS - 1:
                 break
             self._journal_study.reject(asked)

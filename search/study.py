@@ -6,24 +6,20 @@ search and for a resumed one, so both have the same study down to the last bit a
 
 from __future__ import annotations
 
-import importlib
 import os
-import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
-from optuna.storages import InMemoryStorage
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.journal import Journal, Trial
 from search.results import best_epoch
+from search.sampler import AsOfNow, make_sampler
 from search.space import Space
-from trainable.errors import InputError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the console tells of trials
 
@@ -40,86 +36,12 @@ OUTCOMES = {
 _BROKEN = {"trains": 1.0}
 
 
-# After so many draws of trials that have been there, chance takes over from a sampler that insists.
-_LEARNED_ATTEMPTS = 10
-
-
-def make_sampler(space: Space, number: int, attempt: int = 0) -> BaseSampler:
-    """The sampler for trial `number`: new for each, so that no random state needs saving.
-
-    Raises:
-        InputError: the space asks for CMA-ES, which cannot work with it or is not installed.
-    """
-    seed = int(np.random.SeedSequence([space.searcher.seed, number, attempt]).generate_state(1)[0])
-    startup = space.searcher.startup_trials
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        match space.searcher.kind if attempt < _LEARNED_ATTEMPTS else "random":
-            case "random":
-                return RandomSampler(seed)
-            case "cmaes":
-                check_cmaes(space)
-                return _NumbersOnly(space, seed, startup)
-            case _:
-                return TPESampler(
-                    seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
-                )
-
-
-class _NumbersOnly(CmaEsSampler):
-    """CMA-ES over the numeric dimensions that every sample has.
-
-    Left to itself it takes what the finished trials so far have in common, and stops for good once a conditional
-    dimension drops out of that.
-    """
-
-    def __init__(self, space: Space, seed: int, startup: int) -> None:
-        super().__init__(
-            n_startup_trials=startup,
-            seed=seed,
-            warn_independent_sampling=False,
-            consider_pruned_trials=space.scheduler != "none",  # or it would hear of one trial in nine
-        )
-        self._numeric = _numeric(space)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, optuna.distributions.BaseDistribution]:
-        return dict(self._numeric)
-
-
-def _numeric(space: Space) -> dict[str, optuna.distributions.BaseDistribution]:
-    dimensions = [d for d in space.dimensions.values() if d.kind != "choice" and not d.when]
-    return {d.name: d.distribution for d in dimensions if not d.distribution.single()}
-
-
-def check_cmaes(space: Space) -> None:
-    """Nothing, if CMA-ES can search this space.
-
-    Raises:
-        InputError: the package is missing, or there are fewer than two numbers to search.
-    """
-    try:
-        importlib.import_module("cmaes")
-    except ImportError:
-        raise InputError(
-            f"{space.source}: searcher.kind: needs the package cmaes, got 'cmaes' without it. "
-            "Run pip install cmaes, or use tpe."
-        ) from None
-    numeric = _numeric(space)
-    if len(numeric) < 2:
-        raise InputError(
-            f"{space.source}: searcher.kind: cmaes needs two numeric dimensions without conditions, "
-            f"got {', '.join(numeric) or 'none'}. Use tpe."
-        )
-
-
 class JournalStudy:
     """The study of a run, in step with its journal. Optuna numbers trials its own way, hence the map."""
 
     def __init__(self, space: Space, journal: Journal) -> None:
         """Rebuilds the study; from then on it follows the journal's events."""
-        self.storage = InMemoryStorage()
+        self.storage = AsOfNow(space)
         self.study = optuna.create_study(storage=self.storage, direction="maximize", sampler=RandomSampler(0))
         self._study_id = self.storage.get_study_id_from_name(self.study.study_name)
         self._space = space
@@ -134,10 +56,12 @@ class JournalStudy:
             self._add_warm(event)
         journal.listen(self._on_event)
 
-    def ask(self, number: int, attempt: int) -> optuna.Trial:
-        """A new trial of the study, to be `accepted` or `rejected`."""
+    def propose(self, number: int, attempt: int) -> tuple[optuna.Trial, dict[str, Any]]:
+        """A new trial of the study, to be `accepted` or `rejected`, and its sample."""
         self.study.sampler = make_sampler(self._space, number, attempt)
-        return self.study.ask()
+        with self.storage.as_of_now():
+            asked = self.study.ask()
+            return asked, self._space.suggest(asked)
 
     def accept(self, asked: optuna.Trial, number: int) -> dict[str, Any]:
         """What the sampler has noted with a trial, which from now on is the run's trial `number`."""

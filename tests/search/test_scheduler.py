@@ -89,6 +89,35 @@ def test_one_unlucky_epoch_at_a_rung_does_not_cut(driver: Driver) -> None:
     assert driver.report(lucky, 3, 0.1) == TrialScheduler.CONTINUE
 
 
+def test_a_trial_that_came_to_its_rung_early_is_cut_when_it_has_been_overtaken(driver: Driver) -> None:
+    early = driver.trial()
+    assert driver.report(early, 1, 0.3) == TrialScheduler.CONTINUE  # the first at its rung
+    driver.report(driver.trial(), 1, 0.6)
+    assert driver.report(early, 2, 0.35) == TrialScheduler.CONTINUE  # of two, nobody is in the best third
+    driver.report(driver.trial(), 1, 0.7)
+    best = driver.trial()
+    driver.report(best, 1, 0.8)
+    assert driver.report(best, 2, 0.8) == TrialScheduler.CONTINUE
+    assert driver.report(early, 3, 0.9) == TrialScheduler.CONTINUE  # a rung further, and the only one there
+    late = driver.trial()
+    driver.report(late, 1, 0.9)
+    driver.report(late, 3, 0.95)
+    driver.report(best, 3, 0.96)
+    assert driver.report(early, 4, 0.9) == TrialScheduler.STOP
+    assert driver.journal.trials[early].status == "cut"
+
+
+def test_rays_own_scheduler_lets_the_first_at_a_rung_train_to_the_end() -> None:
+    theirs = ASHAScheduler("epoch", "val_acc", "max", max_t=9, grace_period=1, reduction_factor=3)
+    trials = [SimpleNamespace(trial_id=str(number)) for number in range(9)]
+    for trial in trials:
+        theirs.on_trial_add(None, trial)
+    for value, trial in enumerate(trials):
+        theirs.on_trial_result(None, trial, {"epoch": 1, "val_acc": 0.1 * value})
+    answers = [theirs.on_trial_result(None, trials[0], {"epoch": epoch, "val_acc": 0.0}) for epoch in range(2, 9)]
+    assert set(answers) == {TrialScheduler.CONTINUE}  # the worst of nine
+
+
 def test_baselines_are_neither_cut_nor_counted(driver: Driver) -> None:
     baseline = driver.trial("baseline")
     driver.report(baseline, 1, 0.9)

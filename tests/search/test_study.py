@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 from ray.tune.search.optuna import OptunaSearch
 
 from search.journal import Journal, Status
+from search.sampler import make_sampler
 from search.space import Space
-from search.study import JournalStudy, export_study, make_sampler
+from search.study import JournalStudy, export_study
 from tests.search.spaces import space_of
 from tests.search.stepping import curve, new_journal, step_through
 from trainable.config import TrialConfig
@@ -77,6 +81,42 @@ def test_cut_trials_reach_optuna_as_pruned_at_their_epoch(space: Space, tmp_path
     assert trial.value == 0.3
 
 
+def test_tpe_sees_a_running_trial_that_leads_as_one_that_was_cut_there(space: Space, tmp_path: Path) -> None:
+    journal = new_journal(tmp_path / "run")
+    live = JournalStudy(space, journal)
+    add(journal, [0.1, 0.2], None)
+    add(journal, [0.3], None)  # within the grace period of 2 epochs
+    with live.storage.as_of_now():
+        seen = live.study.get_trials()
+    assert [(trial.state, trial.last_step) for trial in seen] == [(TrialState.PRUNED, 2), (TrialState.RUNNING, 1)]
+    assert {trial.state for trial in live.study.get_trials()} == {TrialState.RUNNING}
+
+
+def test_tpe_goes_where_a_running_trial_leads(space: Space, tmp_path: Path) -> None:
+    """Optuna's constant liar alone calls the best trial bad for as long as it trains."""
+    journal = new_journal(tmp_path / "run")
+    live = JournalStudy(space, journal)
+    for lr in np.geomspace(1e-4, 1.0, 20):
+        add(journal, [0.1, 0.1], "cut", float(lr))
+    for _ in range(2):
+        add(journal, [0.7, 0.8, 0.9], None, 3e-3)
+
+    def alone(number: int) -> tuple[optuna.Trial, dict[str, Any]]:
+        live.study.sampler = make_sampler(space, number)
+        asked = live.study.ask()
+        return asked, space.suggest(asked)
+
+    def near(propose: Callable[[int], tuple[optuna.Trial, dict[str, Any]]]) -> int:
+        close = 0
+        for number in range(30):
+            asked, sample = propose(number)
+            close += 1e-3 < sample["lr"] < 1e-2
+            live.reject(asked)
+        return close
+
+    assert near(lambda number: live.propose(number, 0)) > 2 * near(alone)
+
+
 def test_ray_alone_would_have_told_a_cut_trial_as_complete_with_its_early_value() -> None:
     stock = OptunaSearch({"lr": optuna.distributions.FloatDistribution(0, 1)}, metric="val_acc", mode="max")
     stock.suggest("a")
@@ -135,8 +175,8 @@ def test_tpe_keeps_away_from_where_trials_diverge_even_where_no_trial_has_finish
     study = JournalStudy(space, journal)
     proposed = []
     for attempt in range(9):
-        asked = study.ask(len(journal.trials), attempt)
-        proposed.append(space.suggest(asked)["lr"])
+        asked, sample = study.propose(len(journal.trials), attempt)
+        proposed.append(sample["lr"])
         study.reject(asked)
     assert sum(lr < 0.05 for lr in proposed) >= 8
 
