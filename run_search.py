@@ -127,6 +127,7 @@ def retrain(
     top: Annotated[int | None, typer.Option(min=1, help="So many of the best.", show_default="3; folds: 1")] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="This trial instead.")] = None,
     config: Annotated[Path | None, typer.Option(help="Any configuration instead, such as best.yaml.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Compare with this.", show_default="the best baseline")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds each.", show_default="5; folds: 3")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Another horizon.", show_default="as searched")] = None,
     protocol: Annotated[Literal["holdout", "folds"], typer.Option(help="folds: every clip out of fold.")] = "holdout",
@@ -145,8 +146,8 @@ def retrain(
         from search.retraining import retrain_run
 
         options = RetrainOptions(
-            top=top, trial=trial, config=config, seeds=seeds, epochs=epochs, protocol=protocol, train_on=train_on,
-            save_ensemble=ensemble,
+            top=top, trial=trial, config=config, baseline=baseline, seeds=seeds, epochs=epochs, protocol=protocol,
+            train_on=train_on, save_ensemble=ensemble,
         )  # fmt: skip
         return retrain_run(run, options, swanlab, address)
 

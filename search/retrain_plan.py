@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from search.results import Best, Run
 from search.space import Space
-from trainable.config import SHARED_FIELDS, TrialConfig
+from trainable.config import SHARED_FIELDS, TrialConfig, did_you_mean
 from trainable.dataset import Dataset, load_dataset
 from trainable.errors import InputError
 from trainable.progress import Progress
@@ -32,6 +32,7 @@ class RetrainOptions:
     top: int | None = None  # so many of the search's best configurations
     trial: int | None = None  # instead: this one
     config: Path | None = None  # instead: any configuration, such as best.yaml
+    baseline: str | None = None  # what to compare with; None: the best of the run's baselines
     seeds: int | None = None
     epochs: int | None = None  # another horizon than the search's
     protocol: Protocol = "holdout"
@@ -96,7 +97,7 @@ def make_plan(run: Run, options: RetrainOptions, progress: Progress | None = Non
     _check_flags(options)
     shared = _shared(run)
     candidates = _stretched(run, options, _candidates(run, options, shared))
-    baseline = next(iter(_stretched(run, options, (_baseline(run, shared),))))
+    baseline = next(iter(_stretched(run, options, (_baseline(run, options.baseline, shared),))))
     baseline = next((each for each in candidates if each.config == baseline.config), baseline)
     dataset = same_dataset(run, progress)
     config = candidates[0].config
@@ -209,8 +210,10 @@ def _name(number: int, name: str) -> str:
     return name or f"trial {number}"
 
 
-def _baseline(run: Run, shared: dict[str, Any]) -> Candidate:
-    """The best of the run's baselines; where it has none, the tutorial's simple recipe."""
+def _baseline(run: Run, name: str | None, shared: dict[str, Any]) -> Candidate:
+    """The run's baseline of that name, or the best of them; where it has none, the tutorial's simple recipe."""
+    if name is not None:
+        return _named_baseline(run, name)
     best = next((best for best in run.ranked() if best.trial.kind == "baseline"), None)
     if best:
         return _of(best)
@@ -220,6 +223,15 @@ def _baseline(run: Run, shared: dict[str, Any]) -> Candidate:
     machine = {field: run.trials[0].config[field] for field in ("device", "precision", "channels_last", "compile")}
     values = {**RECIPES["tutorial-simple"], "weights": "auto", **shared, **machine}
     return Candidate("tutorial-simple", TrialConfig.parse(values, source="tutorial-simple"))
+
+
+def _named_baseline(run: Run, name: str) -> Candidate:
+    baselines = {trial.name: trial for trial in run.trials if trial.kind == "baseline"}
+    if name not in baselines:
+        raise InputError(
+            f"--baseline: must be one of the run's baselines, got {name!r}. {did_you_mean(name, tuple(baselines))}"
+        )
+    return _from_trial(run, baselines[name].number, run.ranked())
 
 
 def _stretched(run: Run, options: RetrainOptions, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
