@@ -16,7 +16,7 @@ from rich.console import Console
 from search import retrain as retrain_module
 from search import retrain_models
 from search.journal import Journal
-from search.results import Run
+from search.results import Run, load_run
 from search.retrain import Interrupted, Job, RetrainOptions, TrainingFailed, retrain
 from search.retrain_plan import changed, make_plan
 from search.retrain_stats import Models, choose, difference, greedy_members, winners_curse
@@ -263,6 +263,19 @@ def test_the_best_baseline_is_the_one_to_beat_and_is_not_trained_twice(tmp_path:
     plan = make_plan(searched, RetrainOptions(top=1))
     assert plan.candidates[0] == plan.baseline
     assert len(plan.all_candidates) == 1
+
+
+def test_any_baseline_of_the_run_can_be_the_one_to_compare_with(run: Run) -> None:
+    config = run.trials[0].config
+    other = run.journal.suggested("baseline", "strong", {}, {**config, "backbone": "resnet34"})
+    run.journal.reported(other.number, 1, 0.8, 1.0, "continue")
+    run.journal.ended(other.number, "finished")
+    run = load_run(run.path)
+    assert make_plan(run, RetrainOptions(top=1)).baseline.name == "strong"
+    plan = make_plan(run, RetrainOptions(top=1, baseline="simple"))
+    assert (plan.baseline.name, plan.baseline.config.backbone) == ("simple", "resnet18")
+    with pytest.raises(InputError, match=r"--baseline: must be one of .*'simpel'. Did you mean simple\?"):
+        make_plan(run, RetrainOptions(top=1, baseline="simpel"))
 
 
 def test_trained_models_say_of_files_what_the_result_says_of_them(
