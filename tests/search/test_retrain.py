@@ -267,7 +267,7 @@ def test_the_best_baseline_is_the_one_to_beat_and_is_not_trained_twice(tmp_path:
 
 def test_any_baseline_of_the_run_can_be_the_one_to_compare_with(run: Run) -> None:
     config = run.trials[0].config
-    other = run.journal.suggested("baseline", "strong", {}, {**config, "backbone": "resnet34"})
+    other = run.journal.suggested("baseline", "strong", {}, {**config, "lr": 1e-3})
     run.journal.reported(other.number, 1, 0.8, 1.0, "continue")
     run.journal.ended(other.number, "finished")
     run = load_run(run.path)
