@@ -51,6 +51,7 @@ class TrialConfig(BaseModel):
 
     # Clips: how much of one the network sees at once.
     crop_seconds: float | None = Field(None, gt=0)  # s; None: the whole clip, as the tutorial
+    train_crops: int = Field(1, ge=1, le=64)  # crops drawn of each clip in an epoch; few long clips want several
     eval_crops: int = Field(8, ge=1, le=64)  # at most so many evenly spaced crops are averaged per clip
     padding: Literal["zero", "repeat", "reflect"] = "zero"  # for clips shorter than the crop or the window
     image_size: int = Field(224, ge=16, le=1024)  # px, square; what ImageNet models were trained on

@@ -73,12 +73,13 @@ class Learner:
         return min(self.history, key=lambda result: (-result.val_acc, result.val_loss, result.epoch))
 
     def batches(self) -> list[Tensor]:
-        """The training clips in a new order, in batches of indices [b].
+        """The training clips in a new order, in batches of indices [b]; each as often as crops are drawn of it.
 
         A last batch of a single clip is left out: batch norm cannot be trained on one.
         """
-        order = torch.randperm(len(self.train_clips), generator=self.rng, device=self.device).cpu()
-        batches = torch.split(self.train_clips[order], self.config.batch_size)
+        clips = self.train_clips.repeat(self.config.train_crops if self.config.crop_seconds else 1)
+        order = torch.randperm(len(clips), generator=self.rng, device=self.device).cpu()
+        batches = torch.split(clips[order], self.config.batch_size)
         return [batch for batch in batches if len(batch) > 1]
 
     def validate(self) -> tuple[float, float]:

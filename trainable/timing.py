@@ -39,8 +39,8 @@ def seconds_per_epoch(config: TrialConfig, progress: Progress | None = None) -> 
         pass
     steps = [after - before for before, after in itertools.pairwise(ticks)]
     step = sorted(steps)[len(steps) // 2]
-    crops = config.eval_crops if config.crop_seconds else 1
-    return step * batches[0] * (1 + FORWARD_SHARE * crops * len(split.val) / len(split.train))
+    per_validation_clip = config.eval_crops / config.train_crops if config.crop_seconds else 1
+    return step * batches[0] * (1 + FORWARD_SHARE * per_validation_clip * len(split.val) / len(split.train))
 
 
 def _watch(ticks: list[float], batches: list[int], progress: Progress | None) -> Progress:

@@ -274,6 +274,22 @@ def test_a_last_batch_of_one_clip_is_left_out(make_clips: MakeClips) -> None:
     assert [step for step in steps if step[0] == "Epoch 1"] == [("Epoch 1", done, 3) for done in (1, 2, 3)]
 
 
+def test_an_epoch_draws_so_many_different_crops_of_each_clip(make_clips: MakeClips) -> None:
+    settings = config(make_clips(), crop_seconds=0.3, train_crops=3, batch_size=4)
+    state = learner.Learner(settings, None, None)
+    drawn = torch.cat(state.batches())
+    assert torch.equal(drawn.bincount()[state.train_clips], torch.full((len(state.train_clips),), 3))
+    clip = state.train_clips[:1].repeat(3)
+    images, targets = state.inputs.train_batch(clip, state.rng)
+    assert not torch.equal(images[0], images[1])
+    assert torch.equal(targets[0], targets[1])
+
+
+def test_whole_clips_are_drawn_once_in_an_epoch(make_clips: MakeClips) -> None:
+    state = learner.Learner(config(make_clips(), train_crops=3), None, None)
+    assert sorted(torch.cat(state.batches()).tolist()) == state.train_clips.tolist()
+
+
 def test_without_validation_clips_every_epoch_is_trained_and_the_last_kept(
     make_clips: MakeClips, tmp_path: Path
 ) -> None:
