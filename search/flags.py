@@ -58,9 +58,10 @@ def scaled(epochs: int, factor: float) -> int:
 
 
 def with_settings(raw: Mapping[str, Any], settings: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """A space file's mapping as if `fixed` said what `--set FIELD=VALUE` says, and what is wrong with the flags.
+    """A space file's mapping as if it said what `--set FIELD=VALUE` says, and what is wrong with the flags.
 
-    A field that the file searches is searched no more, and whatever hangs on it by `when` follows the fixed value.
+    A field that the file searches is searched no more, and whatever hangs on it by `when` follows the fixed value. A
+    baseline that names the field gets the value too; a recipe that stands alone keeps its own settings.
     """
     fixed, problems = {}, []
     for setting in settings:
@@ -78,7 +79,18 @@ def with_settings(raw: Mapping[str, Any], settings: Sequence[str]) -> tuple[dict
     given_fixed, searched = raw.get("fixed") or {}, raw.get("search") or {}
     if not fixed or not isinstance(given_fixed, Mapping) or not isinstance(searched, Mapping):
         return dict(raw), problems  # what is wrong with the sections is told by those who parse them
-    return {**raw, "fixed": {**given_fixed, **fixed}, "search": _left_to_search(searched, fixed)}, problems
+    baselines = raw.get("baselines", [])
+    if isinstance(baselines, list):
+        baselines = [
+            {key: fixed.get(key, value) for key, value in item.items()} if isinstance(item, Mapping) else item
+            for item in baselines
+        ]
+    return {
+        **raw,
+        "fixed": {**given_fixed, **fixed},
+        "search": _left_to_search(searched, fixed),
+        "baselines": baselines,
+    }, problems
 
 
 def _left_to_search(searched: Mapping[Any, Any], fixed: Mapping[str, Any]) -> dict[Any, Any]:

@@ -232,6 +232,13 @@ def test_a_setting_on_the_command_line_counts_as_if_it_stood_under_fixed(tmp_pat
     assert space.default_config().crop_seconds is None
 
 
+def test_a_setting_reaches_the_baselines_that_name_its_field(tmp_path: Path) -> None:
+    text = CHAIN + "    baselines: [tutorial-simple, {name: small, recipe: tutorial-simple, image_size: 128}]"
+    space = space_of(tmp_path, text, settings=["image_size=64"])
+    assert [baseline.values["image_size"] for baseline in space.baselines] == [224, 64]
+    assert space.default_config().image_size == 64
+
+
 @pytest.mark.parametrize(
     ("masks", "left"),
     [(0, {"lr", "roll", "mixup", "gain_db"}), (1, {"lr", "time_mask", "mixup"})],
