@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from search.settings import Resources
+from search.space import Space
 from trainable.errors import InputError
 
 # Ray and Tune read these when they are imported.
@@ -145,6 +146,17 @@ def fit_resources(wanted: Resources, machines: Machines, gpus_asked: float | Non
     fitted = wanted.model_copy(update={"gpu": gpu, "cpu": cpu})
     concurrency(machines, cpu, gpu)
     return fitted, notes
+
+
+def check_device(space: Space, machines: Machines) -> None:
+    """Nothing, if trials can have the device that the space fixes.
+
+    Raises:
+        InputError: it is a GPU, and there is none.
+    """
+    device = str(space.fixed.get("device", "auto"))
+    if device.startswith("cuda") and not machines.gpus:
+        raise InputError(f"{space.source}: fixed.device: must be there, got {device!r} and no GPU. Use auto or cpu.")
 
 
 def concurrency(machines: Machines, cpus: float, gpus: float) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console as Terminal
 
 from search.closing import close_run
-from search.cluster import Machines, check_nodes, concurrency, connected, fit_resources
+from search.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources
 from search.console import Console, Header, Plan
 from search.console_steps import Steps
 from search.estimate import estimate, render
@@ -64,6 +64,7 @@ def search(options: Options) -> int:
         prepared = prepare(options, progress)
     mode = resolve_mode(options.swanlab, prepared.run, options.project)
     with connected(options.address) as machines:
+        check_device(prepared.space, machines)
         resources, notes = fit_resources(prepared.space.resources, machines, options.gpus_per_trial)
         space = replace(prepared.space, resources=resources)
         if options.dry_run:
@@ -97,6 +98,7 @@ def resume(path: Path, trials: int | None, swanlab: str | None, address: str | N
     was = run.record["mirror"]
     mode = resolve_mode(swanlab or was["mode"], run.path, was["project"])
     with connected(address) as machines:
+        check_device(space, machines)
         resources, notes = fit_resources(space.resources, machines, None)
         space = replace(space, resources=resources)
         time_left = _time_left(run.journal, space.budget.time)
@@ -209,15 +211,17 @@ def _header(sitting: Sitting, at_once: int) -> Header:
     weights = [f"ImageNet for {', '.join(pretrained)}"] if pretrained else []
     weights += [f"random for {', '.join(random)}"] if random else []
     shown = shown_path(run.path)
+    loud = [note for note in split["notes"] if note.startswith("WARNING")]
+    parts = f"{split['name']}: {split['train']} train, {split['val']} validation, {split['test']} test"
     left_out = f", {data['rejected']} files left out" if data["rejected"] else ""
     return Header(
         run=str(shown),
         data=f"{data['path']}: {data['clips']} clips, {len(data['labels'])} classes{left_out}",
         space=f"{record['space_file']}: {horizon}",
-        split=f"{split['name']}: {split['train']} train, {split['val']} validation, {split['test']} test",
+        split="; ".join([parts, *(note for note in split["notes"] if note not in loud)]),
         devices=sitting.machines.describe(space.resources, at_once),
         weights="; ".join(weights),
         mirror=sitting.mode.mode,
         how_to_watch=sitting.mode.how.replace(str(run.path), str(shown)) if sitting.mode.mode != "off" else "",
-        notes=(*record["notes"], *split["notes"], *sitting.notes, *filter(None, [sitting.mode.warning])),
+        notes=(*record["notes"], *loud, *sitting.notes, *filter(None, [sitting.mode.warning])),
     )

@@ -82,8 +82,8 @@ def resolve(dataset: Dataset, config: TrialConfig) -> tuple[str, tuple[str, ...]
         return config.split, ()
     for kind, column in (("given", "split"), ("folds", "fold"), ("grouped", "group")):
         if any(getattr(clip, column) is not None for clip in dataset.clips):
-            return kind, (f"split auto is {kind} here: the data set has a column {column}",)
-    return "stratified", ("split auto is stratified here: the data set has no column split, fold or group",)
+            return kind, (f"chosen by split auto: the data set has a column {column}",)
+    return "stratified", ("chosen by split auto: the data set has no column split, fold or group",)
 
 
 def _widened(dataset: Dataset, config: TrialConfig) -> Split:

@@ -14,11 +14,12 @@ be_quiet()
 import ray  # noqa: E402 - Ray reads its switches when it is imported
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from search.cluster import Machines, check_nodes, concurrency, connected, fit_resources  # noqa: E402
+from search.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources  # noqa: E402
 from search.journal import Journal  # noqa: E402
 from search.results import trial_folder  # noqa: E402
 from search.settings import Resources  # noqa: E402
 from tests.search.driving import start_driver, wait_for_events  # noqa: E402
+from tests.search.spaces import space_of  # noqa: E402
 from trainable.errors import InputError  # noqa: E402
 
 
@@ -112,6 +113,13 @@ def test_gpus_that_the_command_line_asks_for_must_be_there() -> None:
     without = Machines(1, 2.0, 0.0, local=True)
     with pytest.raises(InputError, match=r"--gpus-per-trial: must be at most what there is \(0\), got 1"):
         fit_resources(Resources(gpu=1, cpu=1), without, gpus_asked=1)
+
+
+def test_a_device_that_a_space_fixes_must_be_there(tmp_path: Path) -> None:
+    space = space_of(tmp_path, "fixed: {device: cuda, weights: none}\nsearch: {lr: {loguniform: [1e-4, 1e-2]}}")
+    check_device(space, Machines(1, 2.0, 1.0, local=True))
+    with pytest.raises(InputError, match=r"space.yaml: fixed.device: must be there, got 'cuda' and no GPU. Use auto"):
+        check_device(space, Machines(1, 2.0, 0.0, local=True))
 
 
 def test_gpus_that_a_space_wishes_for_are_done_without_and_said() -> None:

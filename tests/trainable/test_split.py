@@ -306,7 +306,7 @@ def test_fsdds_given_test_clips_are_takes_0_to_4_and_its_speakers_straddle_loudl
     assert takes == {f"{take}.wav" for take in range(5)}
     assert sizes(split) == (2160, 540, 300)
     assert split.notes == (
-        "split auto is given here: the data set has a column split",
+        "chosen by split auto: the data set has a column split",
         "the data set gives no val part: 540 of its train clips validate, drawn by class",
         "WARNING: 6 of 6 groups straddle the split (george, jackson, lucas, ...): scores will flatter. "
         "Use split: grouped or folds to keep groups whole",
@@ -367,10 +367,10 @@ def test_a_data_set_that_is_not_gtzan_has_no_filtered_split() -> None:
 @pytest.mark.parametrize(
     ("columns", "name", "note"),
     [
-        ({}, "stratified", "split auto is stratified here: the data set has no column split, fold or group"),
-        ({"group"}, "grouped", "split auto is grouped here: the data set has a column group"),
-        ({"group", "fold"}, "fold 1 of 5", "split auto is folds here: the data set has a column fold"),
-        ({"group", "fold", "split"}, "given", "split auto is given here: the data set has a column split"),
+        ({}, "stratified", "chosen by split auto: the data set has no column split, fold or group"),
+        ({"group"}, "grouped", "chosen by split auto: the data set has a column group"),
+        ({"group", "fold"}, "fold 1 of 5", "chosen by split auto: the data set has a column fold"),
+        ({"group", "fold", "split"}, "given", "chosen by split auto: the data set has a column split"),
     ],
 )
 def test_auto_is_what_the_columns_ask_for_and_says_so(columns: set[str], name: str, note: str) -> None:
