@@ -24,6 +24,8 @@ WORKER_RETRIES = 3
 # A node that dies while its worker is being reset leaves the trial in error whatever the retries say. Such a trial is
 # taken up again in a further round; one that loses its workers in so many rounds is given up.
 ROUNDS_PER_TRIAL = 2
+# All that Tune needs of an epoch. It keeps running averages of every further number, for every trial there ever was.
+KEPT_BY_TUNE = frozenset({"done", "trial_id", "training_iteration"})
 
 
 @dataclass
@@ -118,6 +120,12 @@ class _Watch(tune.Callback):  # type: ignore[misc]  # Ray has no types
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._stop.stop_all() and not self._stop_file.exists():
             self._stop_file.touch()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        for name in set(result) - KEPT_BY_TUNE:
+            del result[name]
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._warn(f"trial {trial.config['number']} lost its worker and starts again from its last epoch")
