@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainable.errors import InputError
+from trainable.yaml_file import read_mapping, read_value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-4", 1e-4), ("-2.5E3", -2500.0), ("3", 3), ("null", None), ("true", True), ("[0, 1]", [0, 1]), ("log", "log")],
+)
+def test_a_value_is_what_yaml_and_people_mean_by_it(text: str, value: object) -> None:
+    assert read_value(text) == value
+    assert type(read_value(text)) is type(value)
+
+
+def test_a_value_that_is_no_yaml_says_why() -> None:
+    with pytest.raises(ValueError, match="expected the node content"):
+        read_value("[")
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("lr: 1\nlr: 2\n", "line 2, column 1: not valid YAML: the key 'lr' stands twice. Mend that line."),
+        ("lr: [1\n", "not valid YAML: "),
+        ("", "must hold keys and values, got nothing. See spaces/quick.yaml."),
+        ("- 1\n", "must hold keys and values, got list. See spaces/quick.yaml."),
+    ],
+)
+def test_a_file_that_holds_no_mapping_says_so(tmp_path: Path, text: str, rule: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_mapping(tmp_path / "mine.yaml")
+    assert rule in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'mine.yaml'}: ")
+
+
+def test_a_missing_file_and_one_that_is_no_text_say_so(tmp_path: Path) -> None:
+    (tmp_path / "wide.yaml").write_text("a: 1")
+    with pytest.raises(InputError, match=r"no such file. Did you mean .*wide.yaml\?"):
+        read_mapping(tmp_path / "wied.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"cannot be read: .* Name a YAML file in UTF-8."):
+        read_mapping(tmp_path / "binary.yaml")
