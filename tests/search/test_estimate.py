@@ -77,6 +77,12 @@ def test_time_lies_between_all_small_and_all_large_and_grows_with_the_cost(tmp_p
     assert high == pytest.approx((searched * by_cost(large) + own) / 2)
 
 
+def test_several_crops_of_a_clip_cost_as_many_clips() -> None:
+    one = TrialConfig(backbone="resnet18", crop_seconds=3.0)
+    assert cost(one.model_copy(update={"train_crops": 3})) == 3 * cost(one)
+    assert cost(TrialConfig(train_crops=3)) == cost(TrialConfig())  # whole clips are seen once
+
+
 def test_more_trials_at_a_time_take_less_time_but_not_less_than_the_longest_trial(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     one, two, many = (estimate(space, workers, by_cost).seconds for workers in (1, 2, 1000))
