@@ -18,6 +18,7 @@ import soundfile
 
 from trainable.audio import openable, why_unreadable
 from trainable.folder import write_atomically
+from trainable.ogg import ogg_damage
 from trainable.progress import Progress
 
 SILENCE = 1e-4  # -80 dB of full scale: below the dither of a 16-bit recording with nothing in it
@@ -26,7 +27,7 @@ _TRUNCATED = 0.01  # share of the promised samples that may be missing; careless
 _TRUNCATED_MP3 = 0.1  # the same for MP3, whose length may be an estimate
 _SYSTEM_ERROR = 2  # libsndfile: the system refused, not the format
 _UNKNOWN = 1 << 60  # frames: what libsndfile says of a stream without a length
-_VERSION = f"3, libsndfile {soundfile.__libsndfile_version__}"  # another version may answer differently
+_VERSION = f"4, libsndfile {soundfile.__libsndfile_version__}"  # another version may answer differently
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def probe_file(path: str) -> Probe:
         if not facts.bytes:
             return replace(facts, reason="empty file (0 bytes)")
         with soundfile.SoundFile(openable(path)) as file:
-            return _decode(file, facts, missing_share(path))
+            found = _decode(file, facts, missing_share(path))
+        lost = ogg_damage(path) if file.format == "OGG" else ""
+        return replace(found, reason=lost) if lost else found
     except FileNotFoundError:
         return Probe(reason="no such file", lasting=False)
     except soundfile.LibsndfileError as error:

@@ -100,12 +100,72 @@ def test_a_file_that_lost_its_second_half_is_refused_in_formats_that_say_their_l
     assert probe_file(str(path)).reason.startswith("truncated: ")
 
 
-@pytest.mark.parametrize("ending", ["flac", "ogg"])
-def test_a_broken_compressed_file_is_refused(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize(
+    ("ending", "reason"),
+    [
+        ("flac", "not readable as audio (flac decoder lost sync)"),
+        ("ogg", "not readable as audio (supported file format but file is malformed)"),
+    ],
+)
+def test_a_compressed_file_that_breaks_off_where_it_cannot_be_decoded_is_refused(
+    tmp_path: Path, ending: str, reason: str
+) -> None:
     path = tmp_path / f"a.{ending}"
     write(path, subtype=None)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert probe_file(str(path)).reason.startswith("not readable as audio (")
+    assert probe_file(str(path)).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [
+        (16, 0xFF, "error in WAV file. No 'data' chunk marker"),  # the length of the chunk
+        (20, 0xFF, "error in WAV/W64/RF64 file. Malformed 'fmt ' chunk"),  # the kind of samples
+        (22, 0, "channel count is zero"),  # channels
+        (34, 99, "file contains data in an unimplemented format"),  # bits
+    ],
+)
+def test_a_wav_with_a_damaged_format_is_refused(tmp_path: Path, place: int, value: int, reason: str) -> None:
+    path = Path(write(tmp_path / "a.wav"))
+    content = bytearray(path.read_bytes())
+    content[place] = value
+    path.write_bytes(content)
+    assert probe_file(str(path)).reason == f"not readable as audio ({reason})"
+
+
+@pytest.fixture(params=["VORBIS", "OPUS"])
+def half_a_minute(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """An OGG of 30 s, many pages."""
+    soundfile.write(tmp_path / "a.ogg", np.tile(TONE, 30), RATE, format="OGG", subtype=request.param)
+    assert probe_file(str(tmp_path / "a.ogg")).reason == ""
+    return tmp_path / "a.ogg"
+
+
+def test_an_ogg_that_breaks_off_is_refused(half_a_minute: Path) -> None:
+    content = half_a_minute.read_bytes()
+    for length in (len(content) // 2, content.rindex(b"OggS"), len(content) - 1):
+        half_a_minute.write_bytes(content[:length])
+        assert probe_file(str(half_a_minute)).reason == "truncated: its last page is missing or damaged"
+
+
+def test_an_ogg_with_damage_inside_is_refused(half_a_minute: Path) -> None:
+    content = half_a_minute.read_bytes()
+    page = content.index(b"OggS", len(content) // 2)
+    for byte in (0, 5, 26, 27, 200):  # its mark, its flags, its number of segments, the first one's length, its body
+        damaged = bytearray(content)
+        damaged[page + byte] ^= 0xFF
+        half_a_minute.write_bytes(damaged)
+        assert probe_file(str(half_a_minute)).reason == "damaged: pages are missing or damaged in 1 place"
+    damaged[content.index(b"OggS", len(content) // 4) + 200] ^= 1
+    half_a_minute.write_bytes(damaged)
+    assert probe_file(str(half_a_minute)).reason == "damaged: pages are missing or damaged in 2 places"
+
+
+def test_streams_in_a_row_and_a_tag_at_the_end_are_no_damage_to_an_ogg(half_a_minute: Path) -> None:
+    content = half_a_minute.read_bytes()
+    for whole in (content + content, content + b"TAG" + bytes(125)):
+        half_a_minute.write_bytes(whole)
+        assert probe_file(str(half_a_minute)).reason == ""
 
 
 def test_a_header_that_is_a_few_bytes_off_and_one_without_a_length_are_forgiven(tmp_path: Path) -> None:
