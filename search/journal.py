@@ -66,7 +66,7 @@ class Journal:
         self.stop_reason: str | None = None  # why the last session ended; None while it runs or after a kill
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._valid_bytes = 0
-        self._seconds = 0.0
+        self._seconds = self._seconds_before_budget = 0.0
         self._last_time: float | None = None  # of the last event of the current sitting
         for event in self._read():
             self._apply(event)
@@ -120,6 +120,11 @@ class Journal:
     def seconds(self) -> float:
         """Wall time of all sittings so far, s; a kill counts until its last event."""
         return self._seconds
+
+    @property
+    def seconds_of_budget(self) -> float:
+        """Wall time since a time budget was last used up, s: a search that is resumed after that has a new one."""
+        return self._seconds - self._seconds_before_budget
 
     def report(self, number: int, epoch: int) -> Report | None:
         """What was reported of a trial's epoch, or None."""
@@ -178,3 +183,5 @@ class Journal:
                 trial.status, trial.message, trial.ended = event["status"], event["message"], event["time"]
             case "stopped":
                 self.stop_reason = event["reason"]
+                if event["reason"] == "time budget":
+                    self._seconds_before_budget = self._seconds

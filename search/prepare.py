@@ -169,7 +169,7 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         "seed": prepared.space.searcher.seed,
         "weights": prepared.weights,
         "mirror": mirror,
-        "warm_start": [str(path) for path in options.warm_start],
+        "warm_start": [str(path.resolve()) for path in options.warm_start],
         "notes": list(prepared.notes),
         "versions": versions(),
         "git_commit": git_commit(),

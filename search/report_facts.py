@@ -164,25 +164,22 @@ def progress(run: Run) -> list[Progress]:
 def rungs(run: Run) -> list[Rung]:
     """The epochs at which the scheduler compared trials, earliest first; empty where it cuts nothing.
 
-    ASHA compares at grace, grace x factor, grace x factor^2, ... epochs; wherever else the journal shows a cut counts
-    as a rung too. Baselines take no part where they are not cut.
+    A trial that was cut between two of them had been overtaken at the former. Baselines take no part where they are
+    not cut.
     """
     space = space_of(run)
     cuttable = ("search", "baseline") if space.scheduling.cut_baselines else ("search",)
     trials = [trial for trial in run.trials if trial.kind in cuttable]
-    levels = {report.epoch for trial in trials for report in trial.reports if report.decision == "cut"}
-    level = float(space.budget.grace_epochs)
-    while space.scheduler == "asha" and level < space.max_epochs:
-        levels.add(math.ceil(level))
-        level *= space.budget.reduction_factor
-    found = [_rung(trials, level) for level in sorted(levels)]
+    ends = [*space.rungs[1:], math.inf]
+    found = [_rung(trials, epoch, end) for epoch, end in zip(space.rungs, ends, strict=False)]
     return [rung for rung in found if rung.passed or rung.cut]
 
 
-def _rung(trials: list[Trial], epoch: int) -> Rung:
+def _rung(trials: list[Trial], epoch: int, end: float) -> Rung:
+    """What happened at a rung, up to the next one at epoch `end`."""
     there = [trial for trial in trials if len(trial.reports) >= epoch]
     best = {trial.number: max(report.value for report in trial.reports[:epoch]) for trial in there}
-    cut = {trial.number for trial in there if trial.reports[epoch - 1].decision == "cut"}
+    cut = {trial.number for trial in there if trial.reports[-1].decision == "cut" and len(trial.reports) < end}
     return Rung(
         epoch,
         passed=tuple((trial, best[trial.number]) for trial in there if trial.number not in cut),

@@ -139,7 +139,7 @@ def _rungs(run: Run, key: str) -> Html:
     saved = f" Cutting saved up to {percent(1 - spent / full, 0)} of {full} epochs." if cut and full > spent else ""
     caption = (
         f"At each rung the best 1 in {space.budget.reduction_factor:g} goes on, by its best epoch so far, among "
-        f"those that were there before. Who came early could pass with what would be cut later.{saved}"
+        f"those that have been there; who passed early is cut when it has been overtaken.{saved}"
     )
     plot = figures.rung_figure(found)
     return figure(f"{key}-plot", plot, "Trials at the rungs", 400, caption, width=max(0, 130 * len(found)))

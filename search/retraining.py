@@ -78,7 +78,8 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
     wanted = Resources.model_validate(run.record["space"]["resources"])
     with nested_run(run.path / "retrained"), connected(address) as machines:
         resources, notes = fit_resources(wanted, machines, None)
-        check_nodes([run.path])
+        data = run.record["data"]["path"]
+        check_nodes([run.path, *([Path(data)] if data != "demo" else [])])
 
         def runner(folder: Path, jobs: Sequence[Job]) -> Journal:
             return _run_jobs(folder, jobs, resources, machines, mode, notes)

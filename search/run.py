@@ -135,3 +135,4 @@ class _Watch(tune.Callback):  # type: ignore[misc]  # Ray has no types
         lines = str(trial.get_error() or "").strip().splitlines()
         self.errors[number] = lines[-1] if lines else "its worker was lost again and again"
         self._warn(f"trial {number} lost its worker for good: {self.errors[number]}")
+        self._stop.lost(self.errors)

@@ -54,8 +54,9 @@ class AsOfNow(InMemoryStorage):
     def __init__(self, space: Space) -> None:
         super().__init__()
         self._proven = space.budget.grace_epochs  # epochs
-        self._applies = space.searcher.kind == "tpe"
+        self._applies = space.searcher.kind == "tpe" and space.scheduler == "asha"
         self._asked = False
+        self.unchallenged: set[int] = set()  # trials that nobody cuts, by Optuna's numbers: getting far proves nothing
 
     @contextmanager
     def as_of_now(self) -> Iterator[None]:
@@ -76,7 +77,9 @@ class AsOfNow(InMemoryStorage):
         return [trial for trial in trials if states is None or trial.state in states]
 
     def _shown(self, trial: FrozenTrial) -> FrozenTrial:
-        if trial.state != TrialState.RUNNING or max(trial.intermediate_values, default=0) < self._proven:
+        if trial.state != TrialState.RUNNING or trial.number in self.unchallenged:
+            return trial
+        if max(trial.intermediate_values, default=0) < self._proven:
             return trial
         shown = copy.copy(trial)
         shown.state = TrialState.PRUNED

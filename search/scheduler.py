@@ -43,11 +43,12 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
             stop_last_trials=False,  # a trial ends at its own horizon, which is not the same for all
         )
         self._journal = journal
+        self._rungs = space.rungs
         self._cuts = space.scheduler == "asha"
         self._cut_baselines = space.scheduling.cut_baselines
         for trial in list(journal.trials.values()):
             if not trial.over and trial.reports and trial.reports[-1].decision == "cut":
-                journal.ended(trial.number, "cut", _cut_message(trial))  # killed between the decision and the end
+                journal.ended(trial.number, "cut", self._cut_message(trial))  # killed between the decision and the end
             if self._competes(trial):
                 best = -math.inf
                 for report in trial.reports:
@@ -65,7 +66,7 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
         if status in ("running", "finished"):
             decision = self._decide(number, result)
             if decision == "cut":
-                self._journal.ended(number, "cut", _cut_message(self._journal.trials[number]))
+                self._journal.ended(number, "cut", self._cut_message(self._journal.trials[number]))
                 return str(TrialScheduler.STOP)
         if status == "running":
             return str(TrialScheduler.CONTINUE)
@@ -94,7 +95,7 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
         decision = "continue"
         if self._competes(trial):
             best = max([value, *(report.value for report in trial.reports)])
-            below = self._at_rung(number, epoch, best) or self._overtaken(number)
+            below = self._at_rung(number, epoch, best) or self._overtaken(number, best)
             # After its last epoch there is nothing left to cut.
             decision = "cut" if below and result["status"] == "running" else "continue"
         self._journal.reported(number, epoch, value, loss, decision)
@@ -105,16 +106,22 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
         answer = self._brackets[0].on_result(SimpleNamespace(trial_id=number), epoch, best)
         return bool(answer == TrialScheduler.STOP)
 
-    def _overtaken(self, number: int) -> bool:
-        """Whether the trial's value at the last rung that it has passed is below the best third there by now."""
+    def _overtaken(self, number: int, best: float) -> bool:
+        """Whether the trial's value at the last rung that it has passed is below the best third there by now.
+
+        Not so where its `best` leads the search: its rung did not do it justice.
+        """
         bracket = self._brackets[0]
         # Rungs come highest first; a rung where too few have been to have a best third judges nobody.
         there: dict[int, float] = next((recorded for _, recorded in bracket._rungs if number in recorded), {})
         if len(there) < self._reduction_factor:
             return False
         others = {other: value for other, value in there.items() if other != number}
-        return bool(there[number] < bracket.cutoff(others))
+        if there[number] >= bracket.cutoff(others):
+            return False
+        rivals = (trial for trial in self._journal.trials.values() if trial.number != number and self._competes(trial))
+        return best < max((report.value for trial in rivals for report in trial.reports), default=-math.inf)
 
-
-def _cut_message(trial: Trial) -> str:
-    return f"below the best at epoch {trial.reports[-1].epoch}"
+    def _cut_message(self, trial: Trial) -> str:
+        epoch = trial.reports[-1].epoch
+        return f"below the best at epoch {max((rung for rung in self._rungs if rung <= epoch), default=epoch)}"

@@ -164,8 +164,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
                 continue
             records.append(record)
             differing |= _differing(self._search_space, trial, record["params"])
-        if all(event["run"] != run.name for event in self._journal.warm):
-            self._journal.warmed(run.name, records)
+        path = str(run.path.resolve())
+        if all(event["run"] != path for event in self._journal.warm):
+            self._journal.warmed(path, records)
         notes = [f"{run.name} differs in {', '.join(sorted(differing))}, which is fixed here"] if differing else []
         return WarmStart(run.name, len(records), dict(left_out), tuple(notes))
 

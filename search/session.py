@@ -71,7 +71,7 @@ def search(options: Options) -> int:
             return _dry_run(prepared, space, machines)
         content = record(replace(prepared, space=space), options, mode.to_json(), machines.to_json())
         with new_run(prepared.run, content, options.storage) as run:
-            check_nodes([run.path, *([Path(space.fixed["data"])] if space.fixed["data"] != "demo" else [])])
+            check_nodes(_everywhere(run, space))
             return _sit(Sitting(run, space, machines, mode, warm_start, space.budget.time, notes))
 
 
@@ -83,6 +83,9 @@ def resume(path: Path, trials: int | None, swanlab: str | None, address: str | N
     """
     run = load_run(path)
     space = Space.from_json(run.record["space"])
+    extended = run.journal.sessions[-1].get("trials") if run.journal.sessions else None
+    if trials is None and extended is not None:  # an extension that was interrupted is still one
+        space = space.with_budget(trials=extended)
     if trials is not None:
         if trials < len(run.trials):
             raise InputError(
@@ -102,8 +105,12 @@ def resume(path: Path, trials: int | None, swanlab: str | None, address: str | N
         resources, notes = fit_resources(space.resources, machines, None)
         space = replace(space, resources=resources)
         time_left = _time_left(run.journal, space.budget.time)
-        check_nodes([run.path])
-        return _sit(Sitting(run, space, machines, mode, time_left=time_left, notes=notes))
+        check_nodes(_everywhere(run, space))
+        # A driver that was killed before its first trial may not have come to learn from the others.
+        known = {event["run"] for event in run.journal.warm}
+        others = [] if run.journal.trials else [other for other in run.record["warm_start"] if other not in known]
+        warm = tuple(load_run(Path(other)) for other in others)
+        return _sit(Sitting(run, space, machines, mode, warm, time_left, notes))
 
 
 def _dry_run(prepared: Prepared, space: Space, machines: Machines) -> int:
@@ -172,12 +179,18 @@ def _exit_code(run: Run, stop: Stop) -> int:
     return EXIT_DONE if run.best() else EXIT_FAILED
 
 
+def _everywhere(run: Run, space: Space) -> list[Path]:
+    """What every node must see: the run folder and, unless each node makes its own, the data."""
+    data = space.fixed["data"]
+    return [run.path, *([Path(data)] if data != "demo" else [])]
+
+
 def _time_left(journal: Journal, budget: float | None) -> float | None:
     """Seconds left of the time budget: what a killed driver had left; all of it anew where it had been used up."""
     if budget is None:
         return None
-    left = budget - journal.seconds
-    return left if left > 0 and journal.stop_reason != "time budget" else budget
+    left = budget - journal.seconds_of_budget
+    return left if left > 0 else budget
 
 
 def _prepare_caches(space: Space, progress: Progress) -> None:

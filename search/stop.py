@@ -6,14 +6,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from ray import tune
 
-from search.journal import Journal
+from search.journal import Journal, Trial
 from search.results import best_epoch
 
 # So many first trials failing for one and the same reason is a broken setup, not bad luck.
@@ -41,6 +41,10 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         self._target = target_accuracy
         self._clock = clock
         self._deadline = clock() + seconds if seconds is not None else None
+        if journal.sessions and journal.stop_reason is None:  # killed, perhaps after what should have stopped it
+            for trial in journal.trials.values():
+                self._look_at(trial)
+            self._look_for_hopelessness()
         journal.listen(self._on_event)
 
     def request(self, reason: str) -> None:
@@ -57,16 +61,28 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
             self.request("time budget")
         return self.reason is not None
 
+    def lost(self, messages: Mapping[int, str]) -> None:
+        """Hears of the trials, by number, whose workers were lost for good; if it is all there is, that is a reason."""
+        if len(messages) >= HOPELESS_AFTER and not any(trial.reports for trial in self._journal.trials.values()):
+            last = messages[max(messages)]
+            self.request(f"the first {len(messages)} trials all lost their workers before an epoch was done: {last}")
+
     def _on_event(self, event: dict[str, Any]) -> None:
-        if event["event"] == "reported" and self._target is not None:
-            best = best_epoch(self._journal.trials[event["trial"]], self._grace_epochs)
-            if best and best.accuracy >= self._target:
-                self.request("target accuracy")
+        if event["event"] == "reported":
+            self._look_at(self._journal.trials[event["trial"]])
         if event["event"] == "ended" and event["status"] == "failed":
-            first = [self._journal.trials[n] for n in sorted(self._journal.trials)[:HOPELESS_AFTER]]
-            messages = {trial.message for trial in first}
-            if len(first) == HOPELESS_AFTER and len(messages) == 1 and all(t.status == "failed" for t in first):
-                self.request(f"the first {HOPELESS_AFTER} trials all failed: {messages.pop()}")
+            self._look_for_hopelessness()
+
+    def _look_at(self, trial: Trial) -> None:
+        best = best_epoch(trial, self._grace_epochs) if self._target is not None else None
+        if best and self._target is not None and best.accuracy >= self._target:
+            self.request("target accuracy")
+
+    def _look_for_hopelessness(self) -> None:
+        first = [self._journal.trials[n] for n in sorted(self._journal.trials)[:HOPELESS_AFTER]]
+        messages = {trial.message for trial in first}
+        if len(first) == HOPELESS_AFTER and len(messages) == 1 and all(t.status == "failed" for t in first):
+            self.request(f"the first {HOPELESS_AFTER} trials all failed: {messages.pop()}")
 
 
 @contextmanager
@@ -76,8 +92,12 @@ def signals_stop(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
     Nothing is lost by the second: every file is written whole, and Ray's processes die with this one.
     """
 
+    signals = 0
+
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.reason == "interrupted":
+        nonlocal signals
+        signals += 1
+        if signals > 1:
             sys.stderr.write("\x1b[?25h\n" if sys.stderr.isatty() else "\n")  # a live view has hidden the cursor
             os._exit(130)
         stop.request("interrupted")

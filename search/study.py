@@ -90,6 +90,8 @@ class JournalStudy:
         if not trial.params:
             return
         self._numbers[trial.number] = self._add_running(trial.params, trial.sampler.get("attrs", {}))
+        if trial.kind == "baseline" and not self._space.scheduling.cut_baselines:
+            self.storage.unchallenged.add(self._numbers[trial.number])
         for report in trial.reports:
             self._report(self._numbers[trial.number], report.epoch, report.value)
         if trial.over:

@@ -97,8 +97,10 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         if self._epochs is None:
             self._epochs = self._start()
         while not self._unreported:
-            next(self._epochs)
-            self._look_at_disk()
+            over = next(self._epochs, None) is None
+            self._look_at_disk()  # also at the end: what a kill kept out of epochs.jsonl has been put there by now
+            if over and not self._unreported:
+                raise StopIteration
         return self._unreported.popleft()
 
     def _look_at_disk(self) -> None:
