@@ -1,4 +1,4 @@
-"""Whether an OGG file is whole, which libsndfile does not say: it skips what is damaged and ends where the file ends."""
+"""Whether an OGG file is whole, which libsndfile does not say: it skips damage and ends where the file ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ogg_damage(path: str | Path) -> str:
 def _is_whole(page: bytes, length: int) -> bool:
     """Whether a page has all its bytes, and they give its checksum.
 
-    That is a CRC-32 from the highest bit down, which is zlib's with the bits of every byte, and of the result, mirrored.
+    That is a CRC-32 from the highest bit down: zlib's, with the bits of every byte and of the result mirrored.
     """
     if len(page) < length:
         return False
