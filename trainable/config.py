@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -144,6 +145,8 @@ SHARED_FIELDS: tuple[str, ...] = (
 )  # fmt: skip
 
 
+_DEVICE = r"auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?"  # torch counts devices in a byte and takes 255 for "any"
+
 # What others call our fields: the tutorial's own names, and spellings.
 _OTHER_NAMES = {
     "resize": "image_size", "learning_rate": "lr", "num_epochs": "epochs", "model": "backbone",
@@ -201,7 +204,7 @@ def _conflicts(config: TrialConfig) -> list[str]:
         problems.append(
             f"gain: multiplies a power mel, but scale is {config.scale}, got {config.gain:g}. Use gain_db instead."
         )
-    if config.device != "auto" and config.device.split(":")[0] not in ("cpu", "cuda", "mps"):
+    if not re.fullmatch(_DEVICE, config.device):
         problems.append(f"device: must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}. Name one of them.")
     from trainable.backbone import check_backbone  # late: it imports torchvision
 

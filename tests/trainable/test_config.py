@@ -136,6 +136,21 @@ def test_values_that_do_not_go_together_say_why(values: dict[str, Any], line: st
     assert problems(**values) == [f"mine.yaml: {line}"]
 
 
+@pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:0", "cuda:7", "cuda:15", "mps"])
+def test_a_device_may_be_named_by_its_number(name: str) -> None:
+    assert TrialConfig.parse({"weights": "none", "device": name}).device == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cuda:abc", "cuda:", "cuda:-1", "cuda:01", "cuda:255", "cuda:1:2", "cuda 1", "cuda:0\n", "cpu:0", "mps:1", ""],
+)
+def test_a_device_that_torch_could_not_read_is_refused(name: str) -> None:
+    assert problems(device=name) == [
+        f"mine.yaml: device: must be auto, cpu, cuda, cuda:N or mps, got {name!r}. Name one of them."
+    ]
+
+
 def test_the_defaults_are_the_simple_recipe_and_everything_else_is_off() -> None:
     assert TrialConfig.parse(RECIPES["tutorial-simple"]) == TrialConfig()
     off = ("time_masks", "freq_masks", "roll", "noise", "gain", "gain_db", "mixup", "cutmix", "random_resized_crop",
