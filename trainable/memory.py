@@ -34,8 +34,12 @@ def free_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device, or the machine, has no memory left; torch has no one type for it."""
-    signs = ("out of memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+    """Whether an error says that the device, or the machine, has no memory left; torch has no one type for it.
+
+    CUBLAS_STATUS_NOT_INITIALIZED, which a full GPU may say too, is none: a broken driver says the same.
+    """
+    # The last three: cuBLAS, cuFFT, cuSOLVER and old cuDNN; cuDNN from 9 on; C++ as torch hands it on.
+    signs = ("out of memory", "DefaultCPUAllocator", "_ALLOC_FAILED", "_ALLOCATION_FAILED", "std::bad_alloc")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in signs)
 
 

@@ -51,18 +51,18 @@ def train(
     threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # Ray sets it to the trial's CPUs
     if threads.isdecimal():
         torch.set_num_threads(max(1, int(threads)))
-    no_room = ""
+    no_room: str | None = None
     try:
         yield from _epochs(config, folder, resume, progress, split)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        no_room = str(error).split("\n")[0][:200]
+        no_room = str(error).split("\n")[0][:200] or type(error).__name__
     finally:  # here all that the epochs held is gone, as is the error, whose traceback holds it too
         if config.compile:
             torch.compiler.reset()  # its cache would keep the model
         free_memory()
-    if no_room:
+    if no_room is not None:
         raise OutOfMemory(
             f"no room for batch_size {config.batch_size} at image_size {config.image_size} with {config.backbone}: "
             f"{no_room}"
