@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainable.backbone import build_backbone
 from trainable.cache import mels_of
@@ -66,6 +66,11 @@ class Learner:
         return epochs >= self.config.epochs or since >= self.config.patience
 
     @property
+    def _scored_model(self) -> nn.Module:
+        """The model that is scored and kept: the average where there is one."""
+        return self.ema.model if self.ema else self.model
+
+    @property
     def best(self) -> EpochResult:
         """The epoch whose weights are kept: by accuracy, then loss; the last one where nothing is validated."""
         if not len(self.val_clips):
@@ -86,17 +91,19 @@ class Learner:
         """Loss (nats per clip) and accuracy of the scored weights on the validation clips; zeros where there are none.
 
         Raises:
-            Diverged: the network's answers are not finite.
+            Diverged: the network's answers, or without validation clips its weights, are not finite.
         """
-        if not len(self.val_clips):
+        model, epoch = self._scored_model, len(self.history) + 1
+        if not len(self.val_clips):  # nothing else would notice that the epoch's last step broke what is kept
+            numbers = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+            if not torch.stack([tensor.isfinite().all() for tensor in numbers]).all():
+                raise Diverged(f"the network's weights became NaN or infinite in epoch {epoch}. Lower lr.")
             return 0.0, 0.0
-        model = self.ema.model if self.ema else self.model
         crops = self.config.eval_crops if self.config.crop_seconds else 1
         self._probabilities = clip_probabilities(
             model, self.inputs, self.val_clips, self.config.batch_size, crops, self.precision.forward
         )
         if not self._probabilities.isfinite().all():
-            epoch = len(self.history) + 1
             raise Diverged(f"the network's answers became NaN in the validation of epoch {epoch}. Lower lr.")
         # Softmax in float32 can be exactly 0; the loss of a wrong answer stays finite.
         loss = F.nll_loss(self._probabilities.clamp(min=1e-12).log(), self.val_labels)
@@ -174,7 +181,7 @@ class Learner:
         seen = [*self.split.train.tolist(), *self.split.val.tolist()]
         return {
             "epoch": len(self.history),
-            "weights": (self.ema.model if self.ema else self.model).state_dict(),
+            "weights": self._scored_model.state_dict(),
             "config": self.config.to_json(),
             "labels": list(self.dataset.labels),
             "sample_rate": self.config.sample_rate or self.dataset.sample_rate,  # Hz, the front end's

@@ -311,6 +311,31 @@ def test_a_loss_that_is_not_finite_ends_the_trial_and_names_the_step(
         list(train(settings))
 
 
+# One step that throws the weights far away, of which nobody sees the next loss.
+LAST_STEP = {"optimizer": "sgd", "precision": "fp32", "epochs": 1, "batch_size": 64}
+
+
+def test_answers_that_are_not_finite_end_the_trial_and_leave_no_checkpoint(
+    make_clips: MakeClips, tmp_path: Path
+) -> None:
+    settings = config(make_clips(), **LAST_STEP, lr=1e38)
+    with pytest.raises(Diverged) as ended:
+        list(train(settings, tmp_path / "trial"))
+    assert str(ended.value) == "the network's answers became NaN in the validation of epoch 1. Lower lr."
+    assert list((tmp_path / "trial").glob("*.pt")) == []
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_without_validation_clips_weights_that_are_not_finite_end_the_trial_and_leave_no_checkpoint(
+    make_clips: MakeClips, tmp_path: Path, ema: float
+) -> None:
+    settings = config(make_clips(), **LAST_STEP, lr=1e300, ema=ema, train_on="all")
+    with pytest.raises(Diverged) as ended:
+        list(train(settings, tmp_path / "trial"))
+    assert str(ended.value) == "the network's weights became NaN or infinite in epoch 1. Lower lr."
+    assert list((tmp_path / "trial").glob("*.pt")) == []
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_the_step_that_diverged_is_named_although_steps_are_looked_at_in_groups(bad: float) -> None:
     tally = Tally(2)
@@ -329,15 +354,23 @@ def test_the_tally_is_per_clip_and_counts_the_larger_share_of_mixed_labels() -> 
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "words"),
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
-        MemoryError("cannot allocate"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nException raised from malloc"),
+            "CUDA out of memory. Tried to allocate 2.00 GiB.",
+        ),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory",
+        ),
+        (RuntimeError("std::bad_alloc"), "std::bad_alloc"),
+        (MemoryError("cannot allocate " + 200 * "x"), "cannot allocate " + 184 * "x"),
+        (MemoryError(), "MemoryError"),
     ],
 )
 def test_out_of_memory_names_batch_and_image_and_leaves_nothing_behind(
-    make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch, error: Exception
+    make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
     models = []
 
@@ -353,14 +386,40 @@ def test_out_of_memory_names_batch_and_image_and_leaves_nothing_behind(
 
     monkeypatch.setattr(learner, "build_backbone", remember)
     monkeypatch.setattr(learner.Loss, "__call__", fail)
-    with pytest.raises(
-        OutOfMemory, match="no room for batch_size 8 at image_size 32 with mobilenet_v3_small"
-    ) as raised:
+    with pytest.raises(OutOfMemory) as raised:
         list(train(config(make_clips())))
+    assert str(raised.value) == f"no room for batch_size 8 at image_size 32 with mobilenet_v3_small: {words}"
     error.__traceback__ = None  # kept alive by this test alone
     assert raised.value.__context__ is None
     gc.collect()
     assert models[0]() is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, to run out of its memory")
+def test_a_gpu_that_is_full_ends_the_trial_and_has_its_memory_back(make_clips: MakeClips) -> None:
+    fits = config(make_clips(), backbone="resnet18", device="cuda", batch_size=24, epochs=1, lr=1e-4)
+    list(train(fits))  # cuBLAS takes a workspace with the first product and keeps it
+    gc.collect()
+    torch.cuda.empty_cache()
+    before, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    # The process may have 256 MiB more. The first layer's answers alone are 24 x 64 x 512 x 512 numbers, 768 MiB in
+    # bf16; what else is on the GPU is none of this test's business.
+    total = torch.cuda.get_device_properties("cuda").total_memory
+    torch.cuda.set_per_process_memory_fraction((reserved + (256 << 20)) / total)
+    try:
+        with pytest.raises(OutOfMemory) as ended:
+            list(train(fits.model_copy(update={"image_size": 1024})))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    message = str(ended.value)
+    assert message.startswith(
+        "no room for batch_size 24 at image_size 1024 with resnet18: CUDA out of memory. Tried to allocate "
+    )
+    assert "\n" not in message
+    assert ended.value.__context__ is None
+    assert torch.cuda.memory_allocated() <= before
+    assert torch.cuda.memory_reserved() <= reserved
+    list(train(fits))  # the next trial has its room
 
 
 def test_a_closed_generator_leaves_no_model_behind(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch) -> None:
