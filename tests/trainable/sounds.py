@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 import torch
 from torch import Tensor
 
+from trainable.config import TrialConfig
 from trainable.dataset import Clip, Dataset
+from trainable.inputs import Inputs
 from trainable.mels import MelCache
+from trainable.split import Split
 
 
 def wave(seconds: float = 1.0, rate: int = 8000, seed: int = 0, pitch: float = 440.0) -> np.ndarray:
@@ -53,3 +57,12 @@ def labelled(count: int, classes: int = 2) -> Dataset:
     """A data set of clips that exist by name only, for mels made by hand."""
     clips = tuple(Clip("", f"{index}", index % classes, 1.0, 8000, 1, 0, 0) for index in range(count))
     return Dataset("test", "", tuple(map(str, range(classes))), clips)
+
+
+def drawn(mel: Tensor, draws: int, seed: int = 0, silence: float = 0.0, **values: Any) -> Tensor:
+    """What the network sees of one mel [c, 64, 64] in so many draws, [draws, c, 64, 64]: the resize changes nothing."""
+    config = TrialConfig(**{"image_size": 64, "n_mels": 64, **values})
+    index = torch.arange(1).numpy()
+    inputs = Inputs(mels_from([mel], silence), labelled(1), Split("", index, index), config, torch.device("cpu"))
+    images, _ = inputs.train_batch(torch.zeros(draws, dtype=torch.int64), torch.Generator().manual_seed(seed))
+    return images[:, :1] if config.channels == "repeat" else images

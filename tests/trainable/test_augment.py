@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from tests.trainable.sounds import labelled, mels_from
+from tests.trainable.sounds import drawn, labelled, mels_from
 from trainable import augment
 from trainable.config import TrialConfig
 from trainable.frontend import Frontend
@@ -20,15 +20,6 @@ CPU = torch.device("cpu")
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def drawn(mel: Tensor, draws: int, seed: int = 0, silence: float = 0.0, **values: Any) -> Tensor:
-    """What the network sees of one mel [c, 64, 64] in so many draws, [draws, c, 64, 64]: the resize changes nothing."""
-    config = TrialConfig(**{"image_size": 64, "n_mels": 64, **values})
-    index = torch.arange(1).numpy()
-    inputs = Inputs(mels_from([mel], silence), labelled(1), Split("", index, index), config, CPU)
-    images, _ = inputs.train_batch(torch.zeros(draws, dtype=torch.int64), generator(seed))
-    return images[:, :1] if config.channels == "repeat" else images
 
 
 def ramp() -> Tensor:
