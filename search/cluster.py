@@ -43,6 +43,12 @@ class Machines:
     gpus: float
     local: bool  # started by us on this machine, not joined
     gpu_names: tuple[str, ...] = ()  # Ray's own names of the kinds, such as H200
+    each: tuple[tuple[float, float], ...] = ()  # CPU cores and GPUs of each node; left out: there is one
+
+    @property
+    def by_node(self) -> tuple[tuple[float, float], ...]:
+        """CPU cores and GPUs of each node: a trial must find all of its own on one of them."""
+        return self.each or ((self.cpus, self.gpus),)
 
     def to_json(self) -> dict[str, Any]:
         """What run.json notes."""
@@ -101,7 +107,10 @@ def connected(address: str | None) -> Iterator[Machines]:
         resources = ray.cluster_resources()
         nodes = [node for node in ray.nodes() if node["Alive"]]
         kinds = sorted(name.split(":")[1] for name in resources if name.startswith("accelerator_type:"))
-        yield Machines(len(nodes), resources.get("CPU", 0.0), resources.get("GPU", 0.0), address is None, tuple(kinds))
+        each = tuple((node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in nodes)
+        yield Machines(
+            len(nodes), resources.get("CPU", 0.0), resources.get("GPU", 0.0), address is None, tuple(kinds), each
+        )
     finally:
         ray.shutdown()
 
@@ -139,8 +148,8 @@ def fit_resources(wanted: Resources, machines: Machines, gpus_asked: float | Non
     notes: tuple[str, ...] = ()
     if gpu and not machines.gpus and not gpus_asked:
         notes, gpu = ("no GPU here: trials run on the CPU, which is many times slower for this space",), 0.0
-    at_once = machines.gpus // gpu if gpu else machines.cpus
-    cpu = wanted.cpu if wanted.cpu is not None else max(1.0, min(4.0, machines.cpus // max(at_once, 1)))
+    beside = [cpus // (gpus // gpu) for cpus, gpus in machines.by_node if gpu and gpus >= gpu]
+    cpu = wanted.cpu if wanted.cpu is not None else max(1.0, min([4.0, *beside] if beside else [1.0]))
     if notes and wanted.cpu and wanted.cpu > machines.cpus:
         cpu = machines.cpus  # it was meant for the feeding of a GPU
     fitted = wanted.model_copy(update={"gpu": gpu, "cpu": cpu})
@@ -165,19 +174,22 @@ def concurrency(machines: Machines, cpus: float, gpus: float) -> int:
     Raises:
         InputError: not even one does.
     """
-    fits = []
-    if cpus > 0:
-        fits.append(("cpus-per-trial", cpus, machines.cpus))
-    if gpus > 0:
-        fits.append(("gpus-per-trial", gpus, machines.gpus))
-    short = [
-        f"--{flag}: must be at most what there is ({there:g}), got {wanted:g}. Lower it, or add machines."
-        for flag, wanted, there in fits
-        if wanted > there
+    wanted = {"cpus-per-trial": cpus, "gpus-per-trial": gpus}
+    fits = [
+        min((int(there / share + 1e-9) for share, there in zip(wanted.values(), node, strict=True) if share), default=1)
+        for node in machines.by_node
     ]
-    if short:
-        raise InputError(short)
-    return max(1, min(int(there / wanted + 1e-9) for _, wanted, there in fits)) if fits else 1
+    if sum(fits):
+        return sum(fits)
+    most = dict(zip(wanted, map(max, zip(*machines.by_node, strict=True)), strict=True))
+    short = [flag for flag, share in wanted.items() if share > most[flag]] or list(wanted)  # or: each on another node
+    raise InputError(
+        [
+            f"--{flag}: must be at most what a node has ({most[flag]:g}), got {wanted[flag]:g}. "
+            "Lower it, or add machines."
+            for flag in short
+        ]
+    )
 
 
 def check_nodes(paths: list[Path]) -> None:

@@ -183,7 +183,7 @@ def test_a_missing_data_path_says_how_far_it_is_right(words: list[str], tmp_path
 
 def test_gpus_are_not_asked_for_where_there_are_none(words: list[str], two_cores_and_no_gpu: None) -> None:
     assert refused(words, "--gpus-per-trial", "0.5") == (
-        "--gpus-per-trial: must be at most what there is (0), got 0.5. Lower it, or add machines.\n"
+        "--gpus-per-trial: must be at most what a node has (0), got 0.5. Lower it, or add machines.\n"
     )
 
 

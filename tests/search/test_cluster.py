@@ -111,7 +111,7 @@ def test_an_address_where_nobody_answers_is_bad_input() -> None:
 
 def test_gpus_that_the_command_line_asks_for_must_be_there() -> None:
     without = Machines(1, 2.0, 0.0, local=True)
-    with pytest.raises(InputError, match=r"--gpus-per-trial: must be at most what there is \(0\), got 1"):
+    with pytest.raises(InputError, match=r"--gpus-per-trial: must be at most what a node has \(0\), got 1"):
         fit_resources(Resources(gpu=1, cpu=1), without, gpus_asked=1)
 
 
@@ -134,6 +134,24 @@ def test_what_nobody_has_set_follows_from_the_machine() -> None:
     on_cpus, _ = fit_resources(Resources(), Machines(1, 2.0, 0.0, local=True), None)
     assert (on_cpus.gpu, on_cpus.cpu) == (0.0, 1.0)
     assert concurrency(Machines(1, 2.0, 0.0, local=True), 1.0, 0.0) == 2
+
+
+def test_a_trial_must_fit_on_one_node() -> None:
+    two = Machines(2, 4.0, 0.0, local=False, each=((2.0, 0.0), (2.0, 0.0)))
+    assert concurrency(two, cpus=2, gpus=0) == 2
+    assert concurrency(Machines(2, 6.0, 0.0, local=False, each=((3.0, 0.0), (3.0, 0.0))), cpus=2, gpus=0) == 2
+    with pytest.raises(InputError, match=r"--cpus-per-trial: must be at most what a node has \(2\), got 4"):
+        concurrency(two, cpus=4, gpus=0)
+    apart = Machines(2, 9.0, 1.0, local=False, each=((8.0, 0.0), (1.0, 1.0)))
+    with pytest.raises(InputError, match=r"--cpus-per-trial: must be at most what a node has \(8\), got 4"):
+        concurrency(apart, cpus=4, gpus=1)
+
+
+def test_a_head_without_gpus_does_not_count_as_cores_beside_them() -> None:
+    cluster = Machines(2, 72.0, 4.0, local=False, each=((64.0, 0.0), (8.0, 4.0)))
+    fitted, _ = fit_resources(Resources(), cluster, None)
+    assert (fitted.gpu, fitted.cpu) == (1, 2)
+    assert concurrency(cluster, fitted.cpu or 0, fitted.gpu or 0) == 4
 
 
 def test_a_fraction_of_a_gpu_lets_trials_share_it() -> None:

@@ -72,6 +72,17 @@ def test_rungs_hold_every_cut_and_nobody_goes_on_after_one(run: Run) -> None:
     assert all(trial.kind == "search" for rung in found for trial, _ in rung.passed)
 
 
+def test_a_trial_that_was_overtaken_is_cut_at_the_rung_that_it_had_passed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    passed = next(trial for rung in rungs(run)[:1] for trial, _ in rung.passed)
+    while len(passed.reports) > 2:
+        passed.reports.pop()
+    passed.reports[-1].decision = "cut"
+    first, second = rungs(run)[:2]
+    assert passed.number in {trial.number for trial, _ in first.cut}
+    assert passed.number not in {trial.number for trial, _ in (*second.passed, *second.cut)}
+
+
 def test_trials_that_run_at_the_same_time_have_slots_of_their_own(run: Run) -> None:
     found = spans(run)
     assert {span.slot for span in found} == {0, 1, 2}

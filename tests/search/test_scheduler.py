@@ -104,7 +104,18 @@ def test_a_trial_that_came_to_its_rung_early_is_cut_when_it_has_been_overtaken(d
     driver.report(late, 3, 0.95)
     driver.report(best, 3, 0.96)
     assert driver.report(early, 4, 0.9) == TrialScheduler.STOP
-    assert driver.journal.trials[early].status == "cut"
+    assert driver.journal.trials[early].message == "below the best at epoch 3"
+
+
+def test_the_trial_that_leads_is_not_cut_for_what_it_was_at_its_rung(driver: Driver) -> None:
+    slow = driver.trial()
+    driver.report(slow, 1, 0.3)
+    for value in (0.6, 0.7, 0.8):
+        driver.report(driver.trial(), 1, value)
+    assert driver.report(slow, 2, 0.85) == TrialScheduler.CONTINUE
+    driver.report(driver.trial(), 1, 0.9)
+    assert driver.report(slow, 2, 0.85) == TrialScheduler.CONTINUE  # a repeated report gets its recorded decision
+    assert driver.report(slow, 3, 0.86) == TrialScheduler.CONTINUE  # the first at its next rung
 
 
 def test_rays_own_scheduler_lets_the_first_at_a_rung_train_to_the_end() -> None:

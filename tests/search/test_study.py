@@ -92,6 +92,17 @@ def test_tpe_sees_a_running_trial_that_leads_as_one_that_was_cut_there(space: Sp
     assert {trial.state for trial in live.study.get_trials()} == {TrialState.RUNNING}
 
 
+def test_a_running_trial_that_nobody_cuts_proves_nothing_by_getting_far(tmp_path: Path) -> None:
+    text = SPACE.replace("[tutorial-simple]", "[{name: mine, lr: 1e-3}]")
+    journal = new_journal(tmp_path / "run")
+    live = JournalStudy(space_of(tmp_path, text), journal)
+    baseline = journal.suggested("baseline", "mine", {"lr": 1e-3, "n_mels": 32, "mixup": 0.1}, {"epochs": 6})
+    for epoch in (1, 2, 3):
+        journal.reported(baseline.number, epoch, 0.9, 1.0, "continue")
+    with live.storage.as_of_now():
+        assert [trial.state for trial in live.study.get_trials()] == [TrialState.RUNNING]
+
+
 def test_tpe_goes_where_a_running_trial_leads(space: Space, tmp_path: Path) -> None:
     """Optuna's constant liar alone calls the best trial bad for as long as it trains."""
     journal = new_journal(tmp_path / "run")
