@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchaudio
+from scipy import stats
 from torch import Tensor
 
 from tests.trainable.sounds import labelled, mels_from, wave, write_set
@@ -269,6 +270,101 @@ def test_inputs_keep_their_mels_from_being_thrown_away(dataset: Dataset) -> None
     del inputs
     gc.collect()
     assert not in_use()
+
+
+# --- what changes images: each field of the configuration does what it says
+
+BATCH, SIZE = 64, 32
+
+
+def mixed(batches: int = 1, **values: Any) -> tuple[Tensor, Tensor]:
+    """Images [n, 32, 32] of clips that are each constant at their number, and targets [n, 64], each its own class."""
+    mels = mels_from([torch.full((1, SIZE, SIZE), float(number)) for number in range(BATCH)])
+    settings = TrialConfig(image_size=SIZE, n_mels=SIZE, **values)
+    index, generator = np.arange(BATCH), rng()
+    inputs = Inputs(mels, labelled(BATCH, classes=BATCH), Split("test", index, index), settings, CPU)
+    drawn = [inputs.train_batch(torch.arange(BATCH), generator) for _ in range(batches)]
+    return torch.cat([images for images, _ in drawn])[:, 0], torch.cat([targets for _, targets in drawn])
+
+
+def shares(targets: Tensor) -> np.ndarray:
+    """What each clip keeps of its own target, [n]: see `told`."""
+    return told(targets.view(-1, BATCH, BATCH).diagonal(dim1=1, dim2=2).double().numpy())
+
+
+def told(share: np.ndarray) -> np.ndarray:
+    """The shares that can be told from all and nothing: not of a clip mixed with itself, nor by less than a pixel."""
+    edge = 0.5 / SIZE**2
+    return share[(share > edge) & (share < 1 - edge)]
+
+
+def is_pasted(images: Tensor) -> Tensor:
+    """Which images hold numbers of clips as they are, [n]: none of those between them."""
+    return (images == images.round()).flatten(1).all(dim=1)
+
+
+def expected_shares(mixup: float = 0.0, cutmix: float = 0.0) -> np.ndarray:
+    """What a clip keeps, by the definition of one of the two in NumPy, [n]."""
+    draws = np.random.default_rng(0)
+    kept = draws.beta(mixup or cutmix, mixup or cutmix, 100_000)
+    if cutmix:
+        half = np.sqrt(1 - kept) / 2
+        centre = draws.uniform(size=(2, len(half)))
+        kept = 1 - (np.minimum(centre + half, 1) - np.maximum(centre - half, 0)).prod(axis=0)
+    return told(kept)
+
+
+def same_distribution(found: np.ndarray, expected: np.ndarray) -> None:
+    assert len(found) > 2000
+    assert found.mean() == pytest.approx(expected.mean(), abs=0.02)
+    assert found.std() == pytest.approx(expected.std(), rel=0.05)
+
+
+def test_without_mixing_every_clip_is_its_own() -> None:
+    images, targets = mixed()
+    assert torch.equal(targets, torch.eye(BATCH))
+    assert torch.equal(images, torch.arange(float(BATCH))[:, None, None].expand_as(images))
+
+
+@pytest.mark.parametrize("values", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
+def test_targets_are_mixed_as_images_are(values: dict[str, float]) -> None:
+    images, targets = mixed(8, **values)
+    assert (targets.amax(dim=1) < 1).float().mean() > 0.5
+    torch.testing.assert_close(targets @ torch.arange(float(BATCH)), images.mean(dim=(1, 2)), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_mixup_alone_blends_whole_images_by_shares_of_its_beta(alpha: float) -> None:
+    images, targets = mixed(60, mixup=alpha)
+    torch.testing.assert_close(images, images[:, :1, :1].expand_as(images))
+    same_distribution(shares(targets), expected_shares(mixup=alpha))
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_cutmix_alone_pastes_rectangles_of_shares_of_its_beta(alpha: float) -> None:
+    images, targets = mixed(60, cutmix=alpha)
+    assert is_pasted(images).all()
+    same_distribution(shares(targets), expected_shares(cutmix=alpha))
+
+
+def test_with_both_each_of_the_two_keeps_its_own_shares() -> None:
+    images, targets = mixed(200, mixup=8.0, cutmix=0.2)
+    pasted = is_pasted(images).view(-1, BATCH).all(dim=1)  # per batch
+    assert 70 < pasted.sum() < 130
+    by_batch = targets.view(-1, BATCH, BATCH)
+    same_distribution(shares(by_batch[~pasted]), expected_shares(mixup=8.0))
+    same_distribution(shares(by_batch[pasted]), expected_shares(cutmix=0.2))
+
+
+@pytest.mark.parametrize("value", [0.2, 0.7])
+def test_a_random_resized_crop_shows_all_but_at_most_its_value_of_the_area(value: float) -> None:
+    size, middle = 64, 32
+    mel = torch.arange(float(size)) + 100 * torch.arange(float(size))[:, None]  # steps of 1 across and of 100 down
+    inputs = inputs_from([mel[None]], image_size=size, random_resized_crop=value)
+    images = inputs.train_batch(torch.zeros(2000, dtype=torch.int64), rng())[0][:, 0].double()
+    across = (images[:, middle, middle + 8] - images[:, middle, middle - 8]) / 16
+    down = (images[:, middle + 8, middle] - images[:, middle - 8, middle]) / 1600
+    assert stats.kstest((across * down).numpy(), stats.uniform(1 - value, value).cdf).pvalue > 0.001
 
 
 # --- one waveform

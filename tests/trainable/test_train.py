@@ -459,6 +459,36 @@ def test_compiling_changes_nothing_that_is_learned_and_leaves_no_model_behind(
     assert [reference() for reference in models] == [None]
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_models_layout_is_the_one_that_is_asked_for(make_clips: MakeClips, wanted: bool) -> None:
+    state = learner.Learner(config(make_clips(clips=3), channels_last=wanted, ema=0.9, val_share=0.4), None, None)
+    assert state.ema
+    for model in (state.model, state.ema.model):
+        kernels = [weight for weight in model.parameters() if weight.ndim == 4 and min(weight.shape[1:]) > 1]
+        assert kernels
+        for kernel in kernels:
+            assert kernel.is_contiguous(memory_format=torch.channels_last) is wanted
+            assert kernel.is_contiguous() is not wanted
+
+
+@pytest.mark.parametrize("values", [{"mixup": 1.0}, {"cutmix": 1.0}])
+def test_mixed_targets_are_what_is_learned(
+    make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch, values: dict[str, float]
+) -> None:
+    seen: list[torch.Tensor] = []
+    loss_of = learner.Loss.__call__
+
+    def remember(self: learner.Loss, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        seen.append(targets)
+        return loss_of(self, logits, targets)
+
+    monkeypatch.setattr(learner.Loss, "__call__", remember)
+    list(train(config(make_clips(), epochs=2, **values)))
+    targets = torch.cat(seen)
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(len(targets)))
+    assert ((targets > 0.01) & (targets < 0.99)).any(dim=1).float().mean() > 0.3
+
+
 def test_the_number_of_threads_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
