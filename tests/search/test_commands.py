@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,9 @@ from typer.testing import CliRunner, Result
 from run_search import app
 from tests.search.synthetic import make_run
 from tests.trainable.saved_models import save_small
+from trainable.cache import mels_of
+from trainable.config import TrialConfig
+from trainable.dataset import load_dataset
 
 
 def call(*words: object) -> Result:
@@ -104,8 +109,28 @@ def test_a_report_of_several_runs_goes_into_the_first_ones_folder(tmp_path: Path
     assert not (runs[1] / "report.html").exists()
 
 
-def test_the_cache_says_what_it_holds_and_is_emptied(cache_folder: Path) -> None:
-    said = call("data", "cache").stdout
-    assert str(cache_folder) in said.replace("\n", "")
-    assert "entries removed" in call("data", "cache", "--clear").stdout
-    assert "0 MB of at most 20000 MB" in call("data", "cache").stdout
+def test_the_cache_says_what_it_holds_and_is_emptied(
+    make_clips: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("AUDIO_SEARCH_CACHE", str(tmp_path / "cache"))
+    dataset = load_dataset(str(make_clips(classes=2, clips=3)))
+    settings = TrialConfig(n_fft=256, hop_length=8, n_mels=128, scale="log")
+    mels = mels_of(dataset, settings)  # 6 clips of 1001 frames of 128 float32: 3.1 MB
+    header, row, total = call("data", "cache").stdout.splitlines()
+    assert header.split() == ["data", "set", "clips", "MB", "last", "used", "front", "end"]
+    name, clips, megabytes, day, hour, front_end = row.split(maxsplit=5)
+    assert (name, clips, megabytes) == ("clips", "6", "3.1")
+    used = datetime.strptime(f"{day} {hour}", "%Y-%m-%d %H:%M")
+    assert abs(used - datetime.now()) < timedelta(minutes=10)
+    assert front_end.rstrip() == "scale log, n_mels 128, windows [256], hop 8, sample_rate 8000"
+    place = tmp_path / "cache"
+    assert total == f"3 MB of at most 20000 MB in {place}"
+
+    assert call("data", "cache", "--clear").stdout == f"0 entries removed, 0 MB, from {place}\n"  # it is in use
+    del mels
+    gc.collect()
+    said = call("data", "cache", "--clear").stdout
+    assert said.startswith("1 entr")
+    assert said.endswith(f" removed, 3 MB, from {place}\n")
+    assert call("data", "cache").stdout.splitlines()[1:] == [f"0 MB of at most 20000 MB in {place}"]

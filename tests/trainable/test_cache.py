@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.trainable.sounds import wave, write_set
+from trainable import cache
 from trainable.audio import read_waveform
 from trainable.cache import cache_entries, cache_folder, cache_limit, clear_cache, mel_key, mels_of
 from trainable.config import TrialConfig
@@ -120,6 +121,14 @@ def test_the_key_changes_with_what_changes_the_mel(dataset: Dataset, values: dic
 )  # fmt: skip
 def test_the_key_stays_with_what_leaves_the_mel_alone(dataset: Dataset, values: dict[str, Any]) -> None:
     assert mel_key(dataset, config(**values)) == mel_key(dataset, config())
+
+
+def test_mels_of_another_version_of_the_front_end_are_not_taken(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = mel_key(dataset, config())
+    monkeypatch.setattr(cache, "FRONTEND_VERSION", "another")
+    assert mel_key(dataset, config()) != before
 
 
 def test_padding_counts_where_a_clip_is_shorter_than_the_window(dataset: Dataset) -> None:
