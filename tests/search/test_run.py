@@ -17,14 +17,16 @@ be_quiet()
 from search.cluster import connected  # noqa: E402 - Ray reads its switches when it is imported
 from search.journal import Journal  # noqa: E402
 from search.results import trial_folder  # noqa: E402
-from search.run import Running, run_trials  # noqa: E402
+from search.run import ROUNDS_PER_TRIAL, WORKER_RETRIES, Running, run_trials  # noqa: E402
 from search.scheduler import JournalASHA  # noqa: E402
 from search.searcher import StudySearch  # noqa: E402
 from search.space import Space, load_space  # noqa: E402
 from search.stop import Stop  # noqa: E402
 from tests.search.driver import SPACE  # noqa: E402
 from tests.search.driving import start_driver, wait_for_events  # noqa: E402
-from tests.search.simulated import slow  # noqa: E402
+from tests.search.simulated import slow, train  # noqa: E402
+from trainable.config import TrialConfig  # noqa: E402
+from trainable.folder import EpochResult  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +188,27 @@ def test_one_bad_trial_does_not_stop_the_search_and_is_not_tried_again(tmp_path:
     assert "a bug that only" in (tmp_path / "trial_0000" / "error.txt").read_text()
     assert len(journal.trials) == 12
     assert journal.unfinished == []
+
+
+def test_a_trial_that_kills_every_worker_is_given_up_and_the_others_go_on(tmp_path: Path, ray_here: None) -> None:
+    space, said, journal = space_of(tmp_path), [], Journal(tmp_path / "events.jsonl")
+    run_trials(
+        tmp_path, journal, lambda: StudySearch(space, journal), lambda: JournalASHA(space, journal), Stop(journal, 1),
+        Running(deadly, 1, 0, 2, said.append),
+    )  # fmt: skip
+    assert journal.trials[0].status == "failed"
+    assert [text for text in said if text.startswith("trial 0 lost its worker for good")]
+    again = [text for text in said if text.startswith("trial 0 lost its worker and starts again")]
+    assert len(again) == ROUNDS_PER_TRIAL * WORKER_RETRIES
+    assert len(journal.trials) == 12
+    assert {trial.status for trial in list(journal.trials.values())[1:]} <= {"finished", "cut"}
+
+
+def deadly(config: TrialConfig, folder: Path, resume: bool = True, progress: Any = None) -> Iterator[EpochResult]:
+    """Simulated training that ends the process of the baseline's worker, as a fault in a library would."""
+    if folder.name == "trial_0000":
+        os._exit(1)
+    yield from train(config, folder, resume, progress)
 
 
 def test_a_diverged_trial_ends_with_its_reason(tmp_path: Path, ray_here: None) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -221,6 +222,27 @@ def test_a_cut_whose_end_was_not_written_any_more_is_ended_at_the_next_start(dri
     JournalASHA(space, again)
     assert again.trials[cut].status == "cut"
     assert events(again) == whole
+
+
+def test_a_scheduler_rebuilt_at_any_moment_decides_as_the_one_that_went_on(tmp_path: Path) -> None:
+    text = SPACE.replace("epochs: 9", "epochs: 20").replace("grace_epochs: 1", "grace_epochs: 3")
+    space = space_of(tmp_path, text + "    searcher: random")
+    whole = new_journal(tmp_path / "whole")
+    step_through(space, whole, workers=6)
+    lines = whole.path.read_text().splitlines(keepends=True)
+    overtaken = 0
+    for count, event in enumerate(map(json.loads, lines)):
+        if event["event"] != "reported":
+            continue
+        path = tmp_path / f"{count}.jsonl"
+        path.write_text("".join(lines[:count]))
+        rebuilt = Driver(space, Journal(path))
+        last = event["epoch"] == whole.trials[event["trial"]].config["epochs"]
+        answer = rebuilt.report(event["trial"], event["epoch"], event["value"], "finished" if last else "running")
+        assert (answer == TrialScheduler.CONTINUE) == (event["decision"] == "continue" and not last)
+        assert rebuilt.journal.trials[event["trial"]].reports[-1].decision == event["decision"]
+        overtaken += event["decision"] == "cut" and event["epoch"] not in space.rungs
+    assert overtaken
 
 
 def test_without_a_scheduler_every_trial_runs_to_its_end(tmp_path: Path) -> None:

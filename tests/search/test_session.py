@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from search import session
+from search.cluster import Machines
+from search.results import Run, load_run
+from search.session import Sitting, resume
+from tests.search.retrained import make_run
+from trainable.errors import InputError
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_clips: Callable[..., Path]) -> Run:
+    """A search of three trials that has come to its end."""
+    run = make_run(tmp_path / "run", make_clips())
+    change_record(run.path, mirror={"mode": "off", "project": "p"}, warm_start=[])
+    run.journal.session(trials=3)
+    run.journal.stopped("budget")
+    return load_run(run.path)
+
+
+@pytest.fixture
+def sat(monkeypatch: pytest.MonkeyPatch) -> list[Sitting]:
+    """What would have been run; nothing is."""
+    sittings: list[Sitting] = []
+
+    @contextmanager
+    def connected(address: str | None) -> Iterator[Machines]:
+        yield Machines(1, 2.0, 0.0, local=True)
+
+    monkeypatch.setattr(session, "connected", connected)
+    monkeypatch.setattr(session, "check_nodes", lambda paths: None)
+    monkeypatch.setattr(session, "_sit", lambda sitting: sittings.append(sitting) or 0)
+    return sittings
+
+
+def change_record(path: Path, **values: object) -> None:
+    record = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**record, **values}))
+
+
+def go_on(path: Path, trials: int | None = None) -> int:
+    return resume(path, trials, swanlab=None, address=None)
+
+
+def test_a_finished_search_has_nothing_to_resume_and_says_how_to_extend_it(run: Run, sat: list[Sitting]) -> None:
+    with pytest.raises(InputError, match=r"got all 3 trials finished. To extend it: python run_search.py resume"):
+        go_on(run.path)
+    assert sat == []
+
+
+def test_an_extension_that_was_interrupted_goes_on_as_one(run: Run, sat: list[Sitting]) -> None:
+    go_on(run.path, trials=20)
+    run.journal.session(trials=20)
+    run.journal.stopped("interrupted")
+    go_on(run.path)
+    assert [sitting.space.budget.trials for sitting in sat] == [20, 20]
+
+
+def test_a_total_below_what_there_is_is_refused(run: Run, sat: list[Sitting]) -> None:
+    with pytest.raises(InputError, match=r"--trials: is the new total and must be at least what there is \(3\), got 2"):
+        go_on(run.path, trials=2)
+
+
+def test_a_warm_start_that_a_kill_has_cut_short_is_made_good_before_the_first_trial(
+    run: Run, tmp_path: Path, sat: list[Sitting]
+) -> None:
+    cut_short = make_run(tmp_path / "new", Path(run.record["data"]["path"]))
+    (cut_short.path / "events.jsonl").write_text("")
+    change_record(cut_short.path, mirror={"mode": "off", "project": "p"}, warm_start=[str(run.path)])
+    go_on(cut_short.path)
+    assert [warm.path for warm in sat[0].warm_start] == [run.path]
+
+    journal = load_run(cut_short.path).journal
+    journal.warmed(str(run.path), [])
+    go_on(cut_short.path)
+    assert sat[1].warm_start == ()
+
+
+def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
+    run: Run, sat: list[Sitting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(session, "check_nodes", asked.extend)
+    go_on(run.path, trials=4)
+    assert asked == [run.path, Path(run.record["data"]["path"])]
+
+
+@pytest.mark.parametrize(
+    ("spent", "reason", "left"), [(40, "interrupted", 60), (40, "time budget", 100), (120, None, 100)]
+)
+def test_the_time_that_is_left_is_what_was_not_used_up(
+    run: Run, sat: list[Sitting], monkeypatch: pytest.MonkeyPatch, spent: int, reason: str | None, left: int
+) -> None:
+    space = run.record["space"]
+    change_record(run.path, space={**space, "budget": {**space["budget"], "time": 100.0}})
+    (run.path / "events.jsonl").write_text("")
+    clock = iter([1000.0, 1000.0 + spent, 1000.0 + spent])
+    monkeypatch.setattr("search.journal.time.time", lambda: next(clock))
+    journal = load_run(run.path).journal
+    journal.session(trials=3)
+    journal.suggested("search", "", {}, run.trials[0].config)
+    if reason:
+        journal.stopped(reason)
+    go_on(run.path)
+    assert sat[0].time_left == pytest.approx(left)
