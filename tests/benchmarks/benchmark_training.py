@@ -11,6 +11,9 @@ For every backbone and image size, seconds per epoch of
 
 at the same precision, memory format and optimiser, so that they differ in nothing but the input. Each round measures
 all three one after the other, so that what else the machine does meets all of them; the medians of the rounds count.
+
+The peak of memory is that of (b) with nothing of the others there: the GPU's, else the whole process's, of which
+Python and its libraries are 0.8 GB.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,7 @@ from trainable.config import TrialConfig
 from trainable.dataset import Dataset, load_dataset
 from trainable.frontend import Frontend
 from trainable.learner import find_device
+from trainable.memory import free_memory
 from trainable.optimise import Loss, choose_precision, make_optimizer, set_learning_rate
 from trainable.recipes import RECIPES
 from trainable.train import train
@@ -136,22 +140,27 @@ def synchronise(device: torch.device) -> None:
 
 
 def measure(config: TrialConfig, dataset: Dataset, strong: bool, rounds: int) -> dict[str, float]:
-    """Median seconds per epoch of (a), (b) and (c), and the peak of memory that (b) took."""
+    """Median seconds per epoch of (a), (b) and (c), those of (b)'s first, and the peak of memory of that one, GB.
+
+    The first epoch warms up, makes the images that are kept and the optimiser's state: no later one needs more. It
+    runs before there is anything of (a) and (c), so that the peak is (b)'s alone.
+    """
     classes, size = len(dataset.labels), config.image_size
+    seconds: dict[str, list[float]] = {"a": [], "b": [], "c": []}
+    epochs = train(config)  # trains on all clips and validates on none
+    free_memory()  # of the measurement before
+    reset_peak()
+    first = next(epochs).seconds
+    peak = peak_memory()
     torch.manual_seed(0)
     bare, item = Bare(config, classes), Bare(config, classes)
     loader = torch.utils.data.DataLoader(ItemByItem(dataset, size, strong), config.batch_size, shuffle=True)
     counts = [len(part) for part in torch.split(torch.arange(len(dataset.clips)), config.batch_size)]
     ready = bare.ready(counts, size, classes)
-    seconds: dict[str, list[float]] = {"a": [], "b": [], "c": []}
-    reset_peak()
-    epochs = train(config)  # trains on all clips and validates on none
-    first = next(epochs).seconds  # the first epoch warms up, and makes the images that are kept
     bare.epoch(ready)
     for _ in range(rounds):
         seconds["b"].append(next(epochs).seconds)
         seconds["c"].append(bare.epoch(ready))
-    peak = peak_memory()
     epochs.close()
     for _ in range(max(1, rounds // 3)):
         seconds["a"].append(item.epoch(item.loaded(loader, classes)))
@@ -224,20 +233,20 @@ def memory_after_trials(config: TrialConfig, trials: int) -> list[float]:
     return used
 
 
-def main() -> None:
-    """Measures and prints."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Measures and prints, by these words of a command line or the process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few and short clips, small images, one round")
+    parser.add_argument("--quick", action="store_true", help="few and short clips of one small size, one round")
     parser.add_argument("--clips", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--backbones", nargs="+", default=["mobilenet_v3_small", "resnet18"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[64, 224])
-    flags = parser.parse_args()
+    flags = parser.parse_args(words)
     seconds = 30.0
     if flags.quick:
-        flags.clips, flags.rounds, flags.trials, flags.sizes, seconds = 8, 1, 2, [32, 64], 3.0
+        flags.clips, flags.rounds, flags.trials, flags.sizes, seconds = 8, 1, 2, [32], 3.0
     with tempfile.TemporaryDirectory() as folder:
         os.environ["AUDIO_SEARCH_CACHE"] = f"{folder}/cache"
         make_clips(Path(folder) / "clips", flags.clips, seconds)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import re
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ be_quiet()
 
 from search.journal import Journal  # noqa: E402 - Ray reads its switches when it is imported
 from search.results import trial_folder  # noqa: E402
-from tests.benchmarks import benchmark_efficiency, curves  # noqa: E402
+from tests.benchmarks import benchmark_efficiency, benchmark_training, curves  # noqa: E402
 from tests.benchmarks.benchmark_scale import Meter  # noqa: E402
 from tests.benchmarks.benchmark_search import gaps  # noqa: E402
 from tests.benchmarks.contestants import Landscape, Ours, Stock, epochs_to_target, random_search  # noqa: E402
@@ -53,6 +55,38 @@ def test_the_efficiency_benchmark_lets_everybody_race_and_prints_both_ratios(
     for name in benchmark_efficiency.CONTESTANTS:
         assert said.count(f"  {name:52}") == contests
     assert said.count("ours / random search: ") == said.count("ours / OptunaSearch + ASHAScheduler: ") == contests
+
+
+def test_the_training_benchmark_fills_its_table_and_measures_the_memory_of_ours_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others: list[weakref.ref[benchmark_training.Bare]] = []  # the models of (a) and (c)
+    begin = benchmark_training.Bare.__init__
+    there: list[int] = []
+
+    def remember(self: benchmark_training.Bare, *args: Any) -> None:
+        others.append(weakref.ref(self))
+        begin(self, *args)
+
+    def peak() -> float:
+        there.append(sum(other() is not None for other in others))
+        return 1.25
+
+    monkeypatch.setattr(benchmark_training.Bare, "__init__", remember)
+    monkeypatch.setattr(benchmark_training, "peak_memory", peak)
+    benchmark_training.main(["--quick", "--device", "cpu"])
+    said = capsys.readouterr().out
+    header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if "|" in line]
+    assert [row[:3] for row in rows] == [
+        [backbone, "32", augmentation]
+        for backbone in ("mobilenet_v3_small", "resnet18") for augmentation in ("none", "strong")
+    ]  # fmt: skip
+    assert all(float(number) >= 0 for row in rows for number in row[4:])
+    assert (header[-1], [row[-1] for row in rows]) == ("peak GB", ["1.25"] * 4)
+    assert len(others) == 8
+    assert there == [0] * 4
+    assert re.search(r"^cache: [\d.]+ s to build, [\d.]+ s for decoding and mels alone: [\d.]+$", said, re.M)
+    assert re.search(r"emory.* after each of 2 trials, GB: [\d.]+, [\d.]+$", said)
 
 
 def test_the_epochs_of_all_workers_count_until_one_of_them_arrives(tmp_path: Path) -> None:
