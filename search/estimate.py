@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import optuna
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search.expected import expect
 from search.space import Space
 from trainable.backbone import operations
 from trainable.config import TrialConfig
@@ -54,65 +53,17 @@ def estimate(
     searched = space.budget.trials - len(baselines)
     if space.size is not None:
         searched = min(searched, space.size)
-    rungs = expected_at_rungs(searched, space.rungs, space.max_epochs, space.budget.reduction_factor)
+    expected = expect(searched, space.rungs, space.max_epochs, space.budget.reduction_factor, concurrency)
     own = [int(baseline.values["epochs"]) for baseline in baselines]
-    epochs = _epochs(rungs)
     configs = sample_configs(space) if searched else []
-    result = Estimate(searched + len(baselines), len(baselines), rungs, epochs + sum(own), concurrency)
+    result = Estimate(
+        searched + len(baselines), len(baselines), expected.rungs, expected.epochs + sum(own), concurrency
+    )
     if seconds_per_epoch is None:
         return result
     parsed = [TrialConfig.parse(baseline.values, source=baseline.name) for baseline in baselines]
     timings = _time_ends([*configs, *parsed], seconds_per_epoch)
-    seconds = _wall_time(result, timings, configs, parsed)
-    return Estimate(result.trials, result.baselines, rungs, result.epochs, concurrency, timings, seconds)
-
-
-def expected_at_rungs(
-    trials: int, rungs: Sequence[int], last: int, reduction_factor: float
-) -> tuple[tuple[int, float], ...]:
-    """How many trials reach each of `rungs` and epoch `last`, as `(epoch, trials)`: the mean of seeded simulations.
-
-    More get through than the textbook's 1 in `reduction_factor`: the first trial at a rung always passes, early ones
-    pass easily, and those at a later rung are the better half of what comes. A trial's value at a rung is taken to be
-    half its own quality, half the luck of that epoch.
-    """
-    rng = np.random.default_rng(0)
-    repeats = max(5, 20_000 // max(trials, 1))
-    reached = np.zeros(len(rungs) + 1)
-    for _ in range(repeats):
-        values = rng.normal(size=(trials, 1)) + rng.normal(size=(trials, len(rungs)))
-        recorded: list[list[float]] = [[] for _ in rungs]
-        for trial in values:
-            reached[_rungs_passed(trial.tolist(), recorded, 1 - 1 / reduction_factor)] += 1
-    alive = np.cumsum(reached[::-1])[::-1] / repeats
-    return tuple(zip((*rungs, last), alive.tolist(), strict=True))
-
-
-def _rungs_passed(values: Sequence[float], recorded: Sequence[list[float]], share: float) -> int:
-    """How many rungs a trial passes; its values join those `recorded`, which are sorted, up to where it is cut."""
-    for passed, (value, others) in enumerate(zip(values, recorded, strict=True)):
-        cut = bool(others) and value < _percentile(others, share)
-        bisect.insort(others, value)
-        if cut:
-            return passed
-    return len(values)
-
-
-def _percentile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` of the sorted values lie, interpolated as `numpy.percentile` does."""
-    place = share * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
-
-
-def _epochs(rungs: Sequence[tuple[int, float]]) -> float:
-    """Epochs that the searched trials run in all."""
-    total, before = 0.0, 0
-    for epoch, trials in rungs:
-        total += (epoch - before) * trials
-        before = epoch
-    return total
+    return replace(result, timings=timings, seconds=_wall_time(result, expected.epochs, timings, configs, parsed))
 
 
 def sample_configs(space: Space) -> list[TrialConfig]:
@@ -147,9 +98,16 @@ def _time_ends(configs: Sequence[TrialConfig], measure: Callable[[TrialConfig], 
 
 
 def _wall_time(
-    result: Estimate, timings: Sequence[Timing], searched: Sequence[TrialConfig], baselines: Sequence[TrialConfig]
+    result: Estimate,
+    epochs: float,
+    timings: Sequence[Timing],
+    searched: Sequence[TrialConfig],
+    baselines: Sequence[TrialConfig],
 ) -> tuple[float, float, float] | None:
-    """Wall time with all trials small, as expected, and with all large; seconds between the two timings go by cost."""
+    """Wall time with all trials small, as expected, and with all large; seconds between the two timings go by cost.
+
+    `epochs`: of the searched trials.
+    """
     known = [(cost(timing.config), timing.seconds) for timing in timings if timing.seconds is not None]
     if not known:
         return None
@@ -159,7 +117,6 @@ def _wall_time(
     def seconds(config: TrialConfig) -> float:
         return low + slope * (cost(config) - low_cost)
 
-    epochs = _epochs(result.rungs)
     mean = sum(map(seconds, searched)) / len(searched) if searched else 0.0
     own = [config.epochs * seconds(config) for config in baselines]
     longest = max([0.0, *own, (result.rungs[-1][0] * mean if searched else 0.0)])
