@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from rich.console import Console
 from typer.testing import CliRunner
 
-from trainable.__main__ import app
+from trainable.__main__ import Bars, app
+from trainable.__main__ import run as train_and_save
 from trainable.folder import TrialFolder
 from trainable.predict import load
 
@@ -154,6 +158,66 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
     assert err.startswith(message.format(config=config))
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+CONTROL = re.compile(r"\r|\x1b\[[\d;?]*[A-Za-z]")  # what moves the cursor, hides it and clears lines
+
+
+def terminal(*, is_one: bool = True) -> Console:
+    """A console of 80 columns that keeps what it sends: see `sent`."""
+    return Console(force_terminal=is_one, file=io.StringIO(), width=80, color_system=None, legacy_windows=False)
+
+
+def sent(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_terminal_shows_a_bar_per_step_and_takes_it_away_when_it_is_complete() -> None:
+    console = terminal()
+    with Bars(console) as progress:
+
+        def shown() -> list[tuple[str, str]]:
+            before = len(sent(console))
+            progress._bars.refresh()  # it draws by itself ten times a second, which a test need not wait for
+            drawn = CONTROL.sub("", sent(console)[before:])
+            return list(dict.fromkeys(re.findall(r"^(.+?) [━╸╺ ]+ (\d+/\d+) ", drawn, re.M)))
+
+        progress("Making mels", 2, 8)
+        assert shown() == [("Making mels", "2/8")]
+        progress("Epoch 1", 1, 4)
+        progress("Making mels", 5, 9)
+        assert shown() == [("Making mels", "5/9"), ("Epoch 1", "1/4")]
+        progress("Making mels", 9, 9)
+        assert shown() == [("Epoch 1", "1/4")]
+        progress("Making mels", 1, 3)  # once more
+        progress("Epoch 1", 4, 4)
+        assert shown() == [("Making mels", "1/3")]
+        console.print("epoch   1/2")
+    assert "Making mels" in sent(console)
+    assert "epoch   1/2" in sent(console)
+    assert sent(console).count("\x1b[?25l") == sent(console).count("\x1b[?25h") == 1  # the cursor is back
+
+
+def test_where_there_is_no_terminal_nothing_is_sent() -> None:
+    console = terminal(is_one=False)
+    with Bars(console) as progress:
+        progress("Epoch 1", 1, 4)
+        progress("Epoch 1", 4, 4)
+    assert sent(console) == ""
+
+
+def test_training_on_a_terminal_shows_bars_and_leaves_the_lines_only(
+    config: Path, make_clips: MakeClips, tmp_path: Path
+) -> None:
+    console = terminal()
+    assert train_and_save(config, str(make_clips()), tmp_path / "out", None, False, console) == 0
+    text = sent(console)
+    for step in ("Reading clips", "Epoch 1", "Epoch 2"):
+        assert step in text
+    lines = CONTROL.sub("\n", text).splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == 2
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
 
 
 def test_a_folder_that_cannot_be_written_is_named(config: Path, make_clips: MakeClips, tmp_path: Path) -> None:

@@ -3,8 +3,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from trainable.audio import read_waveform
 from trainable.dataset import Dataset, load_dataset
 from trainable.errors import InputError
 
@@ -74,6 +77,24 @@ def test_a_csv_is_read_as_spreadsheets_write_it(load: Load, text: str) -> None:
     dataset = load(text)
     assert dataset.labels == ("a", "b")
     assert [clip.name for clip in dataset.clips] == [row.split(",")[0] for row in ROWS]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_paths_and_labels_may_have_spaces_and_letters_of_any_language(load: Load, tmp_path: Path, quote: str) -> None:
+    names = ["Ünï cödé/Nr. 1 лес.wav", "Ünï cödé/東京 (live).wav", "Ünï cödé/e\u0301.wav"]
+    (tmp_path / "Ünï cödé").mkdir()
+    wave = np.sin(np.arange(800))
+    for name in names:
+        soundfile.write(tmp_path / name, wave, 8000)
+    rows = [f"{quote}{name}{quote},{quote}дом und Hof{quote}" for name in names]
+    dataset = load("\n".join([PLAIN, *rows]))
+    assert dataset.rejected == ()
+    found = {clip.name: clip for clip in dataset.clips if clip.name in names}
+    assert sorted(found) == sorted(names)  # letter for letter: an accent of its own is not joined to its letter
+    for name, clip in found.items():
+        assert clip.path == str(tmp_path / name)
+        assert dataset.labels[clip.label] == "дом und Hof"
+        assert len(read_waveform(clip.path)[0]) == 800
 
 
 def test_names_of_parts_and_folds_may_be_the_usual_others(load: Load) -> None:
