@@ -13,23 +13,24 @@ _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 def ogg_damage(path: str | Path) -> str:
     """What an OGG file has lost, "" where its pages are all there; this takes a hundredth of decoding them.
 
-    What follows the last page, such as a tag, is left alone.
+    What follows the last page, such as a tag, is left alone. A file that ends with a whole page is whole, although not
+    marked as the last one: recorders of radio streams never mark it.
 
     Source: RFC 3533, section 6.
     """
     content = Path(path).read_bytes()
     position = whole_until = gaps = 0
-    ended = False
+    marked = broken = False  # whether the last whole page says that it is the last, and whether one begins after it
     while (begin := content.find(_PAGE, position)) >= 0:
         segments = content[begin + 27 : begin + 27 + content[begin + 26]] if begin + 26 < len(content) else b""
         end = begin + 27 + len(segments) + sum(segments)
         if _is_whole(content[begin:end], end - begin):
             gaps += begin > whole_until
             position = whole_until = end
-            ended = bool(content[begin + 5] & _LAST)
+            marked, broken = bool(content[begin + 5] & _LAST), False
         else:  # its length may be what is wrong, so the next page is looked for everywhere
-            position = begin + 1
-    if not ended:
+            position, broken = begin + 1, True
+    if not whole_until or (broken and not marked):
         return "truncated: its last page is missing or damaged"
     return f"damaged: pages are missing or damaged in {gaps} place{'s' * (gaps > 1)}" if gaps else ""
 

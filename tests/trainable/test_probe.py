@@ -143,9 +143,15 @@ def half_a_minute(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 def test_an_ogg_that_breaks_off_is_refused(half_a_minute: Path) -> None:
     content = half_a_minute.read_bytes()
-    for length in (len(content) // 2, content.rindex(b"OggS"), len(content) - 1):
+    for length in (len(content) // 2, content.rindex(b"OggS") + 4, len(content) - 1):
         half_a_minute.write_bytes(content[:length])
         assert probe_file(str(half_a_minute)).reason == "truncated: its last page is missing or damaged"
+
+
+def test_an_ogg_whose_last_page_is_whole_but_not_marked_is_a_recording_of_a_stream(half_a_minute: Path) -> None:
+    content = half_a_minute.read_bytes()
+    half_a_minute.write_bytes(content[: content.rindex(b"OggS")])
+    assert probe_file(str(half_a_minute)).reason == ""
 
 
 def test_an_ogg_with_damage_inside_is_refused(half_a_minute: Path) -> None:
