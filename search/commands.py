@@ -117,7 +117,7 @@ def cache(clear: bool) -> int:
 
     if clear:
         removed, size = clear_cache()
-        print(f"{removed} entries removed, {size / 1e6:.0f} MB, from {cache_folder()}")
+        print(f"{removed} entr{'y' if removed == 1 else 'ies'} removed, {size / 1e6:.0f} MB, from {cache_folder()}")
         return 0
     table = Table("data set", "clips", "MB", "last used", "front end", box=None, pad_edge=False)
     entries = cache_entries()
