@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich.text import Text
 
 from search.table import fact
+
+
+def split_parts(split: Mapping[str, Any]) -> str:
+    """A run's split and the clips in its parts, from what run.json says of it."""
+    return f"{split['name']}: {split['train']} train, {split['val']} validation, {split['test']} test"
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def sample_configs(space: Space) -> list[TrialConfig]:
 def cost(config: TrialConfig) -> float:
     """The work of one clip, in units of 10^9 multiplications of the backbone; good for comparing, not for timing."""
     work, side = operations(config.backbone)
-    return work * (config.image_size / side) ** 2 * (config.train_crops if config.crop_seconds else 1)
+    return work * (config.image_size / side) ** 2 * config.drawn_crops
 
 
 def _time_ends(configs: Sequence[TrialConfig], measure: Callable[[TrialConfig], float]) -> tuple[Timing, ...]:

@@ -17,6 +17,7 @@ from rich.console import Console as Terminal
 
 from search.cluster import Machines, check_nodes, concurrency, connected, fit_resources
 from search.console import Console, Header, Plan
+from search.console_header import split_parts
 from search.console_steps import Steps
 from search.journal import Journal, Trial
 from search.mirror import Mirror, ResolvedMode, resolve_mode
@@ -25,7 +26,7 @@ from search.results import Run, load_run, trial_folder
 from search.retrain import Interrupted, Job, RetrainOptions, TrainingFailed, missing, retrain
 from search.retrain_view import view
 from search.run import Running, run_trials
-from search.run_folder import nested_run
+from search.run_folder import nested_run, shared_paths
 from search.scheduler import JournalASHA
 from search.session import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, shown_path
 from search.settings import Resources, Scheduler
@@ -78,8 +79,7 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
     wanted = Resources.model_validate(run.record["space"]["resources"])
     with nested_run(run.path / "retrained"), connected(address) as machines:
         resources, notes = fit_resources(wanted, machines, None)
-        data = run.record["data"]["path"]
-        check_nodes([run.path, *([Path(data)] if data != "demo" else [])])
+        check_nodes(shared_paths(run))
 
         def runner(folder: Path, jobs: Sequence[Job]) -> Journal:
             return _run_jobs(folder, jobs, resources, machines, mode, notes)
@@ -145,7 +145,7 @@ def _header(
         run=str(shown),
         data=f"{data['path']}: {data['clips']} clips, {len(data['labels'])} classes",
         space=f"{len(jobs)} trainings of up to {max(job.config.epochs for job in jobs)} epochs",
-        split=f"{split['name']}: {split['train']} train, {split['val']} validation, {split['test']} test",
+        split=split_parts(split),
         devices=machines.describe(resources, at_once),
         mirror=mode.mode,
         how_to_watch=mode.how.replace(str(run.path), str(shown)) if mode.mode != "off" else "",

@@ -72,6 +72,12 @@ def new_run(path: Path, content: Mapping[str, Any], storage: str) -> Iterator[Ru
         raise
 
 
+def shared_paths(run: Run) -> list[Path]:
+    """What every node must see: the run folder and, unless each node makes its own, the data."""
+    data = run.record["data"]["path"]
+    return [run.path, *([Path(data)] if data != "demo" else [])]
+
+
 @contextmanager
 def nested_run(path: Path) -> Iterator[None]:
     """Holds the folder of a run inside a run, made if need be; bad input before its run.json takes it away again."""

@@ -13,6 +13,7 @@ from rich.console import Console as Terminal
 from search.closing import close_run
 from search.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources
 from search.console import Console, Header, Plan
+from search.console_header import split_parts
 from search.console_steps import Steps
 from search.estimate import estimate, render
 from search.journal import Journal
@@ -20,7 +21,7 @@ from search.mirror import Mirror, ResolvedMode, resolve_mode
 from search.prepare import Options, Prepared, first_configs, prepare, record, settle
 from search.results import Run, load_run
 from search.run import Running, run_trials
-from search.run_folder import new_run, only_driver
+from search.run_folder import new_run, only_driver, shared_paths
 from search.scheduler import JournalASHA
 from search.searcher import StudySearch
 from search.space import Space
@@ -71,7 +72,7 @@ def search(options: Options) -> int:
             return _dry_run(prepared, space, machines)
         content = record(replace(prepared, space=space), options, mode.to_json(), machines.to_json())
         with new_run(prepared.run, content, options.storage) as run:
-            check_nodes(_everywhere(run, space))
+            check_nodes(shared_paths(run))
             return _sit(Sitting(run, space, machines, mode, warm_start, space.budget.time, notes))
 
 
@@ -83,15 +84,14 @@ def resume(path: Path, trials: int | None, swanlab: str | None, address: str | N
     """
     run = load_run(path)
     space = Space.from_json(run.record["space"])
-    extended = run.journal.sessions[-1].get("trials") if run.journal.sessions else None
-    if trials is None and extended is not None:  # an extension that was interrupted is still one
-        space = space.with_budget(trials=extended)
+    if trials is None:  # an extension that was interrupted is still one
+        trials = run.journal.sessions[-1].get("trials") if run.journal.sessions else None
+    elif trials < len(run.trials):
+        raise InputError(
+            f"--trials: is the new total and must be at least what there is ({len(run.trials)}), got {trials}. "
+            "Raise it."
+        )
     if trials is not None:
-        if trials < len(run.trials):
-            raise InputError(
-                f"--trials: is the new total and must be at least what there is ({len(run.trials)}), got {trials}. "
-                "Raise it."
-            )
         space = space.with_budget(trials=trials)
     if not run.journal.unfinished and len(run.trials) >= space.budget.trials:
         raise InputError(
@@ -105,7 +105,7 @@ def resume(path: Path, trials: int | None, swanlab: str | None, address: str | N
         resources, notes = fit_resources(space.resources, machines, None)
         space = replace(space, resources=resources)
         time_left = _time_left(run.journal, space.budget.time)
-        check_nodes(_everywhere(run, space))
+        check_nodes(shared_paths(run))
         # A driver that was killed before its first trial may not have come to learn from the others.
         known = {event["run"] for event in run.journal.warm}
         others = [] if run.journal.trials else [other for other in run.record["warm_start"] if other not in known]
@@ -179,12 +179,6 @@ def _exit_code(run: Run, stop: Stop) -> int:
     return EXIT_DONE if run.best() else EXIT_FAILED
 
 
-def _everywhere(run: Run, space: Space) -> list[Path]:
-    """What every node must see: the run folder and, unless each node makes its own, the data."""
-    data = space.fixed["data"]
-    return [run.path, *([Path(data)] if data != "demo" else [])]
-
-
 def _time_left(journal: Journal, budget: float | None) -> float | None:
     """Seconds left of the time budget: what a killed driver had left; all of it anew where it had been used up."""
     if budget is None:
@@ -225,13 +219,12 @@ def _header(sitting: Sitting, at_once: int) -> Header:
     weights += [f"random for {', '.join(random)}"] if random else []
     shown = shown_path(run.path)
     loud = [note for note in split["notes"] if note.startswith("WARNING")]
-    parts = f"{split['name']}: {split['train']} train, {split['val']} validation, {split['test']} test"
     left_out = f", {data['rejected']} files left out" if data["rejected"] else ""
     return Header(
         run=str(shown),
         data=f"{data['path']}: {data['clips']} clips, {len(data['labels'])} classes{left_out}",
         space=f"{record['space_file']}: {horizon}",
-        split="; ".join([parts, *(note for note in split["notes"] if note not in loud)]),
+        split="; ".join([split_parts(split), *(note for note in split["notes"] if note not in loud)]),
         devices=sitting.machines.describe(space.resources, at_once),
         weights="; ".join(weights),
         mirror=sitting.mode.mode,

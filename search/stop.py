@@ -74,8 +74,10 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
             self._look_for_hopelessness()
 
     def _look_at(self, trial: Trial) -> None:
-        best = best_epoch(trial, self._grace_epochs) if self._target is not None else None
-        if best and self._target is not None and best.accuracy >= self._target:
+        if self._target is None:
+            return
+        best = best_epoch(trial, self._grace_epochs)
+        if best and best.accuracy >= self._target:
             self.request("target accuracy")
 
     def _look_for_hopelessness(self) -> None:

@@ -133,6 +133,16 @@ class TrialConfig(BaseModel):
         given = {key: value for key, value in overrides.items() if value is not None}
         return cls.parse({**read_mapping(path), **given}, source=str(path))
 
+    @property
+    def drawn_crops(self) -> int:
+        """How often an epoch draws each training clip; whole clips are seen once."""
+        return self.train_crops if self.crop_seconds else 1
+
+    @property
+    def scored_crops(self) -> int:
+        """How many windows of a clip are averaged at most; whole clips are seen once."""
+        return self.eval_crops if self.crop_seconds else 1
+
     def to_json(self) -> dict[str, Any]:
         """Plain values that `parse` turns back into an equal configuration."""
         return self.model_dump(mode="json")

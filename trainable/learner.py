@@ -82,7 +82,7 @@ class Learner:
 
         A last batch of a single clip is left out: batch norm cannot be trained on one.
         """
-        clips = self.train_clips.repeat(self.config.train_crops if self.config.crop_seconds else 1)
+        clips = self.train_clips.repeat(self.config.drawn_crops)
         order = torch.randperm(len(clips), generator=self.rng, device=self.device).cpu()
         batches = torch.split(clips[order], self.config.batch_size)
         return [batch for batch in batches if len(batch) > 1]
@@ -99,9 +99,8 @@ class Learner:
             if not torch.stack([tensor.isfinite().all() for tensor in numbers]).all():
                 raise Diverged(f"the network's weights became NaN or infinite in epoch {epoch}. Lower lr.")
             return 0.0, 0.0
-        crops = self.config.eval_crops if self.config.crop_seconds else 1
         self._probabilities = clip_probabilities(
-            model, self.inputs, self.val_clips, self.config.batch_size, crops, self.precision.forward
+            model, self.inputs, self.val_clips, self.config.batch_size, self.config.scored_crops, self.precision.forward
         )
         if not self._probabilities.isfinite().all():
             raise Diverged(f"the network's answers became NaN in the validation of epoch {epoch}. Lower lr.")

@@ -135,7 +135,7 @@ class Model:
     def _at_once(self) -> int:
         """How many stretches are scored together: about as many windows as a batch of training had."""
         configs = [network.facts.config for network in self.networks]
-        return min(max(1, c.batch_size // (c.eval_crops if c.crop_seconds else 1)) for c in configs)
+        return min(max(1, c.batch_size // c.scored_crops) for c in configs)
 
     def _parts(self, sound: Sound) -> list[Sound]:
         waveform, rate = sound

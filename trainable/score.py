@@ -120,11 +120,10 @@ def score_trial(trial: TrialFolder, part: Part, progress: Progress | None = None
     device = find_device("cpu" if config.device == "cpu" else "auto")  # this need not be the machine that trained it
     inputs = Inputs(mels_of(dataset, config, progress), dataset, split, config, device)
     model = network_of(config, labels, state["weights"]).to(device)
-    crops = config.eval_crops if config.crop_seconds else 1
     rows = []
     clips = torch.as_tensor(split.test)
     for batch in torch.split(clips, _AT_ONCE):
-        rows.append(clip_probabilities(model, inputs, batch, config.batch_size, crops))
+        rows.append(clip_probabilities(model, inputs, batch, config.batch_size, config.scored_crops))
         if progress:
             progress(f"Scoring {trial.path.name} on test clips", sum(map(len, rows)), len(clips))
     true = np.array([dataset.clips[index].label for index in split.test], dtype=np.int64)

@@ -39,8 +39,8 @@ def seconds_per_epoch(config: TrialConfig, progress: Progress | None = None) -> 
         pass
     steps = [after - before for before, after in itertools.pairwise(ticks)]
     step = sorted(steps)[len(steps) // 2]
-    per_validation_clip = config.eval_crops / config.train_crops if config.crop_seconds else 1
-    return step * batches[0] * (1 + FORWARD_SHARE * per_validation_clip * len(split.val) / len(split.train))
+    forwards = config.scored_crops * len(split.val) / (config.drawn_crops * len(split.train))  # per training clip drawn
+    return step * batches[0] * (1 + FORWARD_SHARE * forwards)
 
 
 def _watch(ticks: list[float], batches: list[int], progress: Progress | None) -> Progress:
