@@ -44,11 +44,13 @@ def make_sampler(space: Space, number: int, attempt: int = 0) -> BaseSampler:
 
 
 class AsOfNow(InMemoryStorage):
-    """A study's storage that can show a running trial as one that was cut where it is now, for TPE.
+    """A study's storage that can show TPE every trial that has proven something as what it is worth so far.
 
-    TPE itself counts every running trial among the bad ones, so that parallel workers keep apart. In a search with
-    cuts, that turns it away from the best trial there is, for as long as that trains: longest of all. The trials that
-    are past the grace period have proven something; those before it stay what they are.
+    TPE itself ranks finished trials before cut ones whatever their values, and cut ones by how far they came. It counts
+    every running trial among the bad ones, so that parallel workers keep apart: in a search with cuts that turns it
+    away from the best trial there is, for as long as that trains, longest of all. Here cut trials, and running ones
+    past the grace period, compare with finished ones by their best accuracy. Running trials before that stay what they
+    are.
     """
 
     def __init__(self, space: Space) -> None:
@@ -77,12 +79,11 @@ class AsOfNow(InMemoryStorage):
         return [trial for trial in trials if states is None or trial.state in states]
 
     def _shown(self, trial: FrozenTrial) -> FrozenTrial:
-        if trial.state != TrialState.RUNNING or trial.number in self.unchallenged:
-            return trial
-        if max(trial.intermediate_values, default=0) < self._proven:
+        proven = max(trial.intermediate_values, default=0) >= self._proven and trial.number not in self.unchallenged
+        if trial.state != TrialState.PRUNED and not (trial.state == TrialState.RUNNING and proven):
             return trial
         shown = copy.copy(trial)
-        shown.state = TrialState.PRUNED
+        shown.state, shown.value = TrialState.COMPLETE, max(trial.intermediate_values.values())
         return shown
 
 

@@ -81,15 +81,34 @@ def test_cut_trials_reach_optuna_as_pruned_at_their_epoch(space: Space, tmp_path
     assert trial.value == 0.3
 
 
-def test_tpe_sees_a_running_trial_that_leads_as_one_that_was_cut_there(space: Space, tmp_path: Path) -> None:
+def test_tpe_compares_cut_and_proven_trials_by_their_best(space: Space, tmp_path: Path) -> None:
     journal = new_journal(tmp_path / "run")
     live = JournalStudy(space, journal)
-    add(journal, [0.1, 0.2], None)
+    add(journal, [0.4, 0.1], "cut")
+    add(journal, [0.3, 0.2], None)
     add(journal, [0.3], None)  # within the grace period of 2 epochs
     with live.storage.as_of_now():
         seen = live.study.get_trials()
-    assert [(trial.state, trial.last_step) for trial in seen] == [(TrialState.PRUNED, 2), (TrialState.RUNNING, 1)]
-    assert {trial.state for trial in live.study.get_trials()} == {TrialState.RUNNING}
+    assert [(trial.state, trial.value) for trial in seen] == [
+        (TrialState.COMPLETE, 0.4), (TrialState.COMPLETE, 0.3), (TrialState.RUNNING, None)
+    ]  # fmt: skip
+    told = [trial.state for trial in live.study.get_trials()]
+    assert told == [TrialState.PRUNED, TrialState.RUNNING, TrialState.RUNNING]
+
+
+def test_tpe_prefers_what_was_cut_late_and_good_to_what_was_finished_and_bad(space: Space, tmp_path: Path) -> None:
+    """Optuna alone takes finished trials for better than cut ones, whatever they are worth."""
+    journal = new_journal(tmp_path / "run")
+    live = JournalStudy(space, journal)
+    for lr in np.geomspace(2e-1, 1.0, 5):
+        add(journal, [0.1, 0.1, 0.2], "finished", float(lr))
+    for lr in np.geomspace(1e-4, 1e-2, 15):
+        add(journal, [0.1, 0.7], "cut", float(lr))
+
+    def low(propose: Callable[[int], tuple[optuna.Trial, dict[str, Any]]]) -> int:
+        return proposed_between(live, 0, 2e-2, propose)
+
+    assert low(lambda number: live.propose(number, 0)) > 2 * low(lambda number: as_optuna_would(live, space, number))
 
 
 def test_a_running_trial_that_nobody_cuts_proves_nothing_by_getting_far(tmp_path: Path) -> None:
@@ -112,20 +131,29 @@ def test_tpe_goes_where_a_running_trial_leads(space: Space, tmp_path: Path) -> N
     for _ in range(2):
         add(journal, [0.7, 0.8, 0.9], None, 3e-3)
 
-    def alone(number: int) -> tuple[optuna.Trial, dict[str, Any]]:
-        live.study.sampler = make_sampler(space, number)
-        asked = live.study.ask()
-        return asked, space.suggest(asked)
-
     def near(propose: Callable[[int], tuple[optuna.Trial, dict[str, Any]]]) -> int:
-        close = 0
-        for number in range(30):
-            asked, sample = propose(number)
-            close += 1e-3 < sample["lr"] < 1e-2
-            live.reject(asked)
-        return close
+        return proposed_between(live, 1e-3, 1e-2, propose)
 
-    assert near(lambda number: live.propose(number, 0)) > 2 * near(alone)
+    assert near(lambda number: live.propose(number, 0)) > 2 * near(lambda number: as_optuna_would(live, space, number))
+
+
+def as_optuna_would(live: JournalStudy, space: Space, number: int) -> tuple[optuna.Trial, dict[str, Any]]:
+    """A proposal by the same sampler, shown the trials as Optuna keeps them."""
+    live.study.sampler = make_sampler(space, number)
+    asked = live.study.ask()
+    return asked, space.suggest(asked)
+
+
+def proposed_between(
+    live: JournalStudy, low: float, high: float, propose: Callable[[int], tuple[optuna.Trial, dict[str, Any]]]
+) -> int:
+    """How many of 30 proposals have their lr between `low` and `high`; the study stays as it is."""
+    close = 0
+    for number in range(30):
+        asked, sample = propose(number)
+        close += low < sample["lr"] < high
+        live.reject(asked)
+    return close
 
 
 def test_ray_alone_would_have_told_a_cut_trial_as_complete_with_its_early_value() -> None:
