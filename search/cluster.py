@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from search.settings import Resources
-from search.space import Space
 from trainable.errors import InputError
 
 # Ray and Tune read these when they are imported.
@@ -157,15 +156,14 @@ def fit_resources(wanted: Resources, machines: Machines, gpus_asked: float | Non
     return fitted, notes
 
 
-def check_device(space: Space, machines: Machines) -> None:
-    """Nothing, if trials can have the device that the space fixes.
+def check_device(device: str, where: str, machines: Machines) -> None:
+    """Nothing, if trials can have the `device` that is asked for at `where`, a file and a key.
 
     Raises:
         InputError: it is a GPU, and there is none.
     """
-    device = str(space.fixed.get("device", "auto"))
     if device.startswith("cuda") and not machines.gpus:
-        raise InputError(f"{space.source}: fixed.device: must be there, got {device!r} and no GPU. Use auto or cpu.")
+        raise InputError(f"{where}: must be there, got {device!r} and no GPU. Use auto or cpu.")
 
 
 def concurrency(machines: Machines, cpus: float, gpus: float) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.journal import Trial
+from search.settings import rungs_before
 
 Array = NDArray[np.float64]
 
@@ -39,15 +40,12 @@ class Plan:
     deadline: float | None = None  # s since 1970, where a time budget ends the search
     target: float | None = None  # validation accuracy, fraction, that ends the search
 
-    def rungs(self) -> list[int]:
+    @property
+    def rungs(self) -> tuple[int, ...]:
         """The epochs after which ASHA may cut a trial."""
         if self.reduction_factor is None:
-            return []
-        rungs, rung = [], float(self.grace_epochs)
-        while int(rung) < self.epochs:
-            rungs.append(int(rung))
-            rung *= self.reduction_factor
-        return rungs
+            return ()
+        return rungs_before(self.epochs, self.grace_epochs, self.reduction_factor)
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class History:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.rungs = plan.rungs()
+        self.rungs = plan.rungs
         self.passed = [0] * len(self.rungs)  # trials that went on past each rung
         self.ended: list[list[int]] = [[] for _ in self.rungs]  # epochs of the trials that ended at or before each
         self.full: deque[int] = deque(maxlen=REMEMBERED)  # epochs of those that passed them all

@@ -61,7 +61,8 @@ def with_settings(raw: Mapping[str, Any], settings: Sequence[str]) -> tuple[dict
     """A space file's mapping as if it said what `--set FIELD=VALUE` says, and what is wrong with the flags.
 
     A field that the file searches is searched no more, and whatever hangs on it by `when` follows the fixed value. A
-    baseline that names the field gets the value too; a recipe that stands alone keeps its own settings.
+    baseline that names the field gets the value too, and loses what has no meaning beside it; a recipe that stands
+    alone keeps its own settings.
     """
     fixed, problems = {}, []
     for setting in settings:
@@ -79,27 +80,30 @@ def with_settings(raw: Mapping[str, Any], settings: Sequence[str]) -> tuple[dict
     given_fixed, searched = raw.get("fixed") or {}, raw.get("search") or {}
     if not fixed or not isinstance(given_fixed, Mapping) or not isinstance(searched, Mapping):
         return dict(raw), problems  # what is wrong with the sections is told by those who parse them
+    left = {name: spec for name, spec in searched.items() if name not in fixed}
+    pointless = _pointless(left, fixed)
     baselines = raw.get("baselines", [])
     if isinstance(baselines, list):
         baselines = [
-            {key: fixed.get(key, value) for key, value in item.items()} if isinstance(item, Mapping) else item
+            {key: fixed.get(key, value) for key, value in item.items() if key not in pointless}
+            if isinstance(item, Mapping)
+            else item
             for item in baselines
         ]
     return {
         **raw,
         "fixed": {**given_fixed, **fixed},
-        "search": _left_to_search(searched, fixed),
+        "search": {name: _without_conditions_on(fixed, spec) for name, spec in left.items() if name not in pointless},
         "baselines": baselines,
     }, problems
 
 
-def _left_to_search(searched: Mapping[Any, Any], fixed: Mapping[str, Any]) -> dict[Any, Any]:
-    """The dimensions that are left when some fields are fixed: no condition on those, and none that cannot hold."""
-    left = {name: spec for name, spec in searched.items() if name not in fixed}
+def _pointless(dimensions: Mapping[Any, Any], fixed: Mapping[str, Any]) -> set[Any]:
+    """The dimensions whose conditions cannot hold when some fields are fixed, and what hangs on those."""
     gone: set[Any] = set()
-    while never := {name for name, spec in left.items() if name not in gone and _cannot_hold(spec, fixed, gone)}:
+    while never := {name for name, spec in dimensions.items() if name not in gone and _cannot_hold(spec, fixed, gone)}:
         gone |= never
-    return {name: _without_conditions_on(fixed, spec) for name, spec in left.items() if name not in gone}
+    return gone
 
 
 def _conditions(spec: Any) -> Mapping[Any, Any]:

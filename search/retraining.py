@@ -15,7 +15,7 @@ from typing import Any
 from ray.tune.search import Searcher
 from rich.console import Console as Terminal
 
-from search.cluster import Machines, check_nodes, concurrency, connected, fit_resources
+from search.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources
 from search.console import Console, Header, Plan
 from search.console_header import split_parts
 from search.console_steps import Steps
@@ -82,6 +82,8 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
         check_nodes(shared_paths(run))
 
         def runner(folder: Path, jobs: Sequence[Job]) -> Journal:
+            for job in jobs:
+                check_device(job.config.device, f"{run.path}: {job.candidate}: device", machines)
             return _run_jobs(folder, jobs, resources, machines, mode, notes)
 
         try:

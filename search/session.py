@@ -65,7 +65,7 @@ def search(options: Options) -> int:
         prepared = prepare(options, progress)
     mode = resolve_mode(options.swanlab, prepared.run, options.project)
     with connected(options.address) as machines:
-        check_device(prepared.space, machines)
+        check_device(prepared.space.device, f"{prepared.space.source}: fixed.device", machines)
         resources, notes = fit_resources(prepared.space.resources, machines, options.gpus_per_trial)
         space = replace(prepared.space, resources=resources)
         if options.dry_run:
@@ -101,7 +101,7 @@ def resume(path: Path, trials: int | None, swanlab: str | None, address: str | N
     was = run.record["mirror"]
     mode = resolve_mode(swanlab or was["mode"], run.path, was["project"])
     with connected(address) as machines:
-        check_device(space, machines)
+        check_device(space.device, f"{space.source}: fixed.device", machines)
         resources, notes = fit_resources(space.resources, machines, None)
         space = replace(space, resources=resources)
         time_left = _time_left(run.journal, space.budget.time)

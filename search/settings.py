@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -26,6 +27,18 @@ def parse_duration(text: str | float) -> float:
     if isinstance(text, bool) or seconds <= 0:
         raise ValueError("must be a duration above 0 such as 45s, 30m or 1h30m")
     return seconds
+
+
+def rungs_before(last: int, grace_epochs: int, reduction_factor: float) -> tuple[int, ...]:
+    """The epochs before `last` after which ASHA may cut a trial: the grace period times powers of the factor.
+
+    A rung between two epochs is reached with the later one, as Ray's scheduler has it.
+    """
+    rungs, rung = [], float(grace_epochs)
+    while math.ceil(rung) < last:
+        rungs.append(math.ceil(rung))
+        rung *= reduction_factor
+    return tuple(dict.fromkeys(rungs))
 
 
 class _Section(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from search.baselines import Baseline, parse_baselines
 from search.corners import corner_problems
 from search.dimension import Dimension, parse_dimension
 from search.flags import Flags, given, scaled, with_settings
-from search.settings import Budget, Resources, Scheduler, Searcher, parse_section
+from search.settings import Budget, Resources, Scheduler, Searcher, parse_section, rungs_before
 from search.space_file import parse_fixed, parse_search
 from trainable.config import TrialConfig, did_you_mean
 from trainable.errors import InputError
@@ -108,11 +107,12 @@ class Space:
         """The epochs after which a searched trial may be cut; none without ASHA."""
         if self.scheduler == "none":
             return ()
-        rungs, rung = [], float(self.budget.grace_epochs)
-        while math.ceil(rung) < self.max_epochs:
-            rungs.append(math.ceil(rung))
-            rung *= self.budget.reduction_factor
-        return tuple(dict.fromkeys(rungs))
+        return rungs_before(self.max_epochs, self.budget.grace_epochs, self.budget.reduction_factor)
+
+    @property
+    def device(self) -> str:
+        """The device that the space fixes for its trials."""
+        return str(self.fixed.get("device", "auto"))
 
     def weights_by_backbone(self) -> dict[str, str]:
         """The strongest wish for weights, imagenet before auto before none, of every backbone that may be used."""

@@ -23,7 +23,7 @@ class Event:
 def simulate(plan: Plan, seed: int = 0, baselines: int = 1, spread: float = 0.4) -> list[Event]:
     """All events of a search in order; `spread`: deviation of the logarithm of the seconds per epoch."""
     rng = np.random.default_rng(seed)
-    rungs: dict[int, list[float]] = {rung: [] for rung in plan.rungs()}
+    rungs: dict[int, list[float]] = {rung: [] for rung in plan.rungs}
     events: list[Event] = []
     queue: list[tuple[float, int, int]] = [(0.0, -1 - worker, 0) for worker in range(plan.concurrency)]
     top, rest, started = [], [], 0

@@ -19,7 +19,6 @@ from search.journal import Journal  # noqa: E402
 from search.results import trial_folder  # noqa: E402
 from search.settings import Resources  # noqa: E402
 from tests.search.driving import start_driver, wait_for_events  # noqa: E402
-from tests.search.spaces import space_of  # noqa: E402
 from trainable.errors import InputError  # noqa: E402
 
 
@@ -115,11 +114,11 @@ def test_gpus_that_the_command_line_asks_for_must_be_there() -> None:
         fit_resources(Resources(gpu=1, cpu=1), without, gpus_asked=1)
 
 
-def test_a_device_that_a_space_fixes_must_be_there(tmp_path: Path) -> None:
-    space = space_of(tmp_path, "fixed: {device: cuda, weights: none}\nsearch: {lr: {loguniform: [1e-4, 1e-2]}}")
-    check_device(space, Machines(1, 2.0, 1.0, local=True))
+def test_a_device_that_is_asked_for_must_be_there() -> None:
+    check_device("cuda", "space.yaml: fixed.device", Machines(1, 2.0, 1.0, local=True))
+    check_device("auto", "space.yaml: fixed.device", Machines(1, 2.0, 0.0, local=True))
     with pytest.raises(InputError, match=r"space.yaml: fixed.device: must be there, got 'cuda' and no GPU. Use auto"):
-        check_device(space, Machines(1, 2.0, 0.0, local=True))
+        check_device("cuda", "space.yaml: fixed.device", Machines(1, 2.0, 0.0, local=True))
 
 
 def test_gpus_that_a_space_wishes_for_are_done_without_and_said() -> None:

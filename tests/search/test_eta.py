@@ -55,6 +55,10 @@ def test_the_range_holds_the_true_end_most_of_the_time_and_is_no_excuse(plan: Pl
     assert np.median(low / truth) > 0.4
 
 
+def test_the_plan_has_the_rungs_of_the_space():
+    assert Plan(10, 1, 30, 2, 2.5).rungs == (2, 5, 13)
+
+
 def test_cuts_shorten_the_estimate():
     left = {}
     for factor in (None, 3.0):

@@ -17,6 +17,7 @@ from search.journal import Journal
 from search.results import Run, load_run
 from search.retrain import Interrupted, RetrainOptions, TrainingFailed
 from tests.search.retrained import make_run
+from trainable.errors import InputError
 
 
 @pytest.fixture
@@ -79,3 +80,13 @@ def test_a_retraining_without_a_model_ends_with_1_and_its_reason(
     monkeypatch.setattr(retraining, "retrain", ends_with(TrainingFailed("no model came out: no GPU")))
     assert retraining.retrain_run(run.path, RetrainOptions(), None, None) == 1
     assert capsys.readouterr().err == "no model came out: no GPU\n"
+
+
+def test_a_retraining_without_the_gpu_that_its_search_had_says_so_before_it_trains(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = run.path / "events.jsonl"
+    events.write_text(events.read_text().replace('"device": "auto"', '"device": "cuda"'))
+    monkeypatch.setattr(retraining, "run_trials", ends_with(AssertionError("trained")))
+    with pytest.raises(InputError, match=r"run: trial 1: device: must be there, got 'cuda' and no GPU. Use auto or"):
+        retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=1), None, None)

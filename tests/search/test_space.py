@@ -250,6 +250,17 @@ def test_what_hangs_on_a_setting_follows_it(tmp_path: Path, masks: int, left: se
     assert parents <= left
 
 
+def test_a_setting_takes_from_a_baseline_what_has_no_meaning_beside_it(tmp_path: Path) -> None:
+    text = """
+        search: {schedule: {choice: [cosine, step]}, step_size: {randint: [5, 15], when: {schedule: step}}}
+        baselines: [{name: mine, schedule: step, step_size: 8}]
+    """
+    (baseline,) = space_of(tmp_path, text, settings=["schedule=cosine"]).baselines
+    assert baseline.values["schedule"] == "cosine"
+    assert baseline.values["step_size"] == TrialConfig().step_size
+    assert baseline.params == {}
+
+
 def test_wrong_settings_say_what_to_write(tmp_path: Path) -> None:
     assert problems_of(tmp_path, CHAIN, settings=["lr", "learning_rate=1", "mixup=[", "epochs=many"]) == [
         "--set: must be FIELD=VALUE, got 'lr'. Write for example --set epochs=20.",
