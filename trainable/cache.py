@@ -79,7 +79,7 @@ def mel_key(dataset: Dataset, config: TrialConfig) -> str:
     so neither moving nor relabelling a data set costs anything, and no field that leaves the mels alone is in it.
     """
     rate = config.sample_rate or dataset.sample_rate
-    sizes = window_sizes(config)
+    sizes = window_sizes(config, rate)
     settings = {
         "version": FRONTEND_VERSION, "sample_rate": rate, "scale": config.scale, "n_mels": config.n_mels,
         "sizes": sizes, "hop": hop_samples(config, rate), "f_min": config.f_min,
@@ -95,19 +95,21 @@ def check_front_end(dataset: Dataset, config: TrialConfig) -> None:
 
     Raises:
         InputError: f_max lies above half the rate, f_min not below f_max, or more than half of the clips are shorter
-            than n_fft.
+            than the window.
     """
     sample_rate = config.sample_rate or dataset.sample_rate
     check_frequencies(config, sample_rate)
     lengths = sorted(clip_samples(clip, sample_rate) for clip in dataset.clips)
-    short = sum(length < config.n_fft for length in lengths)
+    window = window_sizes(config, sample_rate)[0]
+    short = sum(length < window for length in lengths)
     if 2 * short > len(lengths):
         middle = lengths[len(lengths) // 2]
         fitting = max(32, 2 ** (max(middle, 1).bit_length() - 1))
+        field, most = ("n_fft", fitting) if config.window_ms is None else ("window_ms", 1000 * fitting // sample_rate)
         raise InputError(
-            f"n_fft: at least half of the clips must be that long, got {config.n_fft} samples "
-            f"({1000 * config.n_fft / sample_rate:.0f} ms at {sample_rate} Hz), and {short} of {len(lengths)} clips "
-            f"are shorter (half of them below {1000 * middle / sample_rate:.0f} ms). Lower n_fft to {fitting} or less."
+            f"{field}: at least half of the clips must be that long, got {window} samples "
+            f"({1000 * window / sample_rate:.0f} ms at {sample_rate} Hz), and {short} of {len(lengths)} clips "
+            f"are shorter (half of them below {1000 * middle / sample_rate:.0f} ms). Lower {field} to {most} or less."
         )
 
 

@@ -43,6 +43,7 @@ class TrialConfig(BaseModel):
     scale: Literal["power", "log", "db", "pcen"] = "power"  # the tutorial's; every strong recipe uses log or dB
     n_mels: int = Field(128, ge=8, le=512)
     n_fft: int = Field(2048, ge=32, le=32_768)  # samples
+    window_ms: float | None = Field(None, gt=0, le=1000)  # milliseconds; replaces n_fft by the nearest power of two
     hop_length: int = Field(640, ge=1)  # samples
     hop_ms: float | None = Field(None, gt=0)  # milliseconds; replaces hop_length where given
     f_min: float = Field(0.0, ge=0)  # Hz

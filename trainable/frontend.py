@@ -53,7 +53,7 @@ class Frontend(nn.Module):
         self.padding = config.padding
         self.hop = hop_samples(config, sample_rate)
         self.n_mels = config.n_mels
-        self.sizes = window_sizes(config)
+        self.sizes = window_sizes(config, sample_rate)
         self._bands = []
         f_max = config.f_max if config.f_max is not None else float(sample_rate // 2)
         for index, size in enumerate(self.sizes):
@@ -178,9 +178,14 @@ def hop_samples(config: TrialConfig, sample_rate: int) -> int:
     return config.hop_length if config.hop_ms is None else max(1, round(config.hop_ms * sample_rate / 1000))
 
 
-def window_sizes(config: TrialConfig) -> tuple[int, ...]:
-    """The window lengths in samples, one per channel of the mel."""
+def window_sizes(config: TrialConfig, sample_rate: int) -> tuple[int, ...]:
+    """The window lengths in samples, one per channel of the mel.
+
+    `window_ms` becomes the power of two with the nearest logarithm: those are fast, and every export has them.
+    """
     n_fft = config.n_fft
+    if config.window_ms is not None:
+        n_fft = max(32, 2 ** round(math.log2(config.window_ms * sample_rate / 1000)))
     return (n_fft, n_fft // 2, n_fft // 4) if config.channels == "windows" else (n_fft,)
 
 

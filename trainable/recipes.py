@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 _TUTORIAL: dict[str, Any] = {
-    "sample_rate": None, "scale": "power", "n_mels": 128, "n_fft": 2048, "hop_length": 640, "hop_ms": None,
-    "f_min": 0.0, "f_max": None, "normalise": "none", "channels": "repeat", "crop_seconds": None,
+    "sample_rate": None, "scale": "power", "n_mels": 128, "n_fft": 2048, "window_ms": None, "hop_length": 640,
+    "hop_ms": None, "f_min": 0.0, "f_max": None, "normalise": "none", "channels": "repeat", "crop_seconds": None,
     "weights": "imagenet", "optimizer": "adam", "lr": 1e-4, "batch_size": 16, "weight_decay": 0.0,
 }  # fmt: skip
 
@@ -31,7 +31,8 @@ _LOG: dict[str, Any] = {"scale": "log", "normalise": "train"}
 # ours a square of about as many; every clip comes a second time per epoch, shifted in pitch and stretched in time;
 # weight decay acts on norms and biases too; the last 20 files of each genre validate.
 _PALANISAMY: dict[str, Any] = {
-    "sample_rate": 22_050, "scale": "log", "n_mels": 128, "n_fft": 2205, "hop_ms": 10.0, "f_min": 0.0, "f_max": None,
+    "sample_rate": 22_050, "scale": "log", "n_mels": 128, "n_fft": 2205, "window_ms": None, "hop_ms": 10.0,
+    "f_min": 0.0, "f_max": None,
     "normalise": "none", "channels": "windows", "crop_seconds": None, "image_size": 448,
     "backbone": "densenet201", "weights": "imagenet", "optimizer": "adam", "lr": 1e-4, "weight_decay": 1e-3,
     "batch_size": 32, "epochs": 70, "schedule": "step", "step_size": 30, "gamma": 0.1,

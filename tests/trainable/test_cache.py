@@ -104,8 +104,8 @@ def test_building_leaves_the_number_of_threads_as_it_was(dataset: Dataset) -> No
 @pytest.mark.parametrize(
     "values",
     [
-        {"n_mels": 17}, {"n_fft": 512}, {"hop_length": 101}, {"hop_ms": 10.0}, {"f_min": 10.0}, {"f_max": 3000.0},
-        {"scale": "log"}, {"channels": "windows"}, {"sample_rate": 16000},
+        {"n_mels": 17}, {"n_fft": 512}, {"window_ms": 64.0}, {"hop_length": 101}, {"hop_ms": 10.0}, {"f_min": 10.0},
+        {"f_max": 3000.0}, {"scale": "log"}, {"channels": "windows"}, {"sample_rate": 16000},
     ],
 )  # fmt: skip
 def test_the_key_changes_with_what_changes_the_mel(dataset: Dataset, values: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ def test_the_key_changes_with_what_changes_the_mel(dataset: Dataset, values: dic
     "values",
     [
         {"lr": 0.1}, {"normalise": "train"}, {"channels": "deltas"}, {"image_size": 64}, {"crop_seconds": 1.0},
-        {"sample_rate": 8000}, {"f_max": 4000.0}, {"hop_ms": 12.5}, {"seed": 1}, {"padding": "reflect"},
+        {"sample_rate": 8000}, {"f_max": 4000.0}, {"hop_ms": 12.5}, {"window_ms": 32.0}, {"seed": 1}, {"padding": "reflect"},
     ],
 )  # fmt: skip
 def test_the_key_stays_with_what_leaves_the_mel_alone(dataset: Dataset, values: dict[str, Any]) -> None:
@@ -231,6 +231,8 @@ def test_a_window_that_most_clips_do_not_fill_is_refused(dataset: Dataset) -> No
         "n_fft: at least half of the clips must be that long, got 4096 samples (512 ms at 8000 Hz), and 8 of 8 clips "
         "are shorter (half of them below 400 ms). Lower n_fft to 2048 or less."
     )
+    with pytest.raises(InputError, match=r"window_ms: .* got 4096 samples \(512 ms .* Lower window_ms to 256 or less"):
+        mels_of(dataset, config(window_ms=500.0))
     mels_of(dataset, config(n_fft=2800))  # half of them are shorter, and padded
 
 

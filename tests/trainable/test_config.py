@@ -25,6 +25,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "n_mels": (7, "should be greater than or equal to 8"),
     "n_fft": (16, "should be greater than or equal to 32"),
     "hop_length": (0, "should be greater than or equal to 1"),
+    "window_ms": (0.0, "should be greater than 0"),
     "hop_ms": (0.0, "should be greater than 0"),
     "f_min": (-1.0, "should be greater than or equal to 0"),
     "f_max": (0.0, "should be greater than 0"),

@@ -101,7 +101,16 @@ def test_windows_are_mels_through_the_window_its_half_and_its_quarter() -> None:
 
 
 def test_deltas_and_repeat_need_one_channel() -> None:
-    assert window_sizes(TrialConfig(channels="deltas")) == window_sizes(TrialConfig()) == (2048,)
+    assert window_sizes(TrialConfig(channels="deltas"), 22_050) == window_sizes(TrialConfig(), 22_050) == (2048,)
+
+
+@pytest.mark.parametrize(
+    ("rate", "sizes"),
+    [(8_000, [256, 512, 1024]), (16_000, [512, 1024, 2048]), (22_050, [512, 1024, 2048]), (44_100, [1024, 2048, 4096])],
+)
+def test_window_ms_is_the_nearest_power_of_two_at_any_rate(rate: int, sizes: list[int]) -> None:
+    assert [window_sizes(TrialConfig(window_ms=ms), rate)[0] for ms in (23.0, 46.0, 93.0)] == sizes
+    assert window_sizes(TrialConfig(window_ms=93.0, channels="windows"), rate) == tuple(sizes[::-1])
 
 
 def test_hop_ms_replaces_hop_length() -> None:
