@@ -106,6 +106,20 @@ def only_driver(run: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def sole_run(path: Path) -> Iterator[Run]:
+    """The run in a folder, held for as long as the context lasts, and read only once it is held.
+
+    A driver that is still stopping adds lines to the journal, and a journal that was read before them cuts them off.
+
+    Raises:
+        InputError: it is no run folder, or another driver has it.
+    """
+    load_run(path)  # where it is none, this says so before a lock file is left there
+    with only_driver(path):
+        yield load_run(path)
+
+
 def _take_away(made: list[Path]) -> None:
     """Removes the run's folder, and those above it that were made for it and hold nothing else by now."""
     run, *above = made

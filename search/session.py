@@ -21,7 +21,7 @@ from search.mirror import Mirror, ResolvedMode, resolve_mode
 from search.prepare import Options, Prepared, first_configs, prepare, record, settle
 from search.results import Run, load_run
 from search.run import Running, run_trials
-from search.run_folder import new_run, only_driver, shared_paths
+from search.run_folder import new_run, only_driver, shared_paths, sole_run
 from search.scheduler import JournalASHA
 from search.searcher import StudySearch
 from search.space import Space
@@ -71,7 +71,7 @@ def search(options: Options) -> int:
         if options.dry_run:
             return _dry_run(prepared, space, machines)
         content = record(replace(prepared, space=space), options, mode.to_json(), machines.to_json())
-        with new_run(prepared.run, content, options.storage) as run:
+        with new_run(prepared.run, content, options.storage) as run, only_driver(run.path):
             check_nodes(shared_paths(run))
             return _sit(Sitting(run, space, machines, mode, warm_start, space.budget.time, notes))
 
@@ -82,7 +82,11 @@ def resume(path: Path, trials: int | None, swanlab: str | None, address: str | N
     Raises:
         InputError: there is no such run, another driver has it, or there is nothing left to do.
     """
-    run = load_run(path)
+    with sole_run(path) as run:
+        return _resume(run, trials, swanlab, address)
+
+
+def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | None) -> int:
     space = Space.from_json(run.record["space"])
     if trials is None:  # an extension that was interrupted is still one
         trials = run.journal.sessions[-1].get("trials") if run.journal.sessions else None
@@ -136,40 +140,39 @@ def _sit(sitting: Sitting) -> int:
         space.budget.reduction_factor if space.scheduler == "asha" else None,
         time.time() + sitting.time_left if sitting.time_left is not None else None, space.budget.target_accuracy,
     )  # fmt: skip
-    with only_driver(run.path):
-        stop = Stop(journal, space.budget.grace_epochs, sitting.time_left, space.budget.target_accuracy)
-        console = Console(journal, _header(sitting, at_once), plan)
-        mirror = Mirror(run, sitting.mode, at_once)
-        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=at_once, trials=space.budget.trials)
-        journal.listen(console.on_event)
-        journal.listen(mirror.on_event)
-        journal.listen(TrialsTable(run).on_event)
-        weights = run.record["weights"]
+    stop = Stop(journal, space.budget.grace_epochs, sitting.time_left, space.budget.target_accuracy)
+    console = Console(journal, _header(sitting, at_once), plan)
+    mirror = Mirror(run, sitting.mode, at_once)
+    journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=at_once, trials=space.budget.trials)
+    journal.listen(console.on_event)
+    journal.listen(mirror.on_event)
+    journal.listen(TrialsTable(run).on_event)
+    weights = run.record["weights"]
 
-        def make_searcher() -> StudySearch:
-            return StudySearch(space, journal, settle=lambda config: settle(config, weights))
+    def make_searcher() -> StudySearch:
+        return StudySearch(space, journal, settle=lambda config: settle(config, weights))
 
-        try:
-            with console, signals_stop(stop, console.notice):
-                for warm in sitting.warm_start:
-                    learned = make_searcher().add_warm(warm, run.record["split"]["hash"])
-                    console.warn(
-                        f"warm start from {learned.run}: {learned.added} trials added"
-                        + "".join(f"; {count} {why}" for why, count in learned.left_out.items())
-                        + "".join(f"; {note}" for note in learned.notes)
-                    )
-                _prepare_caches(space, console.progress)
-                run_trials(
-                    run.path, journal, make_searcher, lambda: JournalASHA(space, journal), stop,
-                    Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
-                )  # fmt: skip
-                journal.stopped(stop.reason or "budget")
-                close_run(run, space, console.warn)
-        finally:
-            mirror.close()
-        if mirror.last_warning:
-            console.warn(f"SwanLab: {mirror.warnings} warnings, the last: {mirror.last_warning}")
-        console.finish(run.record["split"]["val"], interrupted=stop.reason == "interrupted")
+    try:
+        with console, signals_stop(stop, console.notice):
+            for warm in sitting.warm_start:
+                learned = make_searcher().add_warm(warm, run.record["split"]["hash"])
+                console.warn(
+                    f"warm start from {learned.run}: {learned.added} trials added"
+                    + "".join(f"; {count} {why}" for why, count in learned.left_out.items())
+                    + "".join(f"; {note}" for note in learned.notes)
+                )
+            _prepare_caches(space, console.progress)
+            run_trials(
+                run.path, journal, make_searcher, lambda: JournalASHA(space, journal), stop,
+                Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
+            )  # fmt: skip
+            journal.stopped(stop.reason or "budget")
+            close_run(run, space, console.warn)
+    finally:
+        mirror.close()
+    if mirror.last_warning:
+        console.warn(f"SwanLab: {mirror.warnings} warnings, the last: {mirror.last_warning}")
+    console.finish(run.record["split"]["val"], interrupted=stop.reason == "interrupted")
     return _exit_code(run, stop)
 
 

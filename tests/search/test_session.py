@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from search import session
+from search import run_folder, session
 from search.cluster import Machines
 from search.results import Run, load_run
 from search.session import Sitting, resume
@@ -61,6 +62,32 @@ def test_an_extension_that_was_interrupted_goes_on_as_one(run: Run, sat: list[Si
     run.journal.stopped("interrupted")
     go_on(run.path)
     assert [sitting.space.budget.trials for sitting in sat] == [20, 20]
+
+
+def test_nothing_is_begun_while_another_driver_still_has_the_run(run: Run, sat: list[Sitting]) -> None:
+    with FileLock(run.path / ".lock"), pytest.raises(InputError, match="must have one driver at a time, got another"):
+        go_on(run.path, trials=4)
+    assert sat == []
+
+
+def test_what_a_stopping_driver_writes_last_is_read_because_the_run_is_read_once_it_is_held(
+    run: Run, sat: list[Sitting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def held_once_the_other_has_let_go(path: Path) -> Iterator[None]:
+        run.journal.suggested("search", "", {}, run.trials[0].config)
+        run.journal.stopped("interrupted")
+        yield
+
+    monkeypatch.setattr(run_folder, "only_driver", held_once_the_other_has_let_go)
+    go_on(run.path)
+    assert [trial.number for trial in sat[0].run.journal.unfinished] == [3]
+
+
+def test_a_folder_without_a_run_is_left_as_it_is(tmp_path: Path, sat: list[Sitting]) -> None:
+    with pytest.raises(InputError, match=r"must be a run folder with run.json, got none"):
+        go_on(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_total_below_what_there_is_is_refused(run: Run, sat: list[Sitting]) -> None:
