@@ -74,12 +74,14 @@ def _parse(space: Space, key: str, name: str, item: Any) -> tuple[Baseline | Non
     else:
         values = {**{k: v for k, v in space.fixed.items() if k in FROM_SPACE}, **_recipe(space, recipe), **own}
         note = ""
+    stretched = space.stretched(values)
     try:
-        config = TrialConfig.parse(space.stretched(values), source=key)
+        config = TrialConfig.parse(stretched, source=key)
     except InputError as error:
         # `baselines.x: lr: ...` reads better as `baselines.x.lr: ...`
         return None, problems + [problem.replace(f"{key}: ", f"{key}.", 1) for problem in error.problems]
-    return (None if problems else _placed(space, name, config, note)), problems
+    as_sampled = {field: value for field, value in values.items() if stretched[field] != value}
+    return (None if problems else _placed(space, name, config, as_sampled, note)), problems
 
 
 def _recipe(space: Space, name: str) -> dict[str, Any]:
@@ -129,20 +131,22 @@ def _conditions(space: Space, field: str) -> str:
     return f"when {' and '.join(when)}"
 
 
-def _placed(space: Space, name: str, config: TrialConfig, note: str) -> Baseline:
+def _placed(space: Space, name: str, config: TrialConfig, as_sampled: Mapping[str, Any], note: str) -> Baseline:
     """The baseline, with its sample where the space would make exactly this configuration of it.
 
-    Anything else would teach the sampler a value that no sample of its own can repeat.
+    Anything else would teach the sampler a value that no sample of its own can repeat. `as_sampled`: what --epochs has
+    changed, as it was before; a sample is what the space stretches.
     """
     values = config.to_json()
+    wanted = {**values, **as_sampled}
     params: dict[str, Any] = {}
     outside = []
     for dimension in space.dimensions.values():
         if not space.active(dimension, params):
             continue
-        if not dimension.contains(values[dimension.name]):
-            outside.append(f"{dimension.name}={values[dimension.name]}")
-        params[dimension.name] = values[dimension.name]
+        if not dimension.contains(wanted[dimension.name]):
+            outside.append(f"{dimension.name}={wanted[dimension.name]}")
+        params[dimension.name] = wanted[dimension.name]
     if not outside:
         try:
             twin = space.config(params).to_json()

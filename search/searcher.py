@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -177,12 +177,11 @@ def _warm_record(space: Space, run: Run, trial: Trial) -> dict[str, Any] | str:
         return "not finished"
     if trial.status == "failed":
         return "failed"
-    params: dict[str, Any] = {}
-    for dimension in space.dimensions.values():
-        if space.active(dimension, params):
-            if not dimension.contains(trial.config.get(dimension.name)):
-                return f"{dimension.name} outside this space"
-            params[dimension.name] = trial.config[dimension.name]
+    # What it was sampled as, where it was: --epochs may have changed what is counted in epochs since.
+    samples = [_sample(space, values) for values in ({**trial.config, **trial.params}, trial.config)]
+    params = next((sample for sample in samples if isinstance(sample, dict) and _makes(space, sample, trial)), None)
+    if params is None:
+        return next((why for why in samples if isinstance(why, str)), "counted in epochs of another horizon")
     horizon, here = trial.config["epochs"], space.stretched({**space.fixed, **params}).get("epochs", space.max_epochs)
     if horizon > here:
         return f"trained for {horizon} epochs, not {here}"
@@ -193,6 +192,24 @@ def _warm_record(space: Space, run: Run, trial: Trial) -> dict[str, Any] | str:
         "params": params, "status": status, "value": best.accuracy if best else BAD_VALUE,
         "values": [report.value for report in trial.reports],
     }  # fmt: skip
+
+
+def _sample(space: Space, values: Mapping[str, Any]) -> dict[str, Any] | str:
+    """The sample of a space that has these values, or the reason why there is none."""
+    params: dict[str, Any] = {}
+    for dimension in space.dimensions.values():
+        if space.active(dimension, params):
+            if not dimension.contains(values.get(dimension.name)):
+                return f"{dimension.name} outside this space"
+            params[dimension.name] = values[dimension.name]
+    return params
+
+
+def _makes(space: Space, params: Mapping[str, Any], trial: Trial) -> bool:
+    """Whether the space makes the trial's own values of a sample, on its own horizon or on the trial's."""
+    horizons = (space, replace(space, epochs=trial.config["epochs"]))
+    made = [each.stretched({**space.fixed, **params}) for each in horizons]
+    return any(all(values[name] == trial.config[name] for name in params) for values in made)
 
 
 def _differing(space: Space, trial: Trial, params: Mapping[str, Any]) -> set[str]:

@@ -58,6 +58,13 @@ def test_a_completed_point_gets_the_children_of_its_conditions(tmp_path: Path) -
     assert baseline.params == {"backbone": "resnet18", "lr": 0.001, "schedule": "step", "step_size": 3}
 
 
+def test_a_point_of_a_stretched_search_is_known_by_what_it_was_before(tmp_path: Path) -> None:
+    text = SPACE + "    baselines: [{schedule: step, lr: 0.001, step_size: 4, backbone: resnet18}]"
+    (baseline,) = space_of(tmp_path, text, epochs=24).baselines
+    assert (baseline.params or {})["step_size"] == 4
+    assert (baseline.values["step_size"], baseline.values["epochs"]) == (8, 24)
+
+
 def test_a_point_that_changes_a_fixed_value_stays_out_of_the_study(tmp_path: Path) -> None:
     (baseline,) = space_of(tmp_path, SPACE + "    baselines: [{lr: 0.001, epochs: 30}]").baselines
     assert baseline.params is None

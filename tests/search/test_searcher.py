@@ -280,11 +280,11 @@ def test_cmaes_needs_numbers_and_its_package(tmp_path: Path, monkeypatch: pytest
         StudySearch(space_of(tmp_path, text), new_journal(tmp_path / "run"))
 
 
-def other_run(folder: Path, text: str, hash_of_split: str = "same") -> Run:
+def other_run(folder: Path, text: str, hash_of_split: str = "same", epochs: int | None = None) -> Run:
     def train(config: TrialConfig) -> list[float | TrialEnded]:
         return [Diverged("nan")] if config.lr > 5e-3 else curve(config)
 
-    space = space_of(folder, text)
+    space = space_of(folder, text, epochs=epochs)
     journal = new_journal(folder / "other")
     step_through(space, journal, train=train)
     record = {"space": space.to_json(), "split": {"hash": hash_of_split}}
@@ -337,3 +337,38 @@ def test_a_warm_start_with_a_shorter_horizon_counts_as_cut_and_other_fixed_value
     finished = [trial for trial in searcher._ot_study.get_trials() if trial.last_step == 6]
     assert finished
     assert {trial.state.name for trial in finished} == {"PRUNED"}
+
+
+STRETCHED = """
+    fixed: {epochs: 30, weights: none}
+    search:
+      lr: {loguniform: [1e-4, 4e-3]}
+      schedule: {choice: [cosine, step]}
+      step_size: {randint: [10, 25], when: {schedule: step}}
+      warmup_epochs: {randint: [0, 8]}
+    baselines: [{name: mine, lr: 0.001, schedule: step, step_size: 12, warmup_epochs: 4}]
+    budget: {trials: 14, grace_epochs: 3}
+"""
+
+
+@pytest.mark.parametrize("here", [10, None])
+def test_a_warm_start_from_a_stretched_search_has_its_samples_and_not_what_became_of_them(
+    tmp_path: Path, here: int | None
+) -> None:
+    other = other_run(tmp_path, STRETCHED, epochs=10)
+    assert any(trial.params.get("step_size", 0) != trial.config["step_size"] for trial in other.trials)
+    searcher = StudySearch(space_of(tmp_path, STRETCHED, epochs=here), new_journal(tmp_path / "run"))
+    warm = searcher.add_warm(other, "same")
+    assert (warm.added, warm.left_out) == (14, {})
+    told = [record["params"] for event in searcher._journal.warm for record in event["trials"]]
+    assert told == [trial.params for trial in other.trials]
+
+
+def test_a_warm_start_leaves_out_a_stretched_value_that_nobody_noted_as_a_sample(tmp_path: Path) -> None:
+    other = other_run(tmp_path, STRETCHED, epochs=20)
+    for trial in other.trials:
+        trial.params = {}
+    warm = StudySearch(space_of(tmp_path, STRETCHED, epochs=20), new_journal(tmp_path / "run")).add_warm(other, "same")
+    stretched = [trial for trial in other.trials if trial.config["warmup_epochs"] > 1]
+    assert len(stretched) > 3
+    assert warm.added <= 14 - len(stretched)
