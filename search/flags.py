@@ -61,8 +61,8 @@ def with_settings(raw: Mapping[str, Any], settings: Sequence[str]) -> tuple[dict
     """A space file's mapping as if it said what `--set FIELD=VALUE` says, and what is wrong with the flags.
 
     A field that the file searches is searched no more, and whatever hangs on it by `when` follows the fixed value. A
-    baseline that names the field gets the value too, and loses what has no meaning beside it; a recipe that stands
-    alone keeps its own settings.
+    baseline that names the field gets the value too, and loses what has no meaning beside it; a recipe keeps its own
+    settings.
     """
     fixed, problems = {}, []
     for setting in settings:
@@ -84,18 +84,22 @@ def with_settings(raw: Mapping[str, Any], settings: Sequence[str]) -> tuple[dict
     pointless = _pointless(left, fixed)
     baselines = raw.get("baselines", [])
     if isinstance(baselines, list):
-        baselines = [
-            {key: fixed.get(key, value) for key, value in item.items() if key not in pointless}
-            if isinstance(item, Mapping)
-            else item
-            for item in baselines
-        ]
+        baselines = [_with(fixed, item, pointless) if isinstance(item, Mapping) else item for item in baselines]
     return {
         **raw,
         "fixed": {**given_fixed, **fixed},
         "search": {name: _without_conditions_on(fixed, spec) for name, spec in left.items() if name not in pointless},
         "baselines": baselines,
     }, problems
+
+
+def _with(fixed: Mapping[str, Any], baseline: Mapping[Any, Any], pointless: set[Any]) -> dict[Any, Any]:
+    """A baseline's mapping with the fixed values of the fields that it names.
+
+    What it leaves open comes from the space, so what is pointless there is so here; not where a recipe has the say.
+    """
+    dropped = set() if "recipe" in baseline else pointless
+    return {key: fixed.get(key, value) for key, value in baseline.items() if key not in dropped}
 
 
 def _pointless(dimensions: Mapping[Any, Any], fixed: Mapping[str, Any]) -> set[Any]:

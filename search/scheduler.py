@@ -55,6 +55,14 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
                     best = max(best, report.value)
                     self._at_rung(trial.number, report.epoch, best)
 
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Nobody: Tune then gives a worker that becomes free to the trial that is proposed next.
+
+        Ray's own scheduler names the trial that waits longest. That one waits for a worker of its own, which is just
+        starting and is thrown away for the free one, while the next trial has yet another started: where trials end
+        faster than workers start, some never come up (tests/search/test_workers.py).
+        """
+
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Nothing: there is one bracket, and the journal knows the trials."""
 

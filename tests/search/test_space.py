@@ -253,9 +253,10 @@ def test_what_hangs_on_a_setting_follows_it(tmp_path: Path, masks: int, left: se
 def test_a_setting_takes_from_a_baseline_what_has_no_meaning_beside_it(tmp_path: Path) -> None:
     text = """
         search: {schedule: {choice: [cosine, step]}, step_size: {randint: [5, 15], when: {schedule: step}}}
-        baselines: [{name: mine, schedule: step, step_size: 8}]
+        baselines: [{name: mine, schedule: step, step_size: 8}, {name: strong, recipe: tutorial-strong, step_size: 7}]
     """
-    (baseline,) = space_of(tmp_path, text, settings=["schedule=cosine"]).baselines
+    baseline, strong = space_of(tmp_path, text, settings=["schedule=cosine"]).baselines
+    assert (strong.values["schedule"], strong.values["step_size"]) == ("step", 7)
     assert baseline.values["schedule"] == "cosine"
     assert baseline.values["step_size"] == TrialConfig().step_size
     assert baseline.params == {}

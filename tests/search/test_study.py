@@ -96,6 +96,16 @@ def test_tpe_compares_cut_and_proven_trials_by_their_best(space: Space, tmp_path
     assert told == [TrialState.PRUNED, TrialState.RUNNING, TrialState.RUNNING]
 
 
+@pytest.mark.parametrize("other", ["searcher: random", "searcher: cmaes", "scheduler: none"])
+def test_nobody_else_sees_anything_but_what_optuna_was_told(tmp_path: Path, other: str) -> None:
+    journal = new_journal(tmp_path / "run")
+    live = JournalStudy(space_of(tmp_path, SPACE + f"    {other}\n"), journal)
+    add(journal, [0.4, 0.1], "cut")
+    add(journal, [0.3, 0.2], None)
+    with live.storage.as_of_now():
+        assert [trial.state for trial in live.study.get_trials()] == [TrialState.PRUNED, TrialState.RUNNING]
+
+
 def test_tpe_prefers_what_was_cut_late_and_good_to_what_was_finished_and_bad(space: Space, tmp_path: Path) -> None:
     """Optuna alone takes finished trials for better than cut ones, whatever they are worth."""
     journal = new_journal(tmp_path / "run")
