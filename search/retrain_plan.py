@@ -123,14 +123,14 @@ def same_dataset(run: Run, progress: Progress | None = None) -> Dataset:
     """The data set of a run, as it was when the search ran.
 
     Raises:
-        InputError: it has changed since, so that the clips set aside for the test would be others.
+        InputError: it has changed since, so that other clips would be trained on, scored and set aside for the test.
     """
     data = run.record["data"]
     dataset = load_dataset(data["path"], progress)
     if dataset.hash != data["hash"]:
         raise InputError(
             f"{data['path']}: must be the data that the search ran on (hash {data['hash']}), got {dataset.hash}: "
-            "other clips would be set aside for the test. Put the old files back, or search again."
+            "the clips would be split otherwise. Put the old files back, or search again."
         )
     return dataset
 

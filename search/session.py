@@ -20,6 +20,7 @@ from search.journal import Journal
 from search.mirror import Mirror, ResolvedMode, resolve_mode
 from search.prepare import Options, Prepared, first_configs, prepare, record, settle
 from search.results import Run, load_run
+from search.retrain_plan import same_dataset
 from search.run import Running, run_trials
 from search.run_folder import new_run, only_driver, shared_paths, sole_run
 from search.scheduler import JournalASHA
@@ -80,7 +81,7 @@ def resume(path: Path, trials: int | None, swanlab: str | None, address: str | N
     """Runs an interrupted or finished search on and returns the exit code.
 
     Raises:
-        InputError: there is no such run, another driver has it, or there is nothing left to do.
+        InputError: there is no such run, another driver has it, its data has changed, or there is nothing left to do.
     """
     with sole_run(path) as run:
         return _resume(run, trials, swanlab, address)
@@ -102,6 +103,8 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
             f"{run.path}: must have something left to do, got all {len(run.trials)} trials finished. "
             f"To extend it: python run_search.py resume {run.path} --trials {2 * len(run.trials)}"
         )
+    with Steps() as progress:
+        same_dataset(run, progress)
     was = run.record["mirror"]
     mode = resolve_mode(swanlab or was["mode"], run.path, was["project"])
     with connected(address) as machines:

@@ -110,6 +110,13 @@ def test_a_warm_start_that_a_kill_has_cut_short_is_made_good_before_the_first_tr
     assert sat[1].warm_start == ()
 
 
+def test_a_search_is_not_resumed_on_other_clips(run: Run, sat: list[Sitting]) -> None:
+    next(Path(run.record["data"]["path"]).rglob("*.wav")).unlink()
+    with pytest.raises(InputError, match=r"must be the data that the search ran on \(hash \w+\), got \w+: the"):
+        go_on(run.path, trials=4)
+    assert sat == []
+
+
 def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
     run: Run, sat: list[Sitting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
