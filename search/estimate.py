@@ -158,6 +158,8 @@ def render(space: Space, result: Estimate) -> RenderableType:
     if result.seconds:
         low, middle, high = map(_duration, result.seconds)
         parts.append(Text(f"expected time: {middle} ({low} if all trials were the smallest, {high} the largest)"))
+    if space.budget.time is not None and (result.seconds is None or space.budget.time < result.seconds[2]):
+        parts.append(Text(f"the time budget ends it after {_duration(space.budget.time)} at the latest"))
     return Group(*parts)
 
 

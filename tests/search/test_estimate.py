@@ -134,3 +134,14 @@ def test_the_terminal_shows_the_space_and_what_it_costs(tmp_path: Path) -> None:
     for words in ("loguniform", "baseline mine: 5 epochs", "31 trials, 1 of them baselines", "2 at a time",
                   "resnet50 at 128 px:", "expected time:"):  # fmt: skip
         assert words in text
+
+
+def test_a_time_budget_that_may_end_the_search_first_is_named(tmp_path: Path) -> None:
+    def said(budget: str) -> str:
+        space = space_of(tmp_path, SPACE.replace("trials: 31,", f"trials: 31, time: {budget},"))
+        console = Console(file=io.StringIO(), width=100)
+        console.print(render(space, estimate(space, 2, by_cost)))
+        return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+    assert "the time budget ends it after 30 s at the latest" in said("30s")
+    assert "time budget" not in said("30d")
