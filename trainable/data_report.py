@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainable.dataset import Rejected
-from trainable.duplicates import MOST, SHORTEST
+from trainable.duplicates import MOST, SHORTEST, SOUND
 
 _SHOWN = 10  # lines of a long list
 
@@ -119,7 +119,7 @@ def render(report: DataReport, console: Console) -> None:
     if report.clips > MOST and not report.compared:
         _say(console, "near copies", f"not looked for among more than {MOST} clips")
     else:
-        fitting = "" if report.compared == report.clips else f" of {SHORTEST:g} s or more"
+        fitting = "" if report.compared == report.clips else f" of {SHORTEST:g} s or more, with {SOUND:g} s of sound,"
         _list(console, f"near copies, of {report.compared} clips{fitting} compared", map(_copies, report.near))
     for warning in report.warnings:
         console.print(f"[bold yellow]![/] {escape(warning)}", soft_wrap=True)

@@ -11,7 +11,7 @@ import numpy as np
 from trainable.config import TrialConfig
 from trainable.data_report import ClassFacts, CopyFacts, DataReport, SplitFacts, render
 from trainable.dataset import Dataset, load_dataset
-from trainable.duplicates import Copies, comparable, exact_copies, near_copies
+from trainable.duplicates import Copies, exact_copies, fingerprints, near_copies
 from trainable.errors import InputError
 from trainable.progress import Progress
 from trainable.split import Split, split_dataset
@@ -47,13 +47,15 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
             for item in found
         )
 
-    exact, near = copies(exact_copies(dataset)), copies(near_copies(dataset, progress))
+    prints = fingerprints(dataset, progress)
+    exact, near = copies(exact_copies(dataset)), copies(near_copies(prints))
     groups = groups_of(dataset)
     by_group: dict[str, set[str]] = {}
     for group, part in zip([] if groups is None else groups.tolist(), parts.tolist(), strict=False):
         if group and part:
             by_group.setdefault(group, set()).add(part)
     straddling = tuple(sorted(group for group, where in by_group.items() if len(where) > 1))
+    space = "" if data == "demo" else " --space spaces/small-data.yaml"  # the default space is for the demo set
     return DataReport(
         data=data,
         name=dataset.name,
@@ -66,12 +68,12 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
         rejected=dataset.rejected,
         exact=exact,
         near=near,
-        compared=len(comparable(dataset)),
+        compared=len(prints.clips),
         groups=dict(sorted(Counter(clip.group for clip in dataset.clips if clip.group is not None).items())),
         straddling_groups=straddling,
         split=facts,
         warnings=tuple(_warnings(dataset, exact, near, straddling, facts)),
-        command=f"python run_search.py --data {shlex.quote(data)}",
+        command=f"python run_search.py{space} --data {shlex.quote(data)}",
     )
 
 
