@@ -147,23 +147,46 @@ def fit_resources(wanted: Resources, machines: Machines, gpus_asked: float | Non
     notes: tuple[str, ...] = ()
     if gpu and not machines.gpus and not gpus_asked:
         notes, gpu = ("no GPU here: trials run on the CPU, which is many times slower for this space",), 0.0
+    elif machines.gpus and not gpu and gpus_asked is None:  # of a file, or of a machine without GPUs that began this
+        notes = ("trials get no GPU (resources.gpu is 0), although there is one: they run on the CPU",)
     beside = [cpus // (gpus // gpu) for cpus, gpus in machines.by_node if gpu and gpus >= gpu]
     cpu = wanted.cpu if wanted.cpu is not None else max(1.0, min([4.0, *beside] if beside else [1.0]))
-    if notes and wanted.cpu and wanted.cpu > machines.cpus:
+    if not machines.gpus and notes and wanted.cpu and wanted.cpu > machines.cpus:
         cpu = machines.cpus  # it was meant for the feeding of a GPU
     fitted = wanted.model_copy(update={"gpu": gpu, "cpu": cpu})
     concurrency(machines, cpu, gpu)
     return fitted, notes
 
 
-def check_device(device: str, where: str, machines: Machines) -> None:
-    """Nothing, if trials can have the `device` that is asked for at `where`, a file and a key.
+def check_device(device: str, where: str, machines: Machines, gpus: float) -> None:
+    """Nothing, if trials of `gpus` GPUs each can have the `device` that is asked for at `where`, a file and a key.
 
     Raises:
-        InputError: it is a GPU, and there is none.
+        InputError: it is a GPU, and there is none, or trials get none, or not this one.
     """
-    if device.startswith("cuda") and not machines.gpus:
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return
+    if not machines.gpus:
         raise InputError(f"{where}: must be there, got {device!r} and no GPU. Use auto or cpu.")
+    if not gpus:
+        raise InputError(
+            f"{where}: must be a device that trials get, got {device!r} and 0 GPUs per trial. "
+            "Use auto or cpu, or give them one: --gpus-per-trial, resources.gpu."
+        )
+    if number not in ("", "0"):
+        raise InputError(
+            f"{where}: must be cuda or cuda:0, because each trial sees only the GPU that it gets, got {device!r}. "
+            "Use auto or cuda; CUDA_VISIBLE_DEVICES says which GPUs are used."
+        )
+
+
+def hide_gpus() -> None:
+    """Lets torch in this process find no GPU, where trials get none; before its first use of one, or it is too late.
+
+    Ray leaves the GPUs of a worker that gets none visible, and `device: auto` would take the first.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def concurrency(machines: Machines, cpus: float, gpus: float) -> int:

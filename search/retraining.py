@@ -15,7 +15,7 @@ from typing import Any
 from ray.tune.search import Searcher
 from rich.console import Console as Terminal
 
-from search.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources
+from search.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources, hide_gpus
 from search.console import Console, Header, Plan
 from search.console_header import split_parts
 from search.console_steps import Steps
@@ -79,11 +79,13 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
     wanted = Resources.model_validate(run.record["space"]["resources"])
     with nested_run(run.path / "retrained"), connected(address) as machines:
         resources, notes = fit_resources(wanted, machines, None)
+        if not resources.gpu:
+            hide_gpus()  # scoring here does without it as well
         check_nodes(shared_paths(run))
 
         def runner(folder: Path, jobs: Sequence[Job]) -> Journal:
             for job in jobs:
-                check_device(job.config.device, f"{run.path}: {job.candidate}: device", machines)
+                check_device(job.config.device, f"{run.path}: {job.candidate}: device", machines, resources.gpu or 0)
             return _run_jobs(folder, jobs, resources, machines, mode, notes)
 
         try:

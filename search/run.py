@@ -81,7 +81,8 @@ def _drop_last_checkpoints(run: Path, journal: Journal) -> None:
 def _fit(scratch: Path, searcher: Searcher, scheduler: TrialScheduler, stop: Stop, running: Running,
          watch: _Watch) -> None:  # fmt: skip
     trainable = tune.with_resources(
-        tune.with_parameters(TrialActor, train=running.train), {"cpu": running.cpus, "gpu": running.gpus}
+        tune.with_parameters(TrialActor, train=running.train, without_gpu=not running.gpus),
+        {"cpu": running.cpus, "gpu": running.gpus},
     )
     tuner = tune.Tuner(
         trainable,

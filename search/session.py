@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console as Terminal
 
 from search.closing import close_run
-from search.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources
+from search.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources, hide_gpus
 from search.console import Console, Header, Plan
 from search.console_header import split_parts
 from search.console_steps import Steps
@@ -66,9 +66,9 @@ def search(options: Options) -> int:
         prepared = prepare(options, progress)
     mode = resolve_mode(options.swanlab, prepared.run, options.project)
     with connected(options.address) as machines:
-        check_device(prepared.space.device, f"{prepared.space.source}: fixed.device", machines)
         resources, notes = fit_resources(prepared.space.resources, machines, options.gpus_per_trial)
         space = replace(prepared.space, resources=resources)
+        _check_devices(space, machines)
         if options.dry_run:
             return _dry_run(prepared, space, machines)
         content = record(replace(prepared, space=space), options, mode.to_json(), machines.to_json())
@@ -108,9 +108,9 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
     was = run.record["mirror"]
     mode = resolve_mode(swanlab or was["mode"], run.path, was["project"])
     with connected(address) as machines:
-        check_device(space.device, f"{space.source}: fixed.device", machines)
         resources, notes = fit_resources(space.resources, machines, None)
         space = replace(space, resources=resources)
+        _check_devices(space, machines)
         time_left = _time_left(run.journal, space.budget.time)
         check_nodes(shared_paths(run))
         # A driver that was killed before its first trial may not have come to learn from the others.
@@ -120,10 +120,21 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
         return _sit(Sitting(run, space, machines, mode, warm, time_left, notes))
 
 
+def _check_devices(space: Space, machines: Machines) -> None:
+    """Nothing, if trials can have the device that the space fixes, and those that its baselines name themselves."""
+    named = {space.device: "fixed.device"}
+    for baseline in space.baselines:
+        named.setdefault(baseline.values["device"], f"baselines.{baseline.name}.device")
+    for device, key in named.items():
+        check_device(device, f"{space.source}: {key}", machines, space.resources.gpu or 0)
+
+
 def _dry_run(prepared: Prepared, space: Space, machines: Machines) -> int:
     """Prints what the search would do and what it would cost; nothing is written but caches."""
     at_once = concurrency(machines, space.resources.cpu or 0, space.resources.gpu or 0)
     weights = prepared.weights
+    if not space.resources.gpu:
+        hide_gpus()
     os.environ["OMP_NUM_THREADS"] = str(max(1, int(space.resources.cpu or 1)))  # as Ray will for each trial
     with Steps() as progress:
         result = estimate(space, at_once, lambda config: seconds_per_epoch(settle(config, weights), progress))

@@ -12,6 +12,7 @@ from typing import Any
 
 from ray import tune
 
+from search.cluster import hide_gpus
 from trainable.config import TrialConfig
 from trainable.errors import InputError, TrialEnded
 from trainable.folder import EpochResult, TrialFolder, write_atomically
@@ -38,8 +39,10 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
     trains on from the last checkpoint. The driver ignores what it has heard before.
     """
 
-    def setup(self, config: dict[str, Any], train: TrainFunction) -> None:
+    def setup(self, config: dict[str, Any], train: TrainFunction, without_gpu: bool = False) -> None:
         """Begins the first trial of this worker."""
+        if without_gpu:
+            hide_gpus()
         self._train = train
         self._begin(config)
 

@@ -115,16 +115,45 @@ def test_gpus_that_the_command_line_asks_for_must_be_there() -> None:
 
 
 def test_a_device_that_is_asked_for_must_be_there() -> None:
-    check_device("cuda", "space.yaml: fixed.device", Machines(1, 2.0, 1.0, local=True))
-    check_device("auto", "space.yaml: fixed.device", Machines(1, 2.0, 0.0, local=True))
+    check_device("auto", "space.yaml: fixed.device", Machines(1, 2.0, 0.0, local=True), 0)
     with pytest.raises(InputError, match=r"space.yaml: fixed.device: must be there, got 'cuda' and no GPU. Use auto"):
-        check_device("cuda", "space.yaml: fixed.device", Machines(1, 2.0, 0.0, local=True))
+        check_device("cuda", "space.yaml: fixed.device", Machines(1, 2.0, 0.0, local=True), 0)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "message"),
+    [
+        ("cuda", 0.0, "at: must be a device that trials get, got 'cuda' and 0 GPUs per trial. Use auto or cpu, or"),
+        ("cuda:0", 0.0, "at: must be a device that trials get, got 'cuda:0' and 0 GPUs per trial."),
+        ("cuda:3", 1.0, "at: must be cuda or cuda:0, because each trial sees only the GPU that it gets, got 'cuda:3'"),
+        ("cuda", 0.5, ""),
+        ("cuda:0", 1.0, ""),
+        ("auto", 0.0, ""),
+        ("cpu", 1.0, ""),
+    ],
+)
+def test_a_device_must_be_one_that_trials_get(device: str, gpus: float, message: str) -> None:
+    four = Machines(1, 16.0, 4.0, local=True)
+    if not message:
+        check_device(device, "at", four, gpus)
+        return
+    with pytest.raises(InputError) as error:
+        check_device(device, "at", four, gpus)
+    assert str(error.value).startswith(message)
 
 
 def test_gpus_that_a_space_wishes_for_are_done_without_and_said() -> None:
     fitted, notes = fit_resources(Resources(gpu=1, cpu=2), Machines(1, 2.0, 0.0, local=True), None)
     assert (fitted.gpu, fitted.cpu) == (0.0, 2)
     assert "no GPU here" in notes[0]
+
+
+def test_gpus_that_are_there_and_not_used_are_said_where_nobody_has_just_asked_for_it() -> None:
+    one = Machines(1, 16.0, 1.0, local=True)
+    fitted, notes = fit_resources(Resources(gpu=0), one, None)
+    assert (fitted.gpu, fitted.cpu) == (0.0, 1.0)
+    assert notes == ("trials get no GPU (resources.gpu is 0), although there is one: they run on the CPU",)
+    assert fit_resources(Resources(gpu=0), one, gpus_asked=0.0)[1] == ()
 
 
 def test_what_nobody_has_set_follows_from_the_machine() -> None:

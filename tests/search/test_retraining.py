@@ -30,6 +30,7 @@ def run(tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.Mon
 
     monkeypatch.setattr(retraining, "connected", connected)
     monkeypatch.setattr(retraining, "check_nodes", lambda paths: None)
+    monkeypatch.setattr(retraining, "hide_gpus", lambda: None)  # this process has other tests to run
     run = make_run(tmp_path / "run", make_clips(classes=3, clips=20, seconds=0.1))
     record = {
         **run.record,
@@ -90,3 +91,21 @@ def test_a_retraining_without_the_gpu_that_its_search_had_says_so_before_it_trai
     monkeypatch.setattr(retraining, "run_trials", ends_with(AssertionError("trained")))
     with pytest.raises(InputError, match=r"run: trial 1: device: must be there, got 'cuda' and no GPU. Use auto or"):
         retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=1), None, None)
+
+
+@pytest.mark.parametrize(("gpu", "hidden"), [(0.0, 1), (1.0, 0)])
+def test_a_retraining_without_gpus_scores_without_one_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, gpu: float, hidden: int
+) -> None:
+    @contextmanager
+    def connected(address: str | None) -> Iterator[Machines]:
+        yield Machines(1, 2.0, 1.0, local=True)
+
+    space = {**run.record["space"], "resources": {"gpu": gpu, "cpu": 1.0}}
+    (run.path / "run.json").write_text(json.dumps({**run.record, "space": space}))
+    calls: list[int] = []
+    monkeypatch.setattr(retraining, "connected", connected)
+    monkeypatch.setattr(retraining, "hide_gpus", lambda: calls.append(1))
+    monkeypatch.setattr(retraining, "retrain", ends_with(Interrupted()))
+    retraining.retrain_run(run.path, RetrainOptions(), None, None)
+    assert len(calls) == hidden

@@ -211,6 +211,23 @@ def deadly(config: TrialConfig, folder: Path, resume: bool = True, progress: Any
     yield from train(config, folder, resume, progress)
 
 
+def test_a_trial_that_gets_no_gpu_sees_none(tmp_path: Path, ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, journal = space_of(tmp_path).with_budget(trials=1), Journal(tmp_path / "events.jsonl")
+    run_trials(
+        tmp_path, journal, lambda: StudySearch(space, journal), lambda: JournalASHA(space, journal), Stop(journal, 1),
+        Running(tells_of_gpus, 1, 0, 1),
+    )  # fmt: skip
+    assert journal.trials[0].message == "RuntimeError: CUDA_VISIBLE_DEVICES=''"
+
+
+def tells_of_gpus(
+    config: TrialConfig, folder: Path, resume: bool = True, progress: Any = None
+) -> Iterator[EpochResult]:
+    """Fails with what this worker may see of the machine's GPUs."""
+    raise RuntimeError(f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')!r}")
+    yield
+
+
 def test_a_diverged_trial_ends_with_its_reason(tmp_path: Path, ray_here: None) -> None:
     space = space_of(tmp_path, SPACE.replace("lr: 1.0e-4", "lr: 0.55").replace("1.0e-1", "0.6"))
 

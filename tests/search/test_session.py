@@ -117,6 +117,25 @@ def test_a_search_is_not_resumed_on_other_clips(run: Run, sat: list[Sitting]) ->
     assert sat == []
 
 
+def test_the_devices_that_baselines_name_are_checked_as_well(
+    run: Run, sat: list[Sitting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def connected(address: str | None) -> Iterator[Machines]:
+        yield Machines(1, 2.0, 4.0, local=True)
+
+    monkeypatch.setattr(session, "connected", connected)
+    space = run.record["space"]
+    baseline = {**space["baselines"][0], "values": {**space["baselines"][0]["values"], "device": "cuda:1"}}
+    change_record(run.path, space={**space, "baselines": [baseline]})
+    with pytest.raises(InputError, match=r"run.yaml: baselines.simple.device: must be cuda or cuda:0, because each"):
+        go_on(run.path, trials=4)
+    change_record(run.path, space={**space, "baselines": [baseline], "resources": {"gpu": 0.0, "cpu": 1.0}})
+    with pytest.raises(InputError, match=r"baselines.simple.device: must be a device that trials get, got 'cuda:1' an"):
+        go_on(run.path, trials=4)
+    assert sat == []
+
+
 def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
     run: Run, sat: list[Sitting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
