@@ -18,8 +18,8 @@ from trainable.progress import Progress
 
 # Measured on 100 clips of GTZAN and on the demo set: copies that were made softer, equalised, sent through MP3 or
 # Vorbis, or hissed on at 20 dB correlate by 0.90 to 1.00 with their originals (at half the rate, with 8 bits or cut to
-# 3.5 s a few by 0.82 only), two different clips by at most 0.3. Short sounds are another matter: one speaker's repeats of a word (FSDD)
-# reach 0.97, and events that are padded with silence share the step into it.
+# 3.5 s a few by 0.82 only), two different clips by at most 0.3. Short sounds are another matter: one speaker's repeats
+# of a word (FSDD) reach 0.97, and events that are padded with silence share the step into it.
 NEAR = 0.9
 SHORTEST = 2.0  # s
 SOUND = 1.6  # s in which both clips must sound: most of the shortest ones, and more than one event lasts

@@ -36,7 +36,7 @@ def test_a_clean_folder_has_nothing_to_mend_and_a_command_to_go_on_with(make_cli
     assert report.split.name == "stratified"
     assert report.split.clips == {"train": 12, "val": 4, "test": 4}
     assert report.warnings == ()
-    assert report.command == f"python run_search.py --data {root}"
+    assert report.command == f"python run_search.py --space spaces/small-data.yaml --data {root}"
     text = shown(report)
     assert "20 clips, 0.2 min, 2 classes" in text
     assert "class1     10        0.50      0.50       0.50" in text
@@ -44,7 +44,13 @@ def test_a_clean_folder_has_nothing_to_mend_and_a_command_to_go_on_with(make_cli
     assert "exact copies: none" in text
     assert "nothing to mend" in text
     assert "near copies, of 0 clips of 2 s or more, with 1.6 s of sound, compared: none" in text
-    assert f"search: python run_search.py --data {root}" in text
+    assert f"search: {report.command}" in text
+
+
+def test_the_demo_set_goes_on_with_the_default_space(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_clips(classes=2, clips=10, seconds=0.5)
+    monkeypatch.setattr("trainable.demo.demo_folder", lambda progress: root)
+    assert check_data("demo").command == "python run_search.py --data demo"
 
 
 def test_copies_are_named_with_their_labels_and_parts(make_clips: MakeClips) -> None:
