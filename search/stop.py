@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -82,9 +83,15 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
 
     def _look_for_hopelessness(self) -> None:
         first = [self._journal.trials[n] for n in sorted(self._journal.trials)[:HOPELESS_AFTER]]
-        messages = {trial.message for trial in first}
-        if len(first) == HOPELESS_AFTER and len(messages) == 1 and all(t.status == "failed" for t in first):
-            self.request(f"the first {HOPELESS_AFTER} trials all failed: {messages.pop()}")
+        reasons = {_reason(trial) for trial in first}
+        if len(first) == HOPELESS_AFTER and len(reasons) == 1 and all(t.status == "failed" for t in first):
+            self.request(f"the first {HOPELESS_AFTER} trials all failed: {first[-1].message}")
+
+
+def _reason(trial: Trial) -> str:
+    """Why a trial failed, without what only tells it from the others: its name, its folder, its worker's number."""
+    own = rf"\b({re.escape(trial.name) + '|' if trial.name else ''}trial {trial.number}|trial_{trial.number:04d})\b"
+    return re.sub(r"\.tmp\d+\b", ".tmp", re.sub(own, "trial", trial.message))
 
 
 @contextmanager

@@ -62,6 +62,40 @@ def test_first_trials_that_all_fail_alike_stop_a_search_also_across_a_kill(tmp_p
     assert Stop(Journal(journal.path), grace_epochs=1).reason == stop.reason
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "trial {n}: f_max: must be at most half the sample rate (4000 Hz), got 9000.0. Lower it.",
+        "OSError: [Errno 28] No space left on device: '/runs/x/trial_{n:04d}/.epochs.jsonl.tmp{pid}'",
+    ],
+)
+def test_failures_that_differ_only_in_the_trial_they_name_are_alike(tmp_path: Path, message: str) -> None:
+    journal = new_journal(tmp_path)
+    stop = Stop(journal, grace_epochs=1)
+    for n in range(HOPELESS_AFTER):
+        journal.suggested("search", "", {}, {})
+        journal.ended(n, "failed", message.format(n=n, pid=4000 + n % 2))
+    assert stop.reason == f"the first 5 trials all failed: {message.format(n=4, pid=4000)}"
+
+
+def test_a_baseline_may_fail_like_the_trials_after_it(tmp_path: Path) -> None:
+    journal = new_journal(tmp_path)
+    stop = Stop(journal, grace_epochs=1)
+    for n in range(HOPELESS_AFTER):
+        journal.suggested("search" if n else "baseline", "" if n else "mine", {}, {})
+        journal.ended(n, "failed", f"{f'trial {n}' if n else 'mine'}: f_max: must be lower")
+    assert stop.reason is not None
+
+
+def test_failures_with_reasons_of_their_own_do_not_stop_a_search(tmp_path: Path) -> None:
+    journal = new_journal(tmp_path)
+    stop = Stop(journal, grace_epochs=1)
+    for n in range(HOPELESS_AFTER):
+        journal.suggested("search", "", {}, {})
+        journal.ended(n, "failed", f"trial {n}: f_max: must be at most {n}")
+    assert stop.reason is None
+
+
 def test_workers_that_die_before_any_epoch_stop_a_search_and_later_ones_do_not(tmp_path: Path) -> None:
     journal = new_journal(tmp_path)
     stop = Stop(journal, grace_epochs=1)
