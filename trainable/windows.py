@@ -112,9 +112,9 @@ def crop_starts(frames: int, crop: int | None, at_most: int) -> list[int]:
     """The first frames of the windows that score a clip of so many frames: evenly spaced from its start to its end.
 
     As many as cover the clip, but `at_most` so many; a single one where the clip is no longer than the crop, and one in
-    the middle where only one is allowed.
+    the middle where only one is allowed. Frames are centred, so a clip exactly as long as the crop has one more.
     """
-    if crop is None or frames <= crop:
+    if crop is None or frames <= crop + 1:
         return [0]
     count = min(at_most, -(-frames // crop))
     if count == 1:

@@ -5,6 +5,7 @@ import torch
 
 from tests.trainable.sounds import mels_from
 from trainable.config import TrialConfig
+from trainable.frontend import hop_samples
 from trainable.normalise import Normalisation
 from trainable.source import Source, make_source
 from trainable.windows import crop_frames, crop_starts, drawn_windows, scoring_windows
@@ -29,7 +30,8 @@ def test_a_crop_is_the_nearest_whole_number_of_frames() -> None:
         (100, None, 8, [0]),  # the whole clip
         (100, 100, 8, [0]),
         (50, 100, 8, [0]),  # padded
-        (101, 100, 8, [0, 1]),  # covered to its end
+        (101, 100, 8, [0]),  # exactly as long as the crop: centred frames are one more
+        (102, 100, 8, [0, 2]),  # covered to its end
         (200, 100, 8, [0, 100]),
         (250, 100, 8, [0, 75, 150]),
         (1000, 100, 4, [0, 300, 600, 900]),  # no more than allowed, still from end to end
@@ -40,6 +42,15 @@ def test_scoring_windows_are_evenly_spaced_and_cover_the_clip(
     frames: int, crop: int | None, at_most: int, starts: list[int]
 ) -> None:
     assert crop_starts(frames, crop, at_most) == starts
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("milliseconds", [8.0, 16.0])
+@pytest.mark.parametrize("seconds", [1.0, 3.0, 5.0])
+def test_a_clip_as_long_as_the_crop_is_scored_on_one_window(rate: int, milliseconds: float, seconds: float) -> None:
+    config = TrialConfig(crop_seconds=seconds, hop_ms=milliseconds)
+    hop = hop_samples(config, rate)
+    assert crop_starts(1 + round(seconds * rate) // hop, crop_frames(config, rate, hop), 5) == [0]
 
 
 def test_scoring_windows_come_clip_by_clip() -> None:
