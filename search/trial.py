@@ -69,9 +69,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         except InputError as error:
             return self._ended("failed", str(error))
         except Exception as error:  # a bug in one configuration must not stop the search, and is not retried
-            self._folder.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._folder.path / "error.txt", traceback.format_exc())
-            return self._ended("failed", f"{type(error).__name__}: {error}")
+            return self._ended("failed", f"{type(error).__name__}: {error}{self._keep_traceback()}")
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._folder = TrialFolder(Path(config["folder"]))
@@ -123,6 +121,19 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
     def _report(self, epoch: EpochResult) -> dict[str, Any]:
         status = "finished" if epoch.epoch >= self._last_epoch else "running"
         return {**dataclasses.asdict(epoch), "status": status, "message": ""}
+
+    def _keep_traceback(self) -> str:
+        """Nothing, with the traceback of the exception at hand in `error.txt`; why not, where it cannot be written.
+
+        The disk that refuses it may be what ended the trial, and the report must go out: without one the trial would
+        count as a lost worker and be tried again.
+        """
+        try:
+            self._folder.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._folder.path / "error.txt", traceback.format_exc())
+        except OSError as error:
+            return f" (its traceback could not be written to error.txt: {error.strerror or error})"
+        return ""
 
     def _ended(self, status: str, message: str) -> dict[str, Any]:
         """A last report; the floor values keep Ray, ASHA and Optuna from ever meeting None or NaN."""

@@ -88,6 +88,14 @@ def test_what_a_configuration_does_wrong_is_a_report_and_not_an_exception(
     assert (tmp_path / "one" / "error.txt").exists() == (status == "failed")
 
 
+def test_a_failure_is_reported_although_its_traceback_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("a file where the trial's folder should be")
+    result = Actor(trial(tmp_path / "one", lr=0.45), train).step()
+    assert (result["status"], result["val_acc"]) == ("failed", 0.0)
+    assert result["message"].startswith("FileExistsError: ")
+    assert result["message"].endswith(" (its traceback could not be written to error.txt: File exists)")
+
+
 def test_a_reused_worker_ends_the_old_trial_and_begins_the_new_one(tmp_path: Path) -> None:
     closed = []
 
