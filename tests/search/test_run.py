@@ -211,6 +211,30 @@ def deadly(config: TrialConfig, folder: Path, resume: bool = True, progress: Any
     yield from train(config, folder, resume, progress)
 
 
+def test_a_worker_whose_gpu_a_trial_has_broken_is_replaced_before_the_next_trial(
+    tmp_path: Path, ray_here: None
+) -> None:
+    space, said, journal = space_of(tmp_path).with_budget(trials=4), [], Journal(tmp_path / "events.jsonl")
+    run_trials(
+        tmp_path, journal, lambda: StudySearch(space, journal), lambda: JournalASHA(space, journal), Stop(journal, 1),
+        Running(breaks_the_gpu, 1, 0, 1, said.append),
+    )  # fmt: skip
+    assert [trial.status for trial in journal.trials.values() if trial.status == "failed"] == ["failed"]
+    assert journal.trials[0].message == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert said == ["trial 1 lost its worker and starts again from its last epoch"]
+
+
+def breaks_the_gpu(
+    config: TrialConfig, folder: Path, resume: bool = True, progress: Any = None
+) -> Iterator[EpochResult]:
+    """Simulated training on a simulated GPU, which the baseline breaks for all that follows in its process."""
+    if folder.name == "trial_0000":
+        os.environ["BROKEN_GPU"] = "1"
+    if os.environ.get("BROKEN_GPU"):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    yield from train(config, folder, resume, progress)
+
+
 def test_a_trial_that_gets_no_gpu_sees_none(tmp_path: Path, ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     space, journal = space_of(tmp_path).with_budget(trials=1), Journal(tmp_path / "events.jsonl")
     run_trials(

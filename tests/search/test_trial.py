@@ -13,6 +13,7 @@ be_quiet()
 from search.trial import STOP_FILE, TrialActor  # noqa: E402 - Ray reads its switches when it is imported
 from tests.search.simulated import train  # noqa: E402
 from trainable.config import TrialConfig  # noqa: E402
+from trainable.errors import OutOfMemory  # noqa: E402
 from trainable.folder import EpochResult, TrialFolder  # noqa: E402
 
 
@@ -94,6 +95,44 @@ def test_a_failure_is_reported_although_its_traceback_cannot_be_written(tmp_path
     assert (result["status"], result["val_acc"]) == ("failed", 0.0)
     assert result["message"].startswith("FileExistsError: ")
     assert result["message"].endswith(" (its traceback could not be written to error.txt: File exists)")
+
+
+class AcceleratorError(RuntimeError):
+    """Named like torch's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (AcceleratorError("device-side assert triggered"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+        (RuntimeError("CUDA error: out of memory"), False),
+        (OutOfMemory("CUDA out of memory. Tried to allocate 2.00 GiB"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("CUDA error: said by something else"), False),
+    ],
+)
+def test_a_worker_that_has_lost_its_gpu_reports_the_trial_and_ends_its_process_at_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, ends: bool
+) -> None:
+    def breaks(config: TrialConfig, folder: Path, resume: bool, progress: Any) -> Iterator[EpochResult]:
+        if folder.name == "one":
+            raise error
+        yield from train(config, folder=folder)
+
+    def exits(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr("search.trial.os._exit", exits)
+    actor = Actor(trial(tmp_path / "one"), breaks)
+    assert steps(actor)[-1][1] in ("failed", "out_of_memory")
+    assert actor.reset_config(trial(tmp_path / "two"))
+    if ends:
+        with pytest.raises(SystemExit):
+            actor.step()
+        assert not (tmp_path / "two").exists()
+    else:
+        assert steps(actor)[-1] == (3, "finished")
 
 
 def test_a_reused_worker_ends_the_old_trial_and_begins_the_new_one(tmp_path: Path) -> None:
