@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from trainable.errors import InputError
 from trainable.progress import Progress
 from trainable.split import Split, split_dataset
 from trainable.split_rules import groups_of
+from trainable.table import unused_group
 
 __all__ = ["DataReport", "check_data", "render"]
 
@@ -72,7 +74,7 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
         groups=dict(sorted(Counter(clip.group for clip in dataset.clips if clip.group is not None).items())),
         straddling_groups=straddling,
         split=facts,
-        warnings=tuple(_warnings(dataset, exact, near, straddling, facts)),
+        warnings=(*_warnings(dataset, exact, near, straddling, facts), *_column_warnings(data)),
         command=f"python run_search.py{space} --data {shlex.quote(data)}",
     )
 
@@ -89,6 +91,15 @@ def _split_facts(dataset: Dataset, config: TrialConfig) -> tuple[Split | None, S
         return None, SplitFacts("", {}, (), "", error.problems)
     counts = {part: len(getattr(split, part)) for part in ("train", "val", "test")}
     return split, SplitFacts(split.name, counts, split.notes, split.hash)
+
+
+def _column_warnings(data: str) -> list[str]:
+    """What a CSV knows of its clips and the split does not."""
+    table = Path(data).expanduser()
+    column = unused_group(table) if table.is_file() else ""
+    if not column:
+        return []
+    return [f"the column {column} is not used: name it group if no {column} may be in two parts of the split"]
 
 
 def _warnings(

@@ -126,6 +126,12 @@ def fold_of_each(dataset: Dataset, config: TrialConfig, kind: str) -> tuple[Indi
         require_column(dataset, "fold", "folds")
         values = np.array([clip.fold for clip in dataset.clips], dtype=np.int64)
         names, folds = np.unique(values, return_inverse=True)
+        if len(names) < 3:  # n_folds has no say in them
+            raise InputError(
+                f"{dataset.name}: fold: must have at least 3 values in the CSV (one fold tests, one validates, the "
+                f"rest trains), got {len(names)} ({', '.join(map(str, names))}). Add folds, or use split: stratified, "
+                "or name the parts in a column split."
+            )
         return folds.astype(np.int64), [f"fold {name} of the data set" for name in names]
     clips = np.arange(len(dataset.clips))
     if kind == "gtzan-filtered":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from pathlib import Path
 
 from trainable.config import did_you_mean
@@ -16,6 +17,13 @@ _PARTS: dict[str, Part] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+# What others call the same, the likeliest first: names of classes before their numbers.
+_OTHER_NAMES = {
+    "path": ("filename", "file_name", "filepath", "file_path", "file", "slice_file_name", "audio", "wav", "clip"),
+    "label": ("category", "class", "class_name", "species", "genre", "emotion", "target", "class_id"),
+    "group": ("speaker", "artist", "subject", "singer", "speaker_id", "artist_id", "subject_id", "singer_id"),
+}
+_FOLD = re.compile(r"(?:fold[ _-]?)?(-?\d+)(?:\.0)?", re.IGNORECASE)  # pandas writes 3.0 where another row has no fold
 _SHOWN = 20  # problems of one CSV that are printed; a shifted column makes thousands of the same
 
 
@@ -42,8 +50,21 @@ def list_table(path: Path) -> Listing:
         lines.setdefault(entry.path, line)
         entries.append(entry)
     _refuse(path, problems)
+    if not any(os.path.exists(entry.path) for entry in entries):  # noqa: PTH110 (Path's own raises where it may not look)
+        raise InputError(
+            f"{path}: path: must name files, relative to the CSV's own folder or absolute, got {rows[0][1]['path']!r} "
+            f"and none that is there. Move the CSV, or mend the paths: {entries[0].path} is no file."
+        )
     labels = sorted({entry.label for entry in entries}, key=natural)
     return Listing(str(path), path.stem, path.parent, tuple(labels), tuple(sorted(entries, key=lambda e: e.name)))
+
+
+def unused_group(path: Path) -> str:
+    """The column of the CSV at `path` that looks like one of groups and is not used as such; "" where there is none."""
+    rows = [row for _, row in _rows(path)]
+    if any(row["group"] for row in rows):
+        return ""
+    return next((name for name in _OTHER_NAMES["group"] if any(row.get(name) for row in rows)), "")
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -92,7 +113,8 @@ def _check_header(path: Path, header: list[str], clips: int) -> None:
             problems.append(f"{path}: {column}: must be one column, got {header.count(column)}. Rename the others.")
         if column not in header:
             near = [name for name in header if name and did_you_mean(name, [column]).startswith("Did")]
-            hint = f"Rename the column {near[0]!r}?" if near else "Add it, or mend the first line."
+            near += [name for name in _OTHER_NAMES[column] if name in header]
+            hint = f"Rename the column {near[0]!r} to {column}." if near else "Add it, or mend the first line."
             problems.append(f"{path}: {column}: must be a column, got {', '.join(header)}. {hint}")
     if problems:
         raise InputError(problems)
@@ -110,9 +132,10 @@ def _entry(root: Path, row: dict[str, str]) -> tuple[Entry | None, list[str]]:
         )
     fold = None
     if row["fold"]:
-        try:
-            fold = int(row["fold"].removesuffix(".0"))  # pandas writes 3.0 where another row has no fold
-        except ValueError:
+        number = _FOLD.fullmatch(row["fold"])
+        if number:
+            fold = int(number[1])
+        else:
             wrong.append(f"fold: must be a whole number, got {row['fold']!r}. Change it.")
     if not row["path"] or not row["label"]:
         return None, wrong

@@ -8,8 +8,12 @@ import pytest
 import soundfile
 
 from trainable.audio import read_waveform
+from trainable.config import TrialConfig
+from trainable.datacheck import check_data
 from trainable.dataset import Dataset, load_dataset
 from trainable.errors import InputError
+from trainable.split import split_dataset
+from trainable.table import unused_group
 
 Load = Callable[[str], Dataset]
 
@@ -111,13 +115,60 @@ def test_a_clip_that_the_csv_names_and_the_disk_lacks_is_listed(load: Load) -> N
 
 
 def test_missing_columns_are_named_with_the_likely_ones(load: Load, tmp_path: Path) -> None:
-    assert problems(load, "file,class\na.wav,x", tmp_path) == [
-        "path: must be a column, got file, class. Add it, or mend the first line.",
-        "label: must be a column, got file, class. Add it, or mend the first line.",
+    assert problems(load, "x,y\na.wav,x", tmp_path) == [
+        "path: must be a column, got x, y. Add it, or mend the first line.",
+        "label: must be a column, got x, y. Add it, or mend the first line.",
     ]
     assert problems(load, "paths,labels\na.wav,x", tmp_path) == [
-        "path: must be a column, got paths, labels. Rename the column 'paths'?",
-        "label: must be a column, got paths, labels. Rename the column 'labels'?",
+        "path: must be a column, got paths, labels. Rename the column 'paths' to path.",
+        "label: must be a column, got paths, labels. Rename the column 'labels' to label.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "path", "label"),
+    [
+        ("filename,fold,target,category", "filename", "category"),
+        ("Class,File", "file", "class"),
+        ("species,file_name", "file_name", "species"),
+    ],
+)
+def test_columns_that_others_call_otherwise_are_to_be_renamed(
+    load: Load, tmp_path: Path, header: str, path: str, label: str
+) -> None:
+    said = header.lower().replace(",", ", ")
+    assert problems(load, f"{header}\na,b", tmp_path) == [
+        f"path: must be a column, got {said}. Rename the column {path!r} to path.",
+        f"label: must be a column, got {said}. Rename the column {label!r} to label.",
+    ]
+
+
+def test_a_column_of_speakers_that_is_not_used_is_named(load: Load, tmp_path: Path) -> None:
+    table = tmp_path / "set.csv"
+    table.write_text(PLAIN)
+    assert unused_group(table) == ""
+    table.write_text("\n".join(["path,label,Speaker", *(f"{row},x" for row in ROWS)]))
+    assert unused_group(table) == "speaker"
+    assert [text for text in check_data(str(table)).warnings if "speaker" in text] == [
+        "the column speaker is not used: name it group if no speaker may be in two parts of the split"
+    ]
+    table.write_text("\n".join(["path,label,speaker,group", *(f"{row},x,y" for row in ROWS)]))
+    assert unused_group(table) == ""
+
+
+def test_folds_may_be_called_fold1_and_fold_2(load: Load) -> None:
+    folds = ["fold1", "Fold 2", "fold_3", "fold-10"]
+    dataset = load("\n".join(["path,label,fold", *map(",".join, zip(ROWS, folds, strict=True))]))
+    assert [clip.fold for clip in dataset.clips] == [1, 2, 3, 10]
+
+
+def test_two_folds_of_a_csv_are_refused_with_what_helps(load: Load) -> None:
+    dataset = load("\n".join(["path,label,fold", *map(",".join, zip(ROWS, "1212", strict=True))]))
+    with pytest.raises(InputError) as caught:
+        split_dataset(dataset, TrialConfig())
+    assert list(caught.value.problems) == [
+        "set: fold: must have at least 3 values in the CSV (one fold tests, one validates, the rest trains), "
+        "got 2 (1, 2). Add folds, or use split: stratified, or name the parts in a column split."
     ]
 
 
@@ -167,11 +218,10 @@ def test_a_csv_in_another_encoding_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_csv_whose_clips_are_all_missing_says_so(load: Load, tmp_path: Path) -> None:
-    (found,) = problems(load, "path,label\nx/a.wav,a\nx/b.wav,b", tmp_path)
-    assert found == (
-        "must hold readable clips, got none: x/a.wav: no such file; x/b.wav: no such file. "
-        "Check the path and the files."
-    )
+    assert problems(load, "path,label\nx/a.wav,a\nx/b.wav,b", tmp_path) == [
+        "path: must name files, relative to the CSV's own folder or absolute, got 'x/a.wav' and none that is there. "
+        f"Move the CSV, or mend the paths: {tmp_path / 'x' / 'a.wav'} is no file."
+    ]
 
 
 def test_a_row_that_is_longer_than_the_header_is_refused_and_a_shorter_one_is_filled_up(
