@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from search.journal import Journal
+from search.journal import Journal, Status
 from search.results import trial_folder
 from search.stop import Stop
 from search.trial import STOP_FILE, TrainFunction, TrialActor
@@ -24,6 +24,9 @@ WORKER_RETRIES = 3
 # A node that dies while its worker is being reset leaves the trial in error whatever the retries say. Such a trial is
 # taken up again in a further round; one that loses its workers in so many rounds is given up.
 ROUNDS_PER_TRIAL = 2
+# What Ray says where its memory monitor has killed a worker; its type is lost on the way through Tune. A worker that
+# the kernel has killed looks like any other lost one.
+_LOW_ON_MEMORY = "killed due to the node running low on memory"
 # All that Tune needs of an epoch. It keeps running averages of every further number, for every trial there ever was.
 KEPT_BY_TUNE = frozenset({"done", "trial_id", "training_iteration"})
 
@@ -61,7 +64,9 @@ def run_trials(run: Path, journal: Journal, make_searcher: Callable[[], Searcher
         lost.update(watch.errors.keys())
         for number in watch.errors:
             if lost[number] >= ROUNDS_PER_TRIAL:
-                journal.ended(number, "failed", watch.errors[number])
+                # The sampler learns from a trial that was too large, and nothing from one that only failed.
+                status: Status = "out_of_memory" if number in watch.out_of_memory else "failed"
+                journal.ended(number, status, watch.errors[number])
         if not journal.unfinished:
             return
 
@@ -112,7 +117,8 @@ class _Watch(tune.Callback):  # type: ignore[misc]  # Ray has no types
     """Notes lost workers, and passes a stop on to the running trials."""
 
     def __init__(self, run: Path, journal: Journal, stop: Stop, warn: Callable[[str], None]) -> None:
-        self.errors: dict[int, str] = {}  # trials that Tune has given up, with the last line of the reason
+        self.errors: dict[int, str] = {}  # trials that Tune has given up, and why
+        self.out_of_memory: set[int] = set()  # those of them whose last worker was killed for the node's memory
         self._stop_file = run / STOP_FILE
         self._journal = journal
         self._stop = stop
@@ -133,7 +139,23 @@ class _Watch(tune.Callback):  # type: ignore[misc]  # Ray has no types
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["number"]
-        lines = str(trial.get_error() or "").strip().splitlines()
-        self.errors[number] = lines[-1] if lines else "its worker was lost again and again"
+        self.errors[number] = "its worker was lost again and again"
+        if _LOW_ON_MEMORY in _last_failure(trial):
+            self.out_of_memory.add(number)
+            self.errors[number] = (
+                "Ray killed its worker again and again because the node ran low on memory; "
+                "with more --cpus-per-trial fewer trials run at a time"
+            )
         self._warn(f"trial {number} lost its worker for good: {self.errors[number]}")
         self._stop.lost(self.errors)
+
+
+def _last_failure(trial: Any) -> str:
+    """Why a trial has lost its last worker, as Ray has it; "" where nobody knows.
+
+    Not by `trial.get_error`, which looks where Tune copies its notes only later.
+    """
+    noted = trial.error_file
+    if noted is None or not Path(noted).exists():
+        return ""
+    return Path(noted).read_text().rpartition("\nFailure # ")[2]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,18 @@ be_quiet()
 import ray  # noqa: E402 - Ray reads its switches when it is imported
 from ray.cluster_utils import Cluster  # noqa: E402
 
+from search import run  # noqa: E402
 from search.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources  # noqa: E402
 from search.journal import Journal  # noqa: E402
 from search.results import trial_folder  # noqa: E402
+from search.scheduler import JournalASHA  # noqa: E402
+from search.searcher import StudySearch  # noqa: E402
 from search.settings import Resources  # noqa: E402
+from search.space import load_space  # noqa: E402
+from search.stop import Stop  # noqa: E402
+from tests.search.driver import SPACE  # noqa: E402
 from tests.search.driving import start_driver, wait_for_events  # noqa: E402
+from tests.search.simulated import slow  # noqa: E402
 from trainable.errors import InputError  # noqa: E402
 
 
@@ -66,6 +74,28 @@ def test_a_search_outlives_some_seconds_without_any_worker(cluster: Cluster, tmp
 
     assert driver.wait(timeout=150) == 0, driver.communicate()[0]
     check_all_accounted_for(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray watches a node's memory on Linux only")
+def test_a_trial_whose_workers_ray_kills_for_memory_has_run_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray.shutdown()
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # any worker is too much
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    monkeypatch.setattr(run, "WORKER_RETRIES", 1)  # the last failure counts
+    monkeypatch.setattr(run, "ROUNDS_PER_TRIAL", 1)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    space, said, journal = load_space(tmp_path / "space.yaml"), [], Journal(tmp_path / "events.jsonl")
+    space = space.with_budget(trials=1)
+    with connected(None):
+        run.run_trials(
+            tmp_path, journal, lambda: StudySearch(space, journal), lambda: JournalASHA(space, journal),
+            Stop(journal, 1), run.Running(slow(5), 1, 0, 1, said.append),
+        )  # fmt: skip
+    assert journal.trials[0].status == "out_of_memory"
+    assert journal.trials[0].message.startswith("Ray killed its worker again and again because the node ran low on")
+    assert said[-1] == f"trial 0 lost its worker for good: {journal.trials[0].message}"
 
 
 def test_every_node_is_asked_whether_it_sees_data_and_runs(cluster: Cluster, tmp_path: Path) -> None:
