@@ -198,7 +198,9 @@ def _conflicts(config: TrialConfig) -> list[str]:
         total = config.val_share + config.test_share
         problems.append(f"val_share: with test_share must stay below 1, got {total:g}. Leave clips to learn from.")
     if config.fold > config.n_folds:
-        problems.append(f"fold: must be at most n_folds ({config.n_folds}), got {config.fold}. Lower it.")
+        problems.append(
+            f"fold: must be at most n_folds ({config.n_folds}), got {config.fold}. Lower it, or raise n_folds."
+        )
     if config.warmup_epochs > config.epochs:
         problems.append(
             f"warmup_epochs: must be at most epochs ({config.epochs}), got {config.warmup_epochs}. Lower it."

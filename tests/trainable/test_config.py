@@ -115,7 +115,7 @@ def test_a_whole_number_must_be_one(value: Any) -> None:
             {"val_share": 0.6, "test_share": 0.4},
             "val_share: with test_share must stay below 1, got 1. Leave clips to learn from.",
         ),
-        ({"fold": 6}, "fold: must be at most n_folds (5), got 6. Lower it."),
+        ({"fold": 6}, "fold: must be at most n_folds (5), got 6. Lower it, or raise n_folds."),
         ({"warmup_epochs": 21}, "warmup_epochs: must be at most epochs (20), got 21. Lower it."),
         (
             {"sample_rate": 16000, "f_max": 9000.0},
