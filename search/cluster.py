@@ -49,9 +49,12 @@ class Machines:
         """CPU cores and GPUs of each node: a trial must find all of its own on one of them."""
         return self.each or ((self.cpus, self.gpus),)
 
-    def to_json(self) -> dict[str, Any]:
-        """What run.json notes."""
-        return {"nodes": self.nodes, "cpus": self.cpus, "gpus": self.gpus, "gpu_names": list(self.gpu_names)}
+    def to_json(self, resources: Resources) -> dict[str, Any]:
+        """What run.json notes of the machines and of what a trial gets of them."""
+        return {
+            "nodes": self.nodes, "cpus": self.cpus, "gpus": self.gpus, "gpu_names": list(self.gpu_names),
+            "gpus_per_trial": resources.gpu, "cpus_per_trial": resources.cpu,
+        }  # fmt: skip
 
     def describe(self, resources: Resources, at_once: int) -> str:
         """The machines and what a trial gets of them, in words."""

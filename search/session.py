@@ -71,7 +71,8 @@ def search(options: Options) -> int:
         _check_devices(space, machines)
         if options.dry_run:
             return _dry_run(prepared, space, machines)
-        content = record(replace(prepared, space=space), options, mode.to_json(), machines.to_json())
+        # The resources as they are wished for: whoever resumes or retrains elsewhere gets what is there.
+        content = record(prepared, options, mode.to_json(), machines.to_json(resources))
         with new_run(prepared.run, content, options.storage) as run, only_driver(run.path):
             check_nodes(shared_paths(run))
             return _sit(Sitting(run, space, machines, mode, warm_start, space.budget.time, notes))

@@ -251,6 +251,8 @@ def test_a_search_is_run_extended_retrained_reported_and_used(
     }  # fmt: skip
     _check_trials(run, 3)
     record = json.loads((run / "run.json").read_text())
+    assert record["space"]["resources"] == {"gpu": None, "cpu": 1.0}  # as wished for, not as this machine has them
+    assert (record["hardware"]["gpus_per_trial"], record["hardware"]["cpus_per_trial"]) == (0.0, 1.0)
     assert record["seed"] == 7
     assert record["weights"] == {"squeezenet1_1": "none", "mobilenet_v3_small": "none"}
     assert record["data"]["clips"] == 30

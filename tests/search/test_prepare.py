@@ -87,7 +87,7 @@ def test_the_header_says_what_will_be_done_and_what_is_not_as_wished(
     prepared, machines = prepare(options), Machines(1, 2.0, 0.0, local=True)
     mode = resolve_mode("off", prepared.run)
     space = replace(prepared.space, resources=Resources(gpu=0, cpu=1))
-    content = record(prepared, options, mode.to_json(), machines.to_json())
+    content = record(prepared, options, mode.to_json(), machines.to_json(space.resources))
     with new_run(prepared.run, content, options.storage) as run:
         header = _header(Sitting(run, space, machines, mode, notes=("no GPU here",)), 2)
     assert header.data == f"{tmp_path / 'clips'}: 30 clips, 3 classes"

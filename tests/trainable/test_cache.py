@@ -116,7 +116,8 @@ def test_the_key_changes_with_what_changes_the_mel(dataset: Dataset, values: dic
     "values",
     [
         {"lr": 0.1}, {"normalise": "train"}, {"channels": "deltas"}, {"image_size": 64}, {"crop_seconds": 1.0},
-        {"sample_rate": 8000}, {"f_max": 4000.0}, {"hop_ms": 12.5}, {"window_ms": 32.0}, {"seed": 1}, {"padding": "reflect"},
+        {"sample_rate": 8000}, {"f_max": 4000.0}, {"hop_ms": 12.5}, {"window_ms": 32.0}, {"seed": 1},
+        {"padding": "reflect"},
     ],
 )  # fmt: skip
 def test_the_key_stays_with_what_leaves_the_mel_alone(dataset: Dataset, values: dict[str, Any]) -> None:
