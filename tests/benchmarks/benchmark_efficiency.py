@@ -51,7 +51,7 @@ class Family:
 
     epochs: int
     trials: int
-    grace: int = 3  # the default of a space file
+    grace: int = 2  # the default of a space file
 
     @property
     def title(self) -> str:
@@ -83,7 +83,7 @@ class Table:
 
     recorded: curves.Curves
     trials: int
-    grace: int = 3
+    grace: int = 2
 
     @property
     def title(self) -> str:
