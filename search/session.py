@@ -18,7 +18,7 @@ from search.console_steps import Steps
 from search.estimate import estimate, render
 from search.journal import Journal
 from search.mirror import Mirror, ResolvedMode, resolve_mode
-from search.prepare import Options, Prepared, first_configs, prepare, record, settle
+from search.prepare import Options, first_configs, prepare, record, settle
 from search.results import Run, load_run
 from search.retrain_plan import same_dataset
 from search.run import Running, run_trials
@@ -69,10 +69,11 @@ def search(options: Options) -> int:
         resources, notes = fit_resources(prepared.space.resources, machines, options.gpus_per_trial)
         space = replace(prepared.space, resources=resources)
         _check_devices(space, machines)
-        if options.dry_run:
-            return _dry_run(prepared, space, machines)
         # The resources as they are wished for: whoever resumes or retrains elsewhere gets what is there.
         content = record(prepared, options, mode.to_json(), machines.to_json(resources))
+        if options.dry_run:
+            run = Run(prepared.run, content, Journal(prepared.run / "events.jsonl"))
+            return _dry_run(Sitting(run, space, machines, mode, notes=notes))
         with new_run(prepared.run, content, options.storage) as run, only_driver(run.path):
             check_nodes(shared_paths(run))
             return _sit(Sitting(run, space, machines, mode, warm_start, space.budget.time, notes))
@@ -130,18 +131,19 @@ def _check_devices(space: Space, machines: Machines) -> None:
         check_device(device, f"{space.source}: {key}", machines, space.resources.gpu or 0)
 
 
-def _dry_run(prepared: Prepared, space: Space, machines: Machines) -> int:
+def _dry_run(sitting: Sitting) -> int:
     """Prints what the search would do and what it would cost; nothing is written but caches."""
-    at_once = concurrency(machines, space.resources.cpu or 0, space.resources.gpu or 0)
-    weights = prepared.weights
+    space, weights = sitting.space, sitting.run.record["weights"]
+    at_once = concurrency(sitting.machines, space.resources.cpu or 0, space.resources.gpu or 0)
     if not space.resources.gpu:
         hide_gpus()
     os.environ["OMP_NUM_THREADS"] = str(max(1, int(space.resources.cpu or 1)))  # as Ray will for each trial
     with Steps() as progress:
         result = estimate(space, at_once, lambda config: seconds_per_epoch(settle(config, weights), progress))
     terminal = Terminal()
-    for note in prepared.notes:
-        terminal.print(f"! {note}", style="bold yellow", highlight=False)
+    for line in _header(sitting, at_once).lines(terminal.width if terminal.is_terminal else None):
+        terminal.print(line, soft_wrap=True)
+    terminal.print()
     terminal.print(render(space, result))
     return EXIT_DONE
 

@@ -231,6 +231,20 @@ def test_bad_input_that_shows_only_when_the_search_starts_takes_the_run_folder_a
     refused(words)
 
 
+def test_a_dry_run_says_what_would_be_searched_and_what_it_costs_and_writes_nothing(
+    words: list[str], two_cores_and_no_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):  # which it sets for its process
+        monkeypatch.setenv(name, "")
+    said = here(*words, "--dry-run")
+    for line in (
+        "30 clips, 3 classes", "18 train, 6 validation, 6 test", "2 CPU cores, no GPU", "3 trials", "s per epoch",
+        "expected time:",
+    ):  # fmt: skip
+        assert line in said
+    assert not Path(words[5]).exists()
+
+
 def test_a_search_is_run_extended_retrained_reported_and_used(
     words: list[str], tmp_path: Path, two_cores_and_no_gpu: None
 ) -> None:
