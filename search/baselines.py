@@ -138,15 +138,8 @@ def _placed(space: Space, name: str, config: TrialConfig, as_sampled: Mapping[st
     changed, as it was before; a sample is what the space stretches.
     """
     values = config.to_json()
-    wanted = {**values, **as_sampled}
-    params: dict[str, Any] = {}
-    outside = []
-    for dimension in space.dimensions.values():
-        if not space.active(dimension, params):
-            continue
-        if not dimension.contains(wanted[dimension.name]):
-            outside.append(f"{dimension.name}={wanted[dimension.name]}")
-        params[dimension.name] = wanted[dimension.name]
+    params, missed = space.sample_of({**values, **as_sampled})
+    outside = [f"{field}={params[field]}" for field in missed]
     if not outside:
         try:
             twin = space.config(params).to_json()

@@ -147,14 +147,15 @@ def fit_resources(wanted: Resources, machines: Machines, gpus_asked: float | Non
         InputError: not even one trial fits.
     """
     gpu = wanted.gpu if wanted.gpu is not None else min(1.0, machines.gpus)
+    in_vain = bool(gpu) and not machines.gpus and not gpus_asked
     notes: tuple[str, ...] = ()
-    if gpu and not machines.gpus and not gpus_asked:
+    if in_vain:
         notes, gpu = ("no GPU here: trials run on the CPU, which is many times slower for this space",), 0.0
     elif machines.gpus and not gpu and gpus_asked is None:  # of a file, or of a machine without GPUs that began this
         notes = ("trials get no GPU (resources.gpu is 0), although there is one: they run on the CPU",)
     beside = [cpus // (gpus // gpu) for cpus, gpus in machines.by_node if gpu and gpus >= gpu]
     cpu = wanted.cpu if wanted.cpu is not None else max(1.0, min([4.0, *beside] if beside else [1.0]))
-    if not machines.gpus and notes and wanted.cpu and wanted.cpu > machines.cpus:
+    if in_vain and wanted.cpu and wanted.cpu > machines.cpus:
         cpu = machines.cpus  # it was meant for the feeding of a GPU
     fitted = wanted.model_copy(update={"gpu": gpu, "cpu": cpu})
     concurrency(machines, cpu, gpu)

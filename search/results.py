@@ -69,6 +69,20 @@ def trial_folder(run: Path, number: int) -> TrialFolder:
     return TrialFolder(run / f"trial_{number:04d}")
 
 
+def record_of(path: Path) -> Path:
+    """The run.json of a run folder.
+
+    Raises:
+        InputError: it is no run folder.
+    """
+    record = path / "run.json"
+    if not record.exists():
+        runs = sorted(p.parent.name for p in path.parent.glob("*/run.json"))
+        hint = f"Runs beside it: {', '.join(runs)}." if runs else "Name a folder that a search has written."
+        raise InputError(f"{path}: must be a run folder with run.json, got none. {hint}")
+    return record
+
+
 def load_run(path: str | Path) -> Run:
     """The run in a folder.
 
@@ -76,12 +90,7 @@ def load_run(path: str | Path) -> Run:
         InputError: it is no run folder.
     """
     path = Path(path)
-    record = path / "run.json"
-    if not record.exists():
-        runs = sorted(p.parent.name for p in path.parent.glob("*/run.json"))
-        hint = f"Runs beside it: {', '.join(runs)}." if runs else "Name a folder that a search has written."
-        raise InputError(f"{path}: must be a run folder with run.json, got none. {hint}")
-    return Run(path, json.loads(record.read_text()), Journal(path / "events.jsonl"))
+    return Run(path, json.loads(record_of(path).read_text()), Journal(path / "events.jsonl"))
 
 
 def validates(trial: Trial) -> bool:

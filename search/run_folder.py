@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlparse
 
 from filelock import FileLock, Timeout
 
-from search.results import Run, load_run
+from search.results import Run, load_run, record_of
 from trainable.errors import InputError
 from trainable.folder import write_atomically
 
@@ -115,7 +115,7 @@ def sole_run(path: Path) -> Iterator[Run]:
     Raises:
         InputError: it is no run folder, or another driver has it.
     """
-    load_run(path)  # where it is none, this says so before a lock file is left there
+    record_of(path)  # where it is none, this says so before a lock file is left there
     with only_driver(path):
         yield load_run(path)
 

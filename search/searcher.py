@@ -178,10 +178,11 @@ def _warm_record(space: Space, run: Run, trial: Trial) -> dict[str, Any] | str:
     if trial.status == "failed":
         return "failed"
     # What it was sampled as, where it was: --epochs may have changed what is counted in epochs since.
-    samples = [_sample(space, values) for values in ({**trial.config, **trial.params}, trial.config)]
-    params = next((sample for sample in samples if isinstance(sample, dict) and _makes(space, sample, trial)), None)
+    samples = [space.sample_of(values) for values in ({**trial.config, **trial.params}, trial.config)]
+    params = next((sample for sample, outside in samples if not outside and _makes(space, sample, trial)), None)
     if params is None:
-        return next((why for why in samples if isinstance(why, str)), "counted in epochs of another horizon")
+        missed = [outside[0] for _, outside in samples if outside]
+        return f"{missed[0]} outside this space" if missed else "counted in epochs of another horizon"
     horizon, here = trial.config["epochs"], space.stretched({**space.fixed, **params}).get("epochs", space.max_epochs)
     if horizon > here:
         return f"trained for {horizon} epochs, not {here}"
@@ -192,17 +193,6 @@ def _warm_record(space: Space, run: Run, trial: Trial) -> dict[str, Any] | str:
         "params": params, "status": status, "value": best.accuracy if best else BAD_VALUE,
         "values": [report.value for report in trial.reports],
     }  # fmt: skip
-
-
-def _sample(space: Space, values: Mapping[str, Any]) -> dict[str, Any] | str:
-    """The sample of a space that has these values, or the reason why there is none."""
-    params: dict[str, Any] = {}
-    for dimension in space.dimensions.values():
-        if space.active(dimension, params):
-            if not dimension.contains(values.get(dimension.name)):
-                return f"{dimension.name} outside this space"
-            params[dimension.name] = values[dimension.name]
-    return params
 
 
 def _makes(space: Space, params: Mapping[str, Any], trial: Trial) -> bool:

@@ -56,6 +56,17 @@ class Space:
                 sample[dimension.name] = dimension.suggest(trial)
         return sample
 
+    def sample_of(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The sample that `values` make, and its fields that lie outside their dimensions: with any it is none."""
+        sample: dict[str, Any] = {}
+        outside = []
+        for dimension in self.dimensions.values():
+            if self.active(dimension, sample):
+                sample[dimension.name] = values.get(dimension.name)
+                if not dimension.contains(sample[dimension.name]):
+                    outside.append(dimension.name)
+        return sample, outside
+
     def config(self, sample: Mapping[str, Any], name: str = "") -> TrialConfig:
         """The configuration of a sample: its values, then the fixed ones, then the defaults.
 

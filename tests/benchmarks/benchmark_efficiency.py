@@ -28,7 +28,8 @@ from search.cluster import be_quiet
 
 be_quiet()
 
-from search.space import Space, load_space  # noqa: E402 - Ray reads its switches when it is imported
+from search.settings import Budget  # noqa: E402 - Ray reads its switches when it is imported
+from search.space import Space, load_space  # noqa: E402
 from tests.benchmarks import curves  # noqa: E402
 from tests.benchmarks.contestants import (  # noqa: E402
     Contestant,
@@ -51,7 +52,7 @@ class Family:
 
     epochs: int
     trials: int
-    grace: int = 2  # the default of a space file
+    grace: int = Budget().grace_epochs
 
     @property
     def title(self) -> str:
@@ -83,7 +84,7 @@ class Table:
 
     recorded: curves.Curves
     trials: int
-    grace: int = 2
+    grace: int = Budget().grace_epochs
 
     @property
     def title(self) -> str:
