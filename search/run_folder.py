@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -32,17 +33,15 @@ def free_folder(storage: str, name: str | None, space: Path) -> Path:
             "Mount it (s3fs, gcsfuse, NFS) and give the folder."
         )
     place = Path(unquote(parsed.path) if parsed.scheme == "file" else storage).expanduser().absolute()
-    name = name or f"{space.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Jobs of an array start in the same second, and minutes lie between choosing a name and making its folder.
+    name = name or f"{space.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     if name in (".", "..") or not all(letter.isalnum() or letter in "-_." for letter in name):
         raise InputError(
             f"--name: must be a folder's name of letters, digits, '-', '_' and '.', got {name!r}. Choose another."
         )
     run = place / name
     if run.exists():
-        raise InputError(
-            f"--name: must be new, because runs are never overwritten, got {name!r} ({run} exists). "
-            f"Choose another name, or continue it: python run_search.py resume {run}"
-        )
+        raise InputError(_taken(run))
     parent = next(folder for folder in (place, *place.parents) if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(_not_writable(storage))
@@ -54,21 +53,27 @@ def new_run(path: Path, content: Mapping[str, Any], storage: str) -> Iterator[Ru
     """A new run folder with `content` as its run.json, taken away again where bad input shows before the first trial.
 
     Raises:
-        InputError: the folder, inside `storage`, cannot be made.
+        InputError: the folder, inside `storage`, cannot be made, or another search has made it meanwhile.
     """
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    above = [folder for folder in path.parents if not folder.exists()]
     try:
-        path.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir()
+    except OSError as error:
+        _remove_empty(above)
+        taken = path.exists()
+        raise InputError(_taken(path) if taken else _not_writable(storage, f" ({error.strerror})")) from None
+    try:
         write_atomically(path / "run.json", json.dumps(content, indent=2) + "\n")
     except OSError as error:
-        _take_away(made)
+        _take_away(path, above)
         raise InputError(_not_writable(storage, f" ({error.strerror})")) from None
     run = load_run(path)
     try:
         yield run
     except InputError:
         if not run.journal.trials:
-            _take_away(made)
+            _take_away(path, above)
         raise
 
 
@@ -120,14 +125,25 @@ def sole_run(path: Path) -> Iterator[Run]:
         yield load_run(path)
 
 
-def _take_away(made: list[Path]) -> None:
+def _take_away(run: Path, above: list[Path]) -> None:
     """Removes the run's folder, and those above it that were made for it and hold nothing else by now."""
-    run, *above = made
     shutil.rmtree(run, ignore_errors=True)
+    _remove_empty(above)
+
+
+def _remove_empty(above: list[Path]) -> None:
     for folder in above:
-        if not folder.is_dir() or any(folder.iterdir()):
+        try:
+            folder.rmdir()
+        except OSError:  # it was never made, or another search has put its run there
             return
-        folder.rmdir()
+
+
+def _taken(run: Path) -> str:
+    return (
+        f"--name: must be new, because runs are never overwritten, got {run.name!r} ({run} exists). "
+        f"Choose another name, or continue it: python run_search.py resume {run}"
+    )
 
 
 def _not_writable(storage: str, why: str = "") -> str:

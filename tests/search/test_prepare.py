@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from search.cluster import Machines
 from search.mirror import resolve_mode
 from search.prepare import Options, choose_data, prepare, record, resolve_weights, settle
 from search.results import Run, load_run
-from search.run_folder import new_run
+from search.run_folder import free_folder, new_run
 from search.session import Sitting, _header
 from search.settings import Resources
 from search.space import Space, load_space
@@ -110,3 +111,39 @@ def test_a_run_folder_in_which_trials_have_begun_survives_bad_input(tmp_path: Pa
     with pytest.raises(InputError):
         refuse_later(lambda run: run.journal.suggested("search", "", {}, {}))
     assert len(load_run(tmp_path / "a" / "run").trials) == 1
+
+
+@pytest.mark.parametrize("moment", ["before it is made", "while it is made"])
+def test_a_run_that_has_taken_the_name_meanwhile_is_named_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    path = free_folder(str(tmp_path / "runs"), "same", tmp_path / "space.yaml")
+
+    mkdir = Path.mkdir
+
+    def other_search() -> None:
+        mkdir(path.parent, exist_ok=True)
+        mkdir(path)
+        (path / "run.json").write_text("the other search")
+
+    def overtaken(self: Path, *args: Any, **kwargs: Any) -> None:
+        if self == path and not path.exists():
+            other_search()
+        mkdir(self, *args, **kwargs)
+
+    if moment == "before it is made":
+        other_search()
+    monkeypatch.setattr(Path, "mkdir", overtaken)
+    message = rf"--name: must be new, because runs are never overwritten, got 'same' \({path} exists\)"
+    with pytest.raises(InputError, match=message), new_run(path, {"space": {}}, str(path.parent)):
+        pass
+    assert (path / "run.json").read_text() == "the other search"
+
+
+def test_searches_without_a_name_that_start_in_the_same_second_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.run_folder.time.strftime", lambda pattern: "20260101-120000")
+    names = {free_folder(str(tmp_path), None, Path("spaces/quick.yaml")).name for _ in range(4)}
+    assert len(names) > 1
+    assert all(name.startswith("quick-20260101-120000-") for name in names)
