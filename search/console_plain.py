@@ -28,7 +28,7 @@ def event_line(event: dict[str, Any], run: str, journal: Journal, standings: Sta
             trial = journal.trials[event["trial"]]
             horizon = trial.config.get("epochs", standings.plan.epochs)
             text = f"{label(trial)} epoch {event['epoch']}/{horizon}"
-            if validates(trial):
+            if validates(trial.config):
                 text += f": val acc {event['value']:.1%}, loss {event['loss']:.3f}"
             text += _best_so_far(standings) if new_best else ""
         case "ended":

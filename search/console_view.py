@@ -199,7 +199,7 @@ def duration(seconds: float) -> str:
 
 
 def _last_value(trial: Trial) -> str:
-    return f"{trial.reports[-1].value:.1%}" if trial.reports and validates(trial) else "-"
+    return f"{trial.reports[-1].value:.1%}" if trial.reports and validates(trial.config) else "-"
 
 
 def _title(standings: Standings, frame: Frame, window: Window, now: float) -> Text:

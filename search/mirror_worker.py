@@ -21,6 +21,7 @@ from typing import Any
 from search import mirror_cloud, mirror_local, mirror_offline, mirror_sdk
 from search.mirror_experiment import INTERRUPTED, Ending, Experiment
 from search.mirror_link import Link, Locks
+from search.results import validates
 from trainable.folder import EpochResult, TrialFolder, write_atomically
 
 POLL_S = 0.5  # how often epochs.jsonl is looked at; a live view needs no more
@@ -93,10 +94,6 @@ class Recorder:
         self._owner = False  # of this experiment, against other processes
 
     @property
-    def _validates(self) -> bool:
-        return bool(self._experiment.config.get("train_on", "train") == "train")  # as search.results.validates
-
-    @property
     def _run_dir(self) -> Path:
         return self._log_dir / self._experiment.key
 
@@ -127,7 +124,7 @@ class Recorder:
             return
         self._seen = seen
         for epoch in self._folder.epochs()[self._epochs :]:
-            self._log(metrics(epoch, self._validates), epoch.epoch)
+            self._log(metrics(epoch, validates(self._experiment.config)), epoch.epoch)
             self._epochs += 1
             self._link.say("epoch")
 
@@ -230,12 +227,12 @@ def init_arguments(experiment: Experiment, mode: str, project: str, log_dir: Pat
     return arguments
 
 
-def metrics(epoch: EpochResult, validates: bool) -> dict[str, float]:
+def metrics(epoch: EpochResult, with_validation: bool) -> dict[str, float]:
     """An epoch under the tutorial's names, so that its dashboards work; the charts come in this order.
 
     A training that keeps no clips back to validate on has no such curves: its values there stand for nothing.
     """
-    validation = {"val/acc": epoch.val_acc, "val/loss": epoch.val_loss} if validates else {}
+    validation = {"val/acc": epoch.val_acc, "val/loss": epoch.val_loss} if with_validation else {}
     return finite(
         {
             **validation,

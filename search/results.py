@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,9 +93,9 @@ def load_run(path: str | Path) -> Run:
     return Run(path, json.loads(record_of(path).read_text()), Journal(path / "events.jsonl"))
 
 
-def validates(trial: Trial) -> bool:
-    """Whether a trial keeps clips back to validate on; its values mean nothing where it learns from them."""
-    return bool(trial.config.get("train_on", "train") == "train")
+def validates(config: Mapping[str, Any]) -> bool:
+    """Whether a trial of this configuration keeps clips back to validate on; its values mean nothing otherwise."""
+    return bool(config.get("train_on", "train") == "train")
 
 
 def best_epoch(trial: Trial, grace_epochs: int) -> Best | None:
@@ -105,7 +105,7 @@ def best_epoch(trial: Trial, grace_epochs: int) -> Best | None:
     trial whose own horizon is shorter than the grace period counts when it has finished. None, too, where a trial of a
     retraining learned from its validation clips.
     """
-    if not validates(trial):
+    if not validates(trial.config):
         return None
     reports = [report for report in trial.reports if math.isfinite(report.value)]
     at_grace = trial.reports[grace_epochs - 1 : grace_epochs]

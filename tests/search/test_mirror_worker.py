@@ -43,8 +43,8 @@ def test_swanlab_knows_every_argument_that_it_is_given(mode: str, experiment: Ex
 
 
 def test_the_tutorials_names_are_used_and_what_no_chart_can_draw_is_left_out() -> None:
-    assert list(metrics(epoch_result(0, 1), validates=True)) == METRICS
-    assert list(metrics(epoch_result(0, 1), validates=False)) == METRICS[2:]
+    assert list(metrics(epoch_result(0, 1), with_validation=True)) == METRICS
+    assert list(metrics(epoch_result(0, 1), with_validation=False)) == METRICS[2:]
     assert finite({"val/loss": float("nan"), "train/loss": float("inf"), "val/acc": 0.5}) == {"val/acc": 0.5}
 
 
