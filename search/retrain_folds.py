@@ -9,7 +9,7 @@ import numpy as np
 
 from search.results import Run
 from search.retrain_holdout import Ensemble, Outcome, freeze, no_model
-from search.retrain_models import Failure, Runner, ScoreBook, Trained, TrainingFailed, train_all
+from search.retrain_models import Runner, ScoreBook, Trained, TrainingFailed, train_all
 from search.retrain_plan import Candidate, Job, Plan, changed
 from search.retrain_stats import Models, temperature_of
 from trainable.metrics import calibration_error, with_temperature
@@ -64,7 +64,7 @@ def folds(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -
         ensemble_temperature=temperature_of([together]),
         ece_after=_held_out_error(chosen.measured[0], plan, trained, chosen, book),
         failures=tuple(failures),
-        notes=_notes(plan, failures),
+        notes=_notes(plan),
     )
 
 
@@ -106,7 +106,7 @@ def _held_out_error(scores: Scores, plan: Plan, trained: Sequence[Trained], chos
     return calibration_error(np.concatenate(calibrated), np.concatenate(true))
 
 
-def _notes(plan: Plan, failures: Sequence[Failure]) -> tuple[str, ...]:
+def _notes(plan: Plan) -> tuple[str, ...]:
     notes = [
         f"The search chose its configurations on {len(plan.split.val)} of these clips: no weights have seen the clip "
         "that they are scored on, but the settings have seen some of them."

@@ -6,7 +6,6 @@ import os
 import shlex
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,7 +123,7 @@ def _run_jobs(
     console = Console(journal, _header(run, jobs, resources, machines, mode, notes, at_once),
                       Plan(len(journal.trials) + new, at_once, epochs, 1, None))  # fmt: skip
     mirror = Mirror(run, mode, at_once)
-    journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=at_once, started=time.time())
+    journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=at_once)
     journal.listen(console.on_event)
     journal.listen(mirror.on_event)
     try:
