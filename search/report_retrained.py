@@ -51,7 +51,7 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, float, tuple[float, floa
     name = result.get("chosen") or "best configuration"
     rows = [(f"{name}{mean}", result["accuracy"], _pair(result.get("interval_95")), True)]
     ensembles = result.get("ensembles") or {"seeds": {"accuracy": result.get("ensemble_accuracy")}}
-    for kind, words in (("seeds", "ensemble of its seeds"), ("greedy", "ensemble of the best trials")):
+    for kind, words in (("seeds", "ensemble of its seeds"), ("greedy", "greedy ensemble")):
         ensemble = ensembles.get(kind) or {}
         if ensemble.get("accuracy") is not None:
             rows.append((words, ensemble["accuracy"], _pair(ensemble.get("interval_95")), False))

@@ -76,14 +76,18 @@ def test_everything_that_retraining_found_is_told(tmp_path: Path) -> None:
     add_result(
         run, chosen="trial 3", candidates=[row], baseline=base,
         difference={"mean": 0.1125, "interval_95": [0.02, 0.2], "p_value": 0.031},
-        ensembles={"seeds": {"accuracy": 0.85, "interval_95": [0.7, 0.93]}, "greedy": None},
+        ensembles={
+            "seeds": {"accuracy": 0.85, "interval_95": [0.7, 0.93]},
+            "greedy": {"accuracy": 0.875, "interval_95": [0.73, 0.95]},
+        },
         winners_curse={"searched": 0.85, "points_validation": 2.0, "points_measured": 3.75},
         calibration={"temperature": 1.4, "ece_before": 0.08, "ece_after": 0.03},
         failed=[{"name": "trial 3, seed 9", "message": "no room"}], notes=["<i>a note</i>"], earlier=[{}],
     )  # fmt: skip
     html = html_of(run)
     text = text_of(html)
-    assert "ensemble of its seeds" in html  # a mark in the figure
+    for ensemble in ("ensemble of its seeds", "greedy ensemble"):
+        assert ensemble in html  # a mark in the figure
     for said in ("+11.2 points", "p = 0.031", "3.8 points above", "81.2% ± 1.8", "no room",
                  "&lt;i&gt;a note", "scored 1 time before"):  # fmt: skip
         assert said in text
