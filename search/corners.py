@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def corner_problems(space: Space) -> list[str]:
     """Problems of the usual sample, of each dimension's corners and of each pair of corners.
 
-    Rules that take three dimensions at once are left to the search, where such a trial fails with its message.
+    Values between corners, and rules that take three dimensions at once, are left to the search, where such a trial
+    fails with its message.
     """
     wrong = _refused(space, space.usual_sample())
     if wrong:

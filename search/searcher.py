@@ -133,8 +133,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         noted = {"attrs": attrs, "rejected": attempt}
         try:
             config = self._settle(self._search_space.config(sample, name=f"trial {number}"))
-        except InputError as error:  # three values that do not go together; pairs are found when the space is loaded
-            values = {**self._search_space.fixed, **sample}
+        except InputError as error:  # loading the space has tried its corners, alone and in pairs, and no others
+            space = self._search_space
+            values = {**TrialConfig().to_json(), **space.stretched({**space.fixed, **sample})}
             trial = self._journal.suggested("search", "", sample, values, noted)
             self._journal.ended(number, "failed", str(error))
             return trial

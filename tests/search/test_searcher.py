@@ -247,6 +247,24 @@ def test_three_values_that_do_not_go_together_are_a_failed_trial_and_not_the_end
     assert by_rate[16000].status == by_rate[8000].status == "finished"
 
 
+def test_a_value_between_corners_that_another_refuses_is_a_failed_trial_with_a_whole_configuration(
+    tmp_path: Path,
+) -> None:
+    space = space_of(
+        tmp_path,
+        "fixed: {weights: none, epochs: 4}\n"
+        "search: {backbone: {choice: [vit_b_16]}, image_size: {randint: [64, 225]}}\nbudget: {trials: 1}",
+        epochs=2,
+    )
+    journal = new_journal(tmp_path / "run")
+    step_through(space, journal)
+    (trial,) = journal.trials.values()
+    assert (trial.status, trial.reports) == ("failed", [])
+    assert "image_size: must be a multiple of 16 px for vit_b_16" in trial.message
+    expected = {"weights": "none", "epochs": 2, **trial.params}  # and what `retrain` asks all trials for
+    assert trial.config == {**TrialConfig().to_json(), **expected}
+
+
 def test_what_tune_tells_a_searcher_changes_nothing(space: Space, tmp_path: Path) -> None:
     journal = new_journal(tmp_path / "run")
     searcher = StudySearch(space, journal)
