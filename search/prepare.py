@@ -17,7 +17,7 @@ from search.space import Space, load_space
 from trainable.backbone import fetch_weights, weights_available
 from trainable.cache import check_front_end
 from trainable.config import TrialConfig
-from trainable.dataset import Dataset, load_dataset
+from trainable.dataset import Dataset, absolute, load_dataset
 from trainable.errors import InputError
 from trainable.progress import Progress
 from trainable.split import Split, split_dataset
@@ -74,9 +74,7 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     run = free_folder(options.storage, options.name, options.space)
     data, notes = choose_data(options.data, space.fixed.get("data"))
     dataset = load_dataset(data, progress)
-    # An absolute path, because workers start in other folders; "demo" stays a name, each node makes its own.
-    data = data if data == "demo" else str(Path(data).resolve())
-    space = space.with_fixed(data=data)
+    space = space.with_fixed(data=absolute(data))  # workers start in other folders
     split = split_dataset(dataset, space.default_config())
     check_front_ends(space, dataset)
     weights, missing = resolve_weights(space, progress)

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from search.baselines import Baseline
+from search.prepare import resolve_weights, settle
 from search.results import Best, Run
 from search.space import Space
 from trainable.config import SHARED_FIELDS, TrialConfig, did_you_mean
-from trainable.dataset import Dataset, load_dataset
+from trainable.dataset import Dataset, absolute, load_dataset
 from trainable.errors import InputError
 from trainable.progress import Progress
 from trainable.recipes import RECIPES
@@ -77,6 +79,8 @@ class Plan:
     dataset: Dataset
     split: Split  # the search's own
     folds: int  # 0 without the folds protocol
+    weights: dict[str, str]  # backbone: imagenet or none, as far as the configurations use weights at all
+    notes: tuple[str, ...]  # what a person must know before it starts
 
     @property
     def all_candidates(self) -> tuple[Candidate, ...]:
@@ -92,13 +96,12 @@ def make_plan(run: Run, options: RetrainOptions, progress: Progress | None = Non
     """The plan for a run.
 
     Raises:
-        InputError: the flags, the run or its data do not allow it.
+        InputError: the flags, the run, its data or the weights do not allow it.
     """
     _check_flags(options)
     shared = _shared(run)
     candidates = _stretched(run, options, _candidates(run, options, shared))
     baseline = next(iter(_stretched(run, options, (_baseline(run, options.baseline, shared),))))
-    baseline = next((each for each in candidates if each.config == baseline.config), baseline)
     dataset = same_dataset(run, progress)
     config = candidates[0].config
     split = split_dataset(dataset, config)
@@ -108,15 +111,31 @@ def make_plan(run: Run, options: RetrainOptions, progress: Progress | None = Non
             "Search with test_share above 0, or use --protocol folds."
         )
     folds = len(fold_splits(dataset, config)) if options.protocol == "folds" else 0
+    wanted = (*candidates, baseline)
+    weights, without = resolve_weights(_space_of(run, wanted), progress)
+    notes = tuple(
+        f"no ImageNet weights for {each.config.backbone}: {each.name} starts from random weights and is worse for it"
+        for each in wanted
+        if each.config.weights == "auto" and each.config.backbone in without
+    )
+    *settled, baseline = (replace(each, config=settle(each.config, weights)) for each in wanted)
+    candidates = tuple(settled)
+    baseline = next((each for each in candidates if each.config == baseline.config), baseline)
     used = {int(trial.config["seed"]) for trial in run.trials}
     fresh = (seed for seed in itertools.count(1) if seed not in used)
     seeds = tuple(itertools.islice(fresh, options.seeds or SEEDS[options.protocol]))
-    return Plan(options, candidates, baseline, seeds, dataset, split, folds)
+    return Plan(options, candidates, baseline, seeds, dataset, split, folds, weights, notes)
 
 
 def changed(candidate: Candidate, **changes: Any) -> TrialConfig:
     """The candidate's configuration with other values, checked."""
     return TrialConfig.parse({**candidate.config.to_json(), **changes}, source=candidate.name)
+
+
+def _space_of(run: Run, candidates: tuple[Candidate, ...]) -> Space:
+    """The run's space with nothing but these configurations in it."""
+    points = tuple(Baseline(each.name, each.config.to_json(), None) for each in candidates)
+    return replace(Space.from_json(run.record["space"]), dimensions={}, baselines=points)
 
 
 def same_dataset(run: Run, progress: Progress | None = None) -> Dataset:
@@ -179,8 +198,7 @@ def _from_file(path: Path, shared: dict[str, Any]) -> Candidate:
     """The configuration in a file, on the clips of the search."""
     values = read_mapping(path)
     config = TrialConfig.parse({**shared, **values}, source=str(path))
-    if config.data != shared["data"] and str(Path(config.data).expanduser().resolve()) == shared["data"]:
-        config = config.model_copy(update={"data": shared["data"]})
+    config = config.model_copy(update={"data": absolute(config.data)})
     problems = [
         f"{path}: {field}: must be {value!r} as in the search, or other clips would be scored, "
         f"got {getattr(config, field)!r}. Leave it out."

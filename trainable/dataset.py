@@ -101,12 +101,20 @@ def load_dataset(data: str, progress: Progress | None = None) -> Dataset:
     return Dataset(listing.name, str(listing.root), tuple(labels), tuple(clips), tuple(rejected))
 
 
+def absolute(data: str) -> str:
+    """`data` as it can be found from any folder, links as they are: a CSV's paths start where its link lies.
+
+    "demo" stays a name, because each node makes its own.
+    """
+    return data if data == "demo" else os.path.abspath(Path(data).expanduser())  # noqa: PTH100 (resolve() follows links)
+
+
 def _listing(data: str, progress: Progress | None) -> Listing:
     if data == "demo":
         from trainable.demo import demo_folder  # late: only the demo needs the synthesiser
 
         return list_folder(demo_folder(progress), name="demo")
-    path = Path(os.path.abspath(Path(data).expanduser()))  # noqa: PTH100 (resolve() would follow links)
+    path = Path(absolute(data))
     if path.is_dir():
         return list_folder(path)
     if not path.exists():

@@ -16,6 +16,7 @@ from search.run_folder import free_folder, new_run
 from search.session import Sitting, _header
 from search.settings import Resources
 from search.space import Space, load_space
+from trainable.dataset import load_dataset
 from trainable.errors import InputError
 from trainable.weights import weights_file
 
@@ -97,6 +98,23 @@ def test_the_header_says_what_will_be_done_and_what_is_not_as_wished(
     assert header.weights == "ImageNet for squeezenet1_1; random for mobilenet_v3_small"
     assert any(note.startswith("no ImageNet weights for mobilenet_v3_small: ") for note in header.notes)
     assert "no GPU here" in header.notes
+
+
+def test_data_is_recorded_where_it_was_found_whether_at_home_or_behind_a_link(
+    tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = make_clips()
+    rows = [f"{clip.relative_to(tmp_path)},{clip.parent.name}" for clip in clips.rglob("*.wav")]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "clips.csv").write_text("\n".join(["path,label", *rows]))
+    (tmp_path / "link.csv").symlink_to("elsewhere/clips.csv")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = SPACE.replace("WEIGHTS", "none")
+    for data, found in {"~/clips": clips, "~/link.csv": tmp_path / "link.csv"}.items():
+        (tmp_path / "space.yaml").write_text(text.replace("fixed: {", f"fixed: {{data: {data}, "))
+        prepared = prepare(Options(tmp_path / "space.yaml", storage=str(tmp_path), name="run"))
+        assert prepared.space.fixed["data"] == str(found)
+        assert load_dataset(prepared.space.fixed["data"]).hash == prepared.dataset.hash
 
 
 def test_a_run_folder_in_which_trials_have_begun_survives_bad_input(tmp_path: Path) -> None:

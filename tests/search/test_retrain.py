@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from search import retrain as retrain_module
@@ -22,6 +23,7 @@ from search.retrain_plan import changed, make_plan
 from search.retrain_stats import Models, choose, difference, greedy_members, winners_curse
 from search.retrain_view import view
 from tests.search.retrained import Judge, Trainer, make_run, train_here
+from trainable import weights
 from trainable.errors import InputError
 from trainable.predict import load, predict_files
 from trainable.score import Scores, joined, mean_of
@@ -229,6 +231,78 @@ def test_a_trial_or_a_file_can_be_retrained_in_the_place_of_the_best(run: Run, j
     with pytest.raises(InputError, match=r"mine.yaml: val_share: must be 0.3 as in the search") as error:
         retrain(run, RetrainOptions(config=file), Trainer())
     assert "data: must be" in str(error.value)
+
+
+def test_a_file_may_name_the_searchs_data_in_other_words(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = tmp_path / "linked"
+    linked.symlink_to(data)
+    searched = make_run(tmp_path / "by_link", linked)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("data: ~/linked\nbackbone: resnet50\nweights: none\nimage_size: 32\n")
+    plan = make_plan(searched, RetrainOptions(config=tmp_path / "mine.yaml"))
+    assert plan.candidates[0].config.data == str(linked)
+
+
+@pytest.fixture
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, and none of ImageNet's weights in torch's cache."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+
+
+@pytest.fixture
+def without_baselines(run: Run) -> Run:
+    """The same search with nothing to compare with but the tutorial's recipe."""
+    events = run.path / "events.jsonl"
+    events.write_text(events.read_text().replace('"kind": "baseline"', '"kind": "search"'))
+    return load_run(run.path)
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_baseline_that_has_no_imagenet_weights_says_so_before_and_after(without_baselines: Run, judge: Judge) -> None:
+    trainer = Trainer()
+    result = retrain(without_baselines, RetrainOptions(top=1, seeds=1), trainer)
+    assert [(each.backbone, each.weights) for each in trainer.trained] == [("resnet34", "none"), ("resnet18", "none")]
+    note = "no ImageNet weights for resnet18: tutorial-simple starts from random weights and is worse for it"
+    assert note in result["notes"]
+    assert load_run(without_baselines.path / "retrained").record["notes"] == [note]
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_weights_are_fetched_before_a_retraining_for_all_who_want_them(
+    without_baselines: Run, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def download(url: str, target: Path, name: str, progress: object) -> None:
+        fetched.append(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"weights")
+
+    monkeypatch.setattr(weights, "_download", download)
+    file = tmp_path / "mine.yaml"
+    file.write_text("backbone: resnet50\nimage_size: 32\n")
+    trainer = Trainer()
+    retrain(without_baselines, RetrainOptions(config=file, seeds=1), trainer)
+    assert fetched == ["resnet50", "resnet18"]
+    assert {each.weights for each in trainer.trained} == {"imagenet"}
+    record = load_run(without_baselines.path / "retrained").record
+    assert record["weights"] == {"resnet50": "imagenet", "resnet18": "imagenet"}
+    assert record["notes"] == []
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_imagenet_weights_that_cannot_be_had_end_a_retraining_before_it_begins(
+    run: Run, judge: Judge, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("backbone: resnet50\nimage_size: 32\n")
+    with pytest.raises(InputError, match=r"weights: imagenet for resnet50 needs .*resnet50-.*pth, which is missing"):
+        retrain(run, RetrainOptions(config=file, seeds=1), Trainer())
+    assert not (run.path / "retrained").exists()
 
 
 def test_epochs_replace_the_searchs_horizon(run: Run, judge: Judge) -> None:
