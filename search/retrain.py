@@ -72,6 +72,8 @@ def _record(run: Run, plan: Plan) -> dict[str, Any]:
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "retrain": _options(plan.options),
         "seeds": list(plan.seeds),
+        "weights": plan.weights,
+        "notes": list(plan.notes),
         "space": {**space, "budget": {**space["budget"], "grace_epochs": 1}},  # nothing is cut here
         "versions": versions(),
         "git_commit": git_commit(),
@@ -134,7 +136,7 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
             {"name": each.job.name, "status": each.trial.status, "message": each.trial.message}
             for each in outcome.failures
         ],
-        "notes": [*plan.split.notes, *outcome.notes, *stretched],
+        "notes": [*plan.split.notes, *plan.notes, *outcome.notes, *stretched],
         "earlier": earlier,
         "run": run.name,
         "command": _command(),

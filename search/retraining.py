@@ -152,5 +152,5 @@ def _header(
         devices=machines.describe(resources, at_once),
         mirror=mode.mode,
         how_to_watch=mode.how.replace(str(run.path), str(shown)) if mode.mode != "off" else "",
-        notes=(*notes, *filter(None, [mode.warning])),
+        notes=(*run.record["notes"], *notes, *filter(None, [mode.warning])),
     )

@@ -46,6 +46,7 @@ budget: {{trials: 3, grace_epochs: 1}}
         "data": {"path": str(data), "hash": dataset.hash},
         "split": {"name": "stratified", "val": 1},
         "weights": {},
+        "notes": [],
     }
     (path / "run.json").write_text(json.dumps(record))
     journal = Journal(path / "events.jsonl")

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from search import retraining
+from search import retrain_plan, retraining
 from search.cluster import Machines
 from search.journal import Journal
 from search.results import Run, load_run
 from search.retrain import Interrupted, RetrainOptions, TrainingFailed
+from search.stop import Stop
 from tests.search.retrained import make_run
 from trainable.errors import InputError
 
@@ -56,6 +57,22 @@ def test_a_resumed_retraining_counts_every_training_once(
     for _ in range(2):
         retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=2), None, None)
     assert "finished after epoch 0 [1 of 4, " in capsys.readouterr().out  # two seeds of the best and of the baseline
+
+
+def test_what_a_person_must_know_of_the_weights_is_in_the_header(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*args: Any) -> None:
+        next(arg for arg in args if isinstance(arg, Stop)).request("interrupted")
+
+    monkeypatch.setattr(retraining, "run_trials", interrupted)
+    monkeypatch.setattr(retrain_plan, "resolve_weights", lambda *args: ({"resnet18": "none"}, ("resnet18",)))
+    events = run.path / "events.jsonl"
+    lines = events.read_text().splitlines(keepends=True)
+    lines[0] = lines[0].replace('"weights": "none"', '"weights": "auto"')  # the baseline's
+    events.write_text("".join(lines))
+    retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=1), None, None)
+    assert "no ImageNet weights for resnet18: simple starts from random weights" in capsys.readouterr().out
 
 
 def ends_with(error: Exception) -> Callable[..., Any]:
