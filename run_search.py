@@ -83,6 +83,7 @@ def search(
         python run_search.py --space spaces/wide.yaml --data GTZAN/genres_original --trials 64
     """
     if context.invoked_subcommand is not None:
+        _refuse_flags_before(context, context.invoked_subcommand)
         return
 
     def work() -> int:
@@ -331,6 +332,21 @@ def data_cache(clear: Annotated[bool, typer.Option("--clear", help="Remove what 
         return cache(clear)
 
     answer(work)
+
+
+def _refuse_flags_before(context: typer.Context, command: str) -> None:
+    """Nothing, unless a flag stands before the command: there it would be the search's, and be lost."""
+    sources = {param: context.get_parameter_source(param.name) for param in context.command.params if param.name}
+    flags = [param.opts[0] for param, source in sources.items() if source and source.name == "COMMANDLINE"]
+
+    def work() -> None:
+        from trainable.errors import InputError
+
+        way_out = f"Move it, or leave it out: python run_search.py {command} --help shows what {command} takes."
+        raise InputError([f"{flag}: belongs behind the command, got it before {command}. {way_out}" for flag in flags])
+
+    if flags:
+        answer(work)
 
 
 def _style(csv: bool, json: bool) -> Literal["table", "csv", "json"]:

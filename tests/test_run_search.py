@@ -174,6 +174,16 @@ def test_a_wrong_flag_is_named(words: list[str], words_for_it: list[str], messag
     assert message in " ".join(said.replace("│", " ").split())
 
 
+def test_flags_before_a_command_are_refused_and_not_lost(tmp_path: Path) -> None:
+    said = refused(["--trials", "5", "--set", "epochs=2", "--dry-run", "compare", str(tmp_path / "run")], here=tmp_path)
+    way_out = "Move it, or leave it out: python run_search.py compare --help shows what compare takes."
+    assert said.splitlines() == [
+        f"{flag}: belongs behind the command, got it before compare. {way_out}"
+        for flag in ("--trials", "--set", "--dry-run")
+    ]
+    assert "got it before data." in refused(["--seed", "1", "data", "check", str(tmp_path)], here=tmp_path)
+
+
 def test_a_missing_data_path_says_how_far_it_is_right(words: list[str], tmp_path: Path) -> None:
     assert refused(words, "--data", tmp_path / "nowhere" / "clips") == (
         f"data: no such file or folder, got '{tmp_path}/nowhere/clips'. "
