@@ -1,7 +1,7 @@
 """Epochs needed to come within one point of the best known configuration: ours, random search, and Ray as documented.
 
     python -m tests.benchmarks.benchmark_efficiency [--seeds 20] [--workers 4] [--quick]   # about 2 minutes
-    python -m tests.benchmarks.benchmark_efficiency --record      # trains the table of real curves, about 10 minutes
+    python -m tests.benchmarks.benchmark_efficiency --record      # trains the table of real curves, about an hour
 
 Accuracy curves come from the seeded family of `tests.search.simulated` and from `curves.csv`, real trainings on the
 demo set; see `curves.py`. A search has arrived at the first epoch, of any of its trials, whose accuracy is at most one
