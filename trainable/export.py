@@ -70,7 +70,7 @@ def export_onnx(
     _write(wrapped, samples, path, about)
     sounds = [*_synthetic(samples, rate), *(_fitted(read_waveform(clip, rate)[0], samples) for clip in clips)]
     difference = _compare(model, path, sounds, rate)
-    if difference > TOLERANCE:
+    if not difference <= TOLERANCE:  # NaN too
         path.unlink()
         raise InputError(
             f"{path}: must agree with torch to {TOLERANCE:g}, got {difference:.2g}. "
@@ -89,7 +89,7 @@ def _require_packages() -> None:
     if missing:
         raise InputError(
             f"export: needs packages that are not installed, missing {', '.join(missing)}. "
-            "Install them: pip install 'audio-search[onnx]'"
+            "Install them: pip install -e '.[onnx]'"
         )
 
 
