@@ -46,7 +46,8 @@ class PlainLines:
         self._queue.append(printable(line).rstrip() + "\n")
         while self._queue and self._writing.acquire(blocking=False):
             try:
-                self._write(self._queue.popleft())
+                if self._queue:  # another thread may have written it just before
+                    self._write(self._queue.popleft())
             finally:
                 self._writing.release()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from search import results, standings
 from search.console import Console, Header, Plan, Steps
-from search.console_steps import is_live
+from search.console_steps import PlainLines, is_live
 from search.console_view import Frame, Window, live_lines
 from search.journal import Journal, Trial
 from search.knobs import short
@@ -292,6 +293,26 @@ def test_a_closed_pipe_ends_the_lines_and_not_the_search(journal: Journal):
         play(journal, PLAN)
     console.finish(validation_clips=200)
     assert all(trial.over for trial in journal.trials.values())
+
+
+def test_a_line_that_another_thread_has_written_just_before_is_written_once():
+    lines = PlainLines(io.StringIO())
+    free = threading.Lock()
+
+    class Late:
+        """A lock that is got only after another thread has come, written all that waits, and gone."""
+
+        release = free.release
+
+        def acquire(self, blocking: bool) -> bool:
+            lines._writing = free
+            lines.write("of another thread")
+            lines._writing = self
+            return free.acquire(blocking=blocking)
+
+    lines._writing = Late()
+    lines.write("of one thread")
+    assert lines.stream.getvalue() == "of one thread\nof another thread\n"
 
 
 def test_ray_may_pickle_what_holds_a_console_or_its_journal(journal: Journal):
