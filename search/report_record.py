@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 import time
 from typing import Any
 
@@ -74,17 +76,29 @@ def record(run: Run) -> Html:
             tag("h3", "Commands" if len(commands) > 1 else "Command"),
             pre("\n".join(commands)),
             tag("h3", "Space"),
-            pre(_yaml(_space_file(known["space"]))),
+            pre(_space_file(known["space"])),
         ]
     )
 
 
-def _space_file(space: dict[str, Any]) -> dict[str, Any]:
-    """The space as a space file has it, so that it can be copied and run; baselines by their names."""
+def _space_file(space: dict[str, Any]) -> str:
+    """The space as a space file has it, so that it can be copied and run; baselines by their names.
+
+    Where `--epochs` has set the horizon, it is said above: the file itself keeps its own, because dimensions that are
+    counted in epochs are on it.
+    """
     keys = ("fixed", "search", "budget", "resources", "scheduler", "searcher")
     file: dict[str, Any] = {key: space[key] for key in keys if space.get(key)}
     baselines = [_baseline(item, space.get("fixed", {})) for item in space.get("baselines", [])]
-    return {**file, "baselines": baselines} if baselines else file
+    if baselines:
+        file["baselines"] = baselines
+    epochs = space.get("epochs")
+    if epochs is None:
+        return _yaml(file)
+    own = space.get("fixed", {}).get("epochs", TrialConfig().epochs)
+    # The least that --epochs scales to the grace period of this run.
+    file["budget"] = {**space["budget"], "grace_epochs": math.ceil(space["budget"]["grace_epochs"] * own / epochs)}
+    return f"# run with --epochs {epochs}\n{_yaml(file)}"
 
 
 def _baseline(item: dict[str, Any], fixed: dict[str, Any]) -> object:
@@ -109,8 +123,8 @@ def _command(command: object) -> str:
     """The command as one types it."""
     if not isinstance(command, list):
         return str(command)
-    words = [f"'{word}'" if any(letter in word for letter in " '\"$*?&;|") else word for word in map(str, command)]
-    return " ".join(["python", *words] if words and words[0].endswith(".py") else words)
+    words = [str(word) for word in command]
+    return shlex.join(["python", *words] if words and words[0].endswith(".py") else words)
 
 
 def _flat(value: object) -> str:

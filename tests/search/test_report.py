@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from search.journal import Journal
 from search.report import write_report
 from search.results import Run, load_run
+from search.space import load_space
 from tests.search.synthetic import (
     SPACE,
     add_result,
@@ -32,6 +35,12 @@ def text_of(html: str) -> str:
     """What a reader reads: the body without scripts and tags."""
     body = html.split("<body>")[1]
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<script.*?</script>", "", body, flags=re.DOTALL)))
+
+
+def block_of(html: str, heading: str) -> str:
+    """What a reader copies from the block under a heading."""
+    (block,) = re.findall(rf"<h3>{heading}</h3>\s*<pre[^>]*><code>(.*?)</code></pre>", html, flags=re.DOTALL)
+    return unescape(block)
 
 
 def figures_of(html: str) -> list[str]:
@@ -153,6 +162,31 @@ def test_the_record_lets_somebody_repeat_the_run(tmp_path: Path) -> None:
     for fact in (command, "d47a", "5b17", "0123abcd", "torch 2.11", "loguniform: [1.0e-05, 0.1]",
                  "baselines: [tutorial-simple]", "run folder"):  # fmt: skip
         assert fact in text
+
+
+def test_a_recorded_command_can_be_pasted_whatever_its_words(tmp_path: Path) -> None:
+    words = ["run_search.py", "--name", "it's", "--set", "backbone=[resnet18]", "--data", "~/clips", "--set", "lr=(1)"]
+    shown = block_of(html_of(make_run(tmp_path / "run", trials=3, command=words)), "Command")
+    typed = ["bash", "-c", f"printf '%s\\n' {shown}"]
+    assert subprocess.run(typed, capture_output=True, text=True, check=True).stdout.splitlines() == ["python", *words]
+
+
+@pytest.mark.parametrize(("epochs", "grace"), [(None, 3), (4, 1), (6, 2), (9, 3), (13, 4), (25, 8)])
+def test_the_recorded_space_makes_the_same_search_again(tmp_path: Path, epochs: int | None, grace: int) -> None:
+    own = "{name: mine, image_size: 96, lr: 1.0e-3}"
+    text = SPACE.replace("[tutorial-simple]", f"[tutorial-simple, {own}]").replace("grace_epochs: 1", "grace_epochs: 3")
+    run = make_run(tmp_path / "run", trials=3)
+    (tmp_path / "space.yaml").write_text(text)
+    space = load_space(tmp_path / "space.yaml", epochs=epochs, time_budget="2h")
+    assert space.budget.grace_epochs == grace
+    write_record(run.path, space, ["a", "b"])
+    shown = block_of(html_of(load_run(run.path)), "Space")
+    assert [line for line in shown.splitlines() if "#" in line] == ([f"# run with --epochs {epochs}"] if epochs else [])
+    (tmp_path / "copy.yaml").write_text(shown)
+    copy = load_space(tmp_path / "copy.yaml", epochs=epochs).to_json()
+    for baseline, copied in zip(space.baselines, copy["baselines"], strict=True):
+        copied["note"] = baseline.note  # which says what was left open
+    assert {**copy, "source": space.source} == space.to_json()
 
 
 def test_the_record_lets_somebody_repeat_the_retraining_too(tmp_path: Path) -> None:
