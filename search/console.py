@@ -17,7 +17,7 @@ from rich.text import Text
 from search.console_header import Header
 from search.console_plain import event_line
 from search.console_steps import PlainLines, Steps, is_live
-from search.console_summary import summary_lines
+from search.console_summary import summary_lines, warning_lines
 from search.console_view import Frame, Window, live_lines
 from search.eta import Plan
 from search.journal import Journal
@@ -120,6 +120,12 @@ class Console:
         width = self._terminal.width if self._terminal is not None else None
         warnings = self._warnings if self._terminal is not None else []
         self._print(summary_lines(self._standings, self._header, validation_clips, warnings, interrupted, width))
+
+    def repeat_warnings(self) -> None:
+        """Shows the warnings once more, to stay, for a sitting without a summary. After the `with` block."""
+        self._close()
+        if self._terminal is not None:
+            self._print(warning_lines(self._warnings, self._terminal.width))
 
     def _frame(self) -> Frame:
         return Frame(self._header.run, self._header.how_to_watch, self._notices, self._steps.state)

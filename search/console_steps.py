@@ -7,7 +7,8 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TextIO
 
@@ -81,18 +82,33 @@ class Steps:
         if not self._live_wanted and (before is None or _quarter(*before) != _quarter(done, total)):
             self._lines.write(f"{description}: {done} of {total}")
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the terminal to another view within it; afterwards only new steps are shown."""
+        self._stop()
+        yield
+        self.state = {}
+        self._start()
+
     def __enter__(self) -> Steps:
-        if self._live_wanted:
-            terminal = Terminal(file=self._lines.stream, force_terminal=True)
-            self._live = Live(console=terminal, transient=True, get_renderable=lambda: self._draw(terminal))
-            self._live.start()
+        self._start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._stop()
+
+    def _start(self) -> None:
+        if self._live_wanted:
+            terminal = Terminal(file=self._lines.stream, force_terminal=True)
+            self._live = Live(console=terminal, transient=True, get_renderable=lambda: self._draw(terminal))
+            self._live.start()
+
+    def _stop(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
 
     def _draw(self, terminal: Terminal) -> Group:
         window = Window(terminal.width, terminal.height, terminal.encoding.startswith("utf"))

@@ -35,8 +35,7 @@ def summary_lines(
         if table.left_out:
             lines += fact("", f"no room for {', '.join(table.left_out)}", width, "dim")
         lines.append(Text())
-    for warning in warnings:
-        lines += fact("!", warning, width, "bold yellow")
+    lines += warning_lines(warnings, width)
     for failure in _failures(standings, header.run):
         lines += fact("!", failure, width, "red")
     if standings.stop_reason not in (None, "budget"):
@@ -46,6 +45,11 @@ def summary_lines(
     for text in _behind_the_best(standings, validation_clips):
         lines += fact("", text, width)
     return [*lines, *fact("Run", header.run, width), Text(), *_next_steps(header, interrupted, bool(standings.top))]
+
+
+def warning_lines(warnings: Sequence[str], width: int | None) -> list[Text]:
+    """What must not be overlooked, each on as many lines of `width` characters as it needs."""
+    return [line for warning in warnings for line in fact("!", warning, width, "bold yellow")]
 
 
 def _counts(standings: Standings) -> str:

@@ -51,6 +51,14 @@ class Mirror:
         """What went wrong last; "" where nothing has."""
         return self._pool.last_warning if self._pool else ""
 
+    @property
+    def summary(self) -> str:
+        """What has to be said of all that at the end; "" where there is nothing to say."""
+        if not self.last_warning:
+            return ""
+        counted = "" if self.warnings == 1 else f"{self.warnings} warnings, the last: "
+        return f"SwanLab: {counted}{self.last_warning}"
+
     def on_event(self, event: dict[str, Any]) -> None:
         """Notes what the journal has to say of a trial's start or end; a listener for `Journal.listen`."""
         if self._pool is not None and event["event"] in ("suggested", "ended"):

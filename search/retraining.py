@@ -81,15 +81,17 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
         if not resources.gpu:
             hide_gpus()  # scoring here does without it as well
         check_nodes(shared_paths(run))
+        steps = Steps()
 
         def runner(folder: Path, jobs: Sequence[Job]) -> Journal:
             for job in jobs:
                 check_device(job.config.device, f"{run.path}: {job.candidate}: device", machines, resources.gpu or 0)
-            return _run_jobs(folder, jobs, resources, machines, mode, notes)
+            with steps.paused():  # trainings have a view of their own
+                return _run_jobs(folder, jobs, resources, machines, mode, notes)
 
         try:
-            with Steps() as progress:
-                result = retrain(run, options, runner, progress)
+            with steps:
+                result = retrain(run, options, runner, steps)
         except Interrupted:
             command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
             print(f"Stopped. To go on from here: {program('python')} {command}")
@@ -135,6 +137,9 @@ def _run_jobs(
         journal.stopped(stop.reason or "budget")
     finally:
         mirror.close()
+    if mirror.summary:
+        console.warn(mirror.summary)
+    console.repeat_warnings()
     return journal
 
 

@@ -187,8 +187,8 @@ def _sit(sitting: Sitting) -> int:
             close_run(run, space, console.warn)
     finally:
         mirror.close()
-    if mirror.last_warning:
-        console.warn(f"SwanLab: {mirror.warnings} warnings, the last: {mirror.last_warning}")
+    if mirror.summary:
+        console.warn(mirror.summary)
     console.finish(run.record["split"]["val"], interrupted=stop.reason == "interrupted")
     return _exit_code(run, stop)
 

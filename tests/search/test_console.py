@@ -348,6 +348,20 @@ def test_steps_are_bars_on_a_terminal_and_quarters_elsewhere():
     assert "━━━━━━━━━━━━━━━━━━  reading clips  100 of 100" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
 
 
+def test_steps_leave_the_terminal_to_another_view_while_they_are_paused():
+    stream = Terminal()
+    with Steps(stream, live=True) as steps:
+        steps("reading clips", 100, 100)
+        with steps.paused():
+            before = len(stream.getvalue())
+            steps("trained by others", 1, 2)
+            assert len(stream.getvalue()) == before
+        steps("scoring", 1, 2)
+    after = stream.getvalue()[before:]
+    assert "scoring" in after
+    assert "reading clips" not in after
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

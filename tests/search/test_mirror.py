@@ -92,7 +92,7 @@ def test_four_trials_that_start_at_one_moment_all_appear_with_all_they_have(
     for number, status in zip(numbers, ["finished", "cut", "failed", "out_of_memory"], strict=True):
         run.journal.ended(number, status, "the reason")  # type: ignore[arg-type]
     mirror.close()
-    assert (mirror.warnings, mirror.last_warning) == (0, "")
+    assert (mirror.warnings, mirror.last_warning, mirror.summary) == (0, "", "")
     assert_all_is_shown(run, finished=2, crashed=2)
     first, *_, last = shown(run.path / "swanlog").items()
     assert first[0] == "000 tutorial-simple resnet18 224px lr 1.3e-4"
@@ -118,6 +118,7 @@ def test_a_killed_child_is_replaced_and_its_trial_appears_once_with_its_whole_cu
     assert_all_is_shown(run, finished=1)
     assert mirror.warnings == 1
     assert "its process died" in mirror.last_warning
+    assert mirror.summary == f"SwanLab: {mirror.last_warning}"
 
 
 def test_a_child_that_hangs_is_ended_and_replaced_and_holds_up_nobody(
@@ -249,6 +250,7 @@ def test_without_a_place_to_write_the_search_goes_on_and_a_replay_makes_up_for_i
     mirror.close()
     assert mirror.warnings >= 2
     assert f"2 trials are not mirrored in full: run_search.py mirror {run.path}" in mirror.last_warning
+    assert mirror.summary == f"SwanLab: {mirror.warnings} warnings, the last: {mirror.last_warning}"
 
     (run.path / "swanlog").unlink()
     done = replay(run.path, LOCAL)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +16,10 @@ import pytest
 from search import retrain_plan, retraining
 from search.cluster import Machines
 from search.journal import Journal
+from search.mirror import Mirror
 from search.results import Run, load_run
 from search.retrain import Interrupted, RetrainOptions, TrainingFailed
+from search.run import Running
 from search.stop import Stop
 from tests.search.retrained import make_run
 from trainable.errors import InputError
@@ -73,6 +77,33 @@ def test_what_a_person_must_know_of_the_weights_is_in_the_header(
     events.write_text("".join(lines))
     retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=1), None, None)
     assert "no ImageNet weights for resnet18: simple starts from random weights" in capsys.readouterr().out
+
+
+VIEW = "0 of 2: none yet"  # what only the live view says
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_warnings_stay_when_a_retraining_is_over(run: Run, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    def interrupted(folder: Path, journal: Journal, search: Any, asha: Any, stop: Stop, running: Running) -> None:
+        running.warn("trial 1 lost its worker for good")
+        patience = time.monotonic() + 10
+        while terminal and VIEW not in stream.getvalue() and time.monotonic() < patience:
+            time.sleep(0.05)
+        stop.request("interrupted")
+
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("CI", "")
+    monkeypatch.setattr(retraining, "run_trials", interrupted)
+    monkeypatch.setattr(Mirror, "summary", "SwanLab: the disk is full")
+    assert retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=1), None, None) == 130
+    text = stream.getvalue()
+    assert (VIEW in text) is terminal
+    stays = text[text.rindex(VIEW) :] if terminal else text  # the view's own warnings are above its counts
+    assert "trial 1 lost its worker for good" in stays
+    assert "SwanLab: the disk is full" in stays
 
 
 def ends_with(error: Exception) -> Callable[..., Any]:
