@@ -22,7 +22,8 @@ from trainable.folder import EpochResult, TrialFolder, write_atomically
 # something that is faster. Keywords: folder, resume, progress.
 TrainFunction = Callable[..., Iterator[EpochResult]]
 
-# What a trial without any accuracy is worth to the sampler and the scheduler: worse than any guess.
+# Tune wants a finite metric in every report. Of a trial that ended before its time nobody reads these: the scheduler
+# goes by the status, and what the sampler is told comes from the journal (search/study.py).
 FLOOR_ACCURACY = 0.0
 FLOOR_LOSS = 1e9
 
@@ -141,7 +142,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         return ""
 
     def _ended(self, status: str, message: str) -> dict[str, Any]:
-        """A last report; the floor values keep Ray, ASHA and Optuna from ever meeting None or NaN."""
+        """A last report; the floor values keep Tune from ever meeting None or NaN."""
         return {
             "epoch": max(len(self._seen), 1), "val_acc": FLOOR_ACCURACY, "val_loss": FLOOR_LOSS,
             "status": status, "message": message,
