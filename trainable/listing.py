@@ -69,7 +69,7 @@ def list_folder(root: Path, name: str = "") -> Listing:
                     left_out.append((relative, reason))
                 else:
                     entries.append(Entry(str(path), relative, item.name))
-        elif _is_audio(item.name):
+        elif is_audio(item.name):
             left_out.append((item.name, "lies outside the class folders"))
     if not entries:
         raise InputError(_no_class_folders(root))
@@ -84,9 +84,9 @@ def _class_files(folder: Path) -> Iterator[tuple[Path, str]]:
         if item.name.startswith("."):
             yield path, "hidden (left behind by macOS)" if item.name.startswith("._") else "hidden"
         elif item.is_dir():
-            deeper = (Path(base) / file for base, _, files in os.walk(path) for file in files if _is_audio(file))
+            deeper = (Path(base) / file for base, _, files in os.walk(path) for file in files if is_audio(file))
             yield from ((file, "lies deeper than its class folder") for file in sorted(deeper))
-        elif _is_audio(item.name):
+        elif is_audio(item.name):
             yield path, ""
         elif path.suffix.lower() in _FOREIGN:
             yield path, f"{path.suffix} cannot be read; convert it to WAV or FLAC"
@@ -102,7 +102,8 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
         raise InputError(f"{folder}: cannot be opened ({error.strerror}). Check its permissions.") from None
 
 
-def _is_audio(name: str) -> bool:
+def is_audio(name: str) -> bool:
+    """Whether a file is audio by its name, and not hidden."""
     return Path(name).suffix.lower() in AUDIO and not name.startswith(".")
 
 
@@ -113,7 +114,7 @@ def _name(root: Path) -> str:
 
 def _no_class_folders(root: Path) -> str:
     """Why `root` is no data set, and which folder nearby is one."""
-    holders = [folder for folder in _walk(root) if any(_is_audio(path.name) for path in folder.iterdir())]
+    holders = [folder for folder in _walk(root) if any(is_audio(path.name) for path in folder.iterdir())]
     homes = sorted({folder.parent for folder in holders if folder != root})
     table = find_table(root)
     if table is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from trainable.audio import read_waveform
 from trainable.errors import InputError
-from trainable.listing import AUDIO
+from trainable.listing import is_audio
 from trainable.metrics import Floats
 from trainable.model import Model, Sound
 from trainable.probe import probe_file
@@ -82,14 +82,10 @@ def audio_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     """
     for path in map(Path, paths):
         if path.is_dir():
-            found = sorted(Path(base) / name for base, _, names in os.walk(path) for name in names if _is_audio(name))
+            found = sorted(Path(base) / name for base, _, names in os.walk(path) for name in names if is_audio(name))
             yield from found or [path]
         else:
             yield path
-
-
-def _is_audio(name: str) -> bool:
-    return Path(name).suffix.lower() in AUDIO and not name.startswith(".")
 
 
 def _read(path: Path) -> Sound | str:
