@@ -15,11 +15,11 @@ from search.journal import Trial
 from search.knobs import ABSENT, short, value_of
 from search.results import Run, load_run
 from search.table import Column, fact, fit
-from search.trials_csv import MEASURED, measured, write_trials_csv
+from search.trials_csv import MEASURED, measured
 from trainable.config import did_you_mean
 from trainable.errors import InputError
 
-__all__ = ["compare", "print_comparison", "table_lines", "write_trials_csv"]
+__all__ = ["compare", "print_comparison", "table_lines"]
 
 WHOLE = ("trial", "best_epoch", "epochs_run")
 SHOWN_FIRST = ("run", "trial", "name", "status", "best_acc", "best_epoch")

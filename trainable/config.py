@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -222,9 +222,3 @@ def _conflicts(config: TrialConfig) -> list[str]:
     from trainable.backbone import check_backbone  # late: it imports torchvision
 
     return problems + check_backbone(config.backbone, config.image_size)
-
-
-def choices_of(field: str) -> tuple[Any, ...] | None:
-    """The values that a field with a closed set of values takes; None for all other fields."""
-    annotation = TrialConfig.model_fields[field].annotation
-    return get_args(annotation) if getattr(annotation, "__origin__", None) is Literal else None
