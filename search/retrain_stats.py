@@ -56,9 +56,14 @@ class Models:
         return float(np.mean([scores.accuracy for scores in self.measured]))
 
     @property
+    def validated(self) -> bool:
+        """Whether it is the measured models themselves that validation clips have judged."""
+        return bool(self.validation) and not self.refitted
+
+    @property
     def handed_over(self) -> int:
         """The position of the seed whose model is handed over: best on validation; the first if none was validated."""
-        if self.refitted or not self.validation:
+        if not self.validated:
             return 0
         quality = [(-s.accuracy, cross_entropy(s.probabilities, s.true)) for s in self.validation]
         return min(range(len(quality)), key=quality.__getitem__)
@@ -107,13 +112,12 @@ def row(models: Models) -> dict[str, Any]:
         "interval_95": interval(models.accuracy, models.measured[0]) if models.measured else None,
         "per_seed": [],
     }
-    alone = models.refitted or not models.validation
     for position, seed in enumerate(models.seeds):
         facts["per_seed"].append(
             {
                 "seed": seed,
                 "epoch": models.epochs[position],
-                "validation": None if alone else models.validation[position].accuracy,
+                "validation": models.validation[position].accuracy if models.validated else None,
                 "accuracy": models.measured[position].accuracy if models.measured else None,
             }
         )
@@ -125,16 +129,6 @@ def interval(accuracy: float, scores: Scores) -> list[float]:
     return list(wilson_interval(accuracy * len(scores.true), len(scores.true)))
 
 
-def ensemble_row(measured: Scores, members: Sequence[str], validation: Scores | None) -> dict[str, Any]:
-    """What the result says of an ensemble; `members` may repeat."""
-    return {
-        "members": list(members),
-        "validation": validation.accuracy if validation else None,
-        "accuracy": measured.accuracy,
-        "interval_95": interval(measured.accuracy, measured),
-    }
-
-
 def difference(ours: Models, baseline: Models) -> dict[str, Any]:
     """How far `ours` is above the baseline on the same clips, and whether that could be chance.
 
@@ -142,6 +136,7 @@ def difference(ours: Models, baseline: Models) -> dict[str, Any]:
     would hand over.
     """
     mean = bootstrap_difference(_share_right(ours.measured), _share_right(baseline.measured))
+    tested = "the models with the best validation" if ours.validated else "the first seeds, as nothing validated"
     test = mcnemar(ours.measured[ours.handed_over].right, baseline.measured[baseline.handed_over].right)
     return {
         "mean": mean.value,
@@ -149,7 +144,7 @@ def difference(ours: Models, baseline: Models) -> dict[str, Any]:
         "p_value": test.p_value,
         "only_ours_right": test.only_first,
         "only_baseline_right": test.only_second,
-        "how": "mean over seeds, bootstrap over clips; p: McNemar exact, the two models with the best validation",
+        "how": f"mean over seeds, bootstrap over clips; p: McNemar exact, {tested}",
     }
 
 

@@ -114,6 +114,7 @@ def test_train_and_validation_together_are_learned_after_the_choice_and_for_a_fi
     assert {config.epochs for config in final} == {4}
     assert result["chosen"] == "trial 1"
     assert result["model"]["seed"] == 1  # nothing validates, so it is the first
+    assert result["difference"]["how"].endswith("McNemar exact, the first seeds, as nothing validated")
     other = next(row for row in result["candidates"] if row["name"] == "trial 2")
     assert other["measured"] is None
     tested = {folder for _, folder, part, _ in judge.asked if part == "test"}
@@ -146,6 +147,7 @@ def test_folds_score_every_clip_once_by_models_that_did_not_learn_it(run: Run, j
     assert [config.train_on for config in trainer.trained].count("all") == 1  # the model that is handed over
     assert result["model"]["accuracy"] is None
     assert result["ensembles"]["greedy"] is None
+    assert result["difference"]["how"].endswith("McNemar exact, the first seeds, as nothing validated")
     table = list(csv.DictReader(io.StringIO((run.path / "retrained" / "predictions.csv").read_text())))
     assert len({row["path"] for row in table}) == 60
 
@@ -207,6 +209,7 @@ def test_result_and_tables_say_what_the_report_reads(run: Run, judge: Judge) -> 
     right = np.mean([row["label"] == row["predicted"] for row in table])
     assert right == pytest.approx(result["model"]["accuracy"])
     assert result["command"]
+    assert result["difference"]["how"].endswith("McNemar exact, the models with the best validation")
     shown = _shown(result)
     assert "18 test clips" in shown
     assert "simple (baseline)" in shown
