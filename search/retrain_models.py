@@ -44,16 +44,22 @@ class Failure:
 
 
 def trial_of(journal: Journal, job: Job) -> Trial | None:
-    """The trial of a job, whatever its name: the configuration says what was trained."""
+    """The last trial of a job, whatever its name: the configuration says what was trained."""
     config = job.config.to_json()
-    return next((trial for trial in journal.trials.values() if trial.config == config), None)
+    return next((trial for trial in reversed(journal.trials.values()) if trial.config == config), None)
 
 
-def missing(journal: Journal, jobs: Sequence[Job]) -> list[Job]:
-    """The jobs that have no trial yet, in their order; a configuration that two jobs share is trained once."""
+def missing(journal: Journal, jobs: Sequence[Job], since: float) -> list[Job]:
+    """The jobs that are to be trained, in their order; a configuration that two jobs share is trained once.
+
+    They have no trial yet, or one that failed before `since` (s since 1970): what failed is tried once a sitting,
+    because its reason may be gone. A training that diverged or ran out of memory would do so again.
+    """
     new: list[Job] = []
     for job in jobs:
-        if trial_of(journal, job) is None and all(job.config != other.config for other in new):
+        trial = trial_of(journal, job)
+        wanted = trial is None or (trial.status == "failed" and (trial.ended or 0.0) < since)
+        if wanted and all(job.config != other.config for other in new):
             new.append(job)
     return new
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from ray.tune.search import Searcher
 from rich.console import Console as Terminal
 
-from search.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources, hide_gpus
+from search.cluster import Machines, check_device, concurrency, connected, fit_resources, hide_gpus
 from search.console import Console, Header, Plan
 from search.console_header import split_parts
 from search.console_steps import Steps
@@ -25,9 +26,9 @@ from search.results import Run, load_run, trial_folder
 from search.retrain import Interrupted, Job, RetrainOptions, TrainingFailed, missing, retrain
 from search.retrain_view import view
 from search.run import Running, run_trials
-from search.run_folder import nested_run, shared_paths
+from search.run_folder import nested_run
 from search.scheduler import JournalASHA
-from search.session import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, shown_path
+from search.session import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, check_every_node, shown_path
 from search.settings import Resources, Scheduler
 from search.space import Space
 from search.stop import Stop, signals_stop
@@ -36,12 +37,12 @@ from trainable.train import train
 
 
 class JobSearch(Searcher):  # type: ignore[misc]  # Ray has no types
-    """Hands out the jobs of a retraining: unfinished ones of the journal first, then those that are missing in it."""
+    """Hands out the jobs of a retraining: unfinished ones of the journal first, then those that are `missing` in it."""
 
-    def __init__(self, journal: Journal, jobs: Sequence[Job]) -> None:
+    def __init__(self, journal: Journal, jobs: Sequence[Job], since: float) -> None:
         super().__init__(metric="val_acc", mode="max")
         self._journal = journal
-        self._waiting: list[Trial | Job] = [*journal.unfinished, *missing(journal, jobs)]
+        self._waiting: list[Trial | Job] = [*journal.unfinished, *missing(journal, jobs, since)]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial for Tune, or `Searcher.FINISHED`."""
@@ -77,10 +78,10 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
     mode = resolve_mode(swanlab or was["mode"], run.path / "retrained", was["project"])
     wanted = Resources.model_validate(run.record["space"]["resources"])
     with nested_run(run.path / "retrained"), connected(address) as machines:
-        resources, notes = fit_resources(wanted, machines, None)
+        resources, notes = fit_resources(wanted, machines)
         if not resources.gpu:
             hide_gpus()  # scoring here does without it as well
-        check_nodes(shared_paths(run))
+        check_every_node(run, machines)
         steps = Steps()
 
         def runner(folder: Path, jobs: Sequence[Job]) -> Journal:
@@ -113,8 +114,8 @@ def _run_jobs(
 ) -> Journal:  # fmt: skip
     """The journal of the nested run, with every job in it ended unless the user has interrupted."""
     run = load_run(folder)
-    journal = run.journal
-    new = len(missing(journal, jobs))
+    journal, since = run.journal, time.time()
+    new = len(missing(journal, jobs, since))
     if not new and not journal.unfinished:
         return journal
     at_once = concurrency(machines, resources.cpu or 0, resources.gpu or 0)
@@ -131,7 +132,7 @@ def _run_jobs(
     try:
         with console, signals_stop(stop, console.notice):
             run_trials(
-                folder, journal, lambda: JobSearch(journal, jobs), lambda: JournalASHA(space, journal), stop,
+                folder, journal, lambda: JobSearch(journal, jobs, since), lambda: JournalASHA(space, journal), stop,
                 Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
             )  # fmt: skip
         journal.stopped(stop.reason or "budget")

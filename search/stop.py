@@ -82,7 +82,12 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
             self.request("target accuracy")
 
     def _look_for_hopelessness(self) -> None:
-        first = [self._journal.trials[n] for n in sorted(self._journal.trials)[:HOPELESS_AFTER]]
+        trials = [self._journal.trials[number] for number in sorted(self._journal.trials)]
+        if any(trial.over and trial.status != "failed" for trial in trials):
+            return  # one has got somewhere: it is not the setup
+        # What failed in an earlier sitting may have been mended since.
+        since = self._journal.sessions[-1]["time"] if self._journal.sessions else 0.0
+        first = [trial for trial in trials if trial.ended is None or trial.ended >= since][:HOPELESS_AFTER]
         reasons = {_reason(trial) for trial in first}
         if len(first) == HOPELESS_AFTER and len(reasons) == 1 and all(t.status == "failed" for t in first):
             self.request(f"the first {HOPELESS_AFTER} trials all failed: {first[-1].message}")

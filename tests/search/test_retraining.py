@@ -31,7 +31,7 @@ def run(tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.Mon
 
     @contextmanager
     def connected(address: str | None) -> Iterator[Machines]:
-        yield Machines(1, 2.0, 0.0, local=True)
+        yield Machines(1, 2.0, 0.0)
 
     monkeypatch.setattr(retraining, "connected", connected)
     monkeypatch.setattr(retraining, "check_nodes", lambda paths: None)
@@ -131,6 +131,19 @@ def test_a_retraining_without_a_model_ends_with_1_and_its_reason(
     assert capsys.readouterr().err == "no model came out: no GPU\n"
 
 
+def test_each_sitting_tries_what_failed_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_fail(folder: Path, journal: Journal, make_search: Callable[[], retraining.JobSearch], *rest: Any) -> None:
+        for _ in range(2):  # rounds, as after lost workers
+            search = make_search()
+            while isinstance(trial := search.suggest("some"), dict):
+                journal.ended(trial["number"], "failed", "no weights")
+
+    monkeypatch.setattr(retraining, "run_trials", all_fail)
+    for sitting in (1, 2):
+        assert retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=1), None, None) == 1
+        assert len(load_run(run.path / "retrained").trials) == 2 * sitting
+
+
 def test_a_retraining_without_the_gpu_that_its_search_had_says_so_before_it_trains(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +160,7 @@ def test_a_retraining_without_gpus_scores_without_one_too(
 ) -> None:
     @contextmanager
     def connected(address: str | None) -> Iterator[Machines]:
-        yield Machines(1, 2.0, 1.0, local=True)
+        yield Machines(1, 2.0, 1.0)
 
     space = {**run.record["space"], "resources": {"gpu": gpu, "cpu": 1.0}}
     (run.path / "run.json").write_text(json.dumps({**run.record, "space": space}))

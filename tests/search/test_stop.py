@@ -96,6 +96,30 @@ def test_failures_with_reasons_of_their_own_do_not_stop_a_search(tmp_path: Path)
     assert stop.reason is None
 
 
+def test_failures_of_an_earlier_sitting_do_not_stop_the_one_that_tries_again(tmp_path: Path) -> None:
+    journal = new_journal(tmp_path)
+    journal.session()
+    fail(journal, HOPELESS_AFTER)
+    journal.stopped("the first 5 trials all failed: no such file")
+    stop = Stop(journal, grace_epochs=1)
+    journal.session()
+    fail(journal, HOPELESS_AFTER - 1)
+    assert stop.reason is None
+    fail(journal, 1)
+    assert stop.reason == "the first 5 trials all failed: no such file"
+
+
+def test_a_setup_that_has_ended_one_trial_well_is_not_hopeless_in_a_later_sitting(tmp_path: Path) -> None:
+    journal = new_journal(tmp_path)
+    journal.session()
+    report(journal, 0.5, "finished")
+    journal.stopped("budget")
+    stop = Stop(journal, grace_epochs=1)
+    journal.session()
+    fail(journal, HOPELESS_AFTER)
+    assert stop.reason is None
+
+
 def test_workers_that_die_before_any_epoch_stop_a_search_and_later_ones_do_not(tmp_path: Path) -> None:
     journal = new_journal(tmp_path)
     stop = Stop(journal, grace_epochs=1)
