@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import yaml
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from search.report import write_report
 from search.results import Run
@@ -18,7 +20,13 @@ def close_run(run: Run, space: Space, warn: Callable[[str], None]) -> None:
     """Writes everything in the run folder that is made from the journal and the trial folders."""
     write_trials_csv(run)
     write_best(run)
-    export_study(space, run.journal, run.path / "study.db")
+    try:
+        export_study(space, run.journal, run.path / "study.db")
+    except (OSError, SQLAlchemyError, StorageInternalError) as error:  # a full disk, a folder without SQLite's locks
+        # Only people with optuna-dashboard read it, and the search could not be had again for it.
+        warn(
+            f"{run.path / 'study.db'} could not be written ({error}): resume --trials tries again"
+        )
     try:
         write_report([run])
     except Exception as error:  # hours of training must not end in a traceback over a page that can be made again

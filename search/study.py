@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.engine import URL
 
 from search.journal import Journal, Trial
 from search.results import best_epoch
@@ -146,7 +147,9 @@ def export_study(space: Space, journal: Journal, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
     temporary.unlink(missing_ok=True)
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{temporary}")
+        # Not as an f-string: in a URL, `?` ends the path and `%20` is a space.
+        url = URL.create("sqlite", database=str(temporary.resolve()))
+        storage = optuna.storages.RDBStorage(url.render_as_string())
         study = optuna.create_study(storage=storage, study_name=path.resolve().parent.name, direction="maximize")
         study.add_trials([_shown(space, trial) for trial in journal.trials.values() if trial.params])
         storage.engine.dispose()

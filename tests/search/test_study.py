@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -254,6 +255,18 @@ def test_the_exported_study_opens_and_shows_what_happened(space: Space, tmp_path
     assert shown[0].datetime_start is not None
     assert shown[0].datetime_start.timestamp() == pytest.approx(journal.trials[0].started)
     assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("name", ["which?", "a%20b", "100%", "a#b{c}"])
+def test_the_study_is_exported_into_folders_whose_names_mean_something_in_a_url(
+    space: Space, tmp_path: Path, name: str
+) -> None:
+    journal = new_journal(tmp_path / name)
+    add(journal, [0.5], "cut")
+    export_study(space, journal, tmp_path / name / "study.db")
+    shutil.copy(tmp_path / name / "study.db", tmp_path / "plain.db")
+    assert len(optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path / 'plain.db'}").trials) == 1
+    assert {file.name for file in tmp_path.iterdir()} == {"plain.db", "space.yaml", name}
 
 
 def test_an_export_that_fails_leaves_the_old_one(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
