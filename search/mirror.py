@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from search.mirror_experiment import home, trial_ending, trial_experiment
-from search.mirror_mode import Mode, ResolvedMode, resolve_mode
+from search.mirror_mode import Mode, ResolvedMode, resolve_again, resolve_mode
 from search.mirror_pool import Pool
 from search.mirror_worker import DONE_FILE
 from search.results import Run, load_run
 from trainable.errors import InputError
 from trainable.progress import Progress
 
-__all__ = ["Mirror", "Mode", "Replayed", "ResolvedMode", "replay", "resolve_mode"]
+__all__ = ["Mirror", "Mode", "Replayed", "ResolvedMode", "replay", "resolve_again", "resolve_mode"]
 
 WAIT_FOR_OTHER_S = 30.0  # the orphan of a killed driver needs a moment to close its experiment
 CLOUD_REPLAYS = 4  # at once

@@ -7,7 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -31,10 +32,11 @@ class ResolvedMode:
     how: str  # how to look at it, one line for the header
     warning: str = ""  # what was wanted and could not be had, for people to notice; "" where all is as asked
     project: str = "audio-search"
+    requested: str = ""  # what `--swanlab` said
 
     def to_json(self) -> dict[str, str]:
         """What run.json notes."""
-        return {"mode": self.mode, "how": self.how, "project": self.project}
+        return {"requested": self.requested, "mode": self.mode, "how": self.how, "project": self.project}
 
 
 def resolve_mode(requested: str, run: Path, project: str = "audio-search", timeout: float = CHECK_S) -> ResolvedMode:
@@ -51,7 +53,7 @@ def resolve_mode(requested: str, run: Path, project: str = "audio-search", timeo
         raise InputError(f"--swanlab: must be one of {', '.join(get_args(Requested))}, got {requested}. Name one.")
     run = home(run)
     if requested == "off":
-        return ResolvedMode("off", "SwanLab is off", project=project)
+        return ResolvedMode("off", "SwanLab is off", project=project, requested=requested)
     if not _PROJECT.fullmatch(project):
         raise InputError(
             f"--project: may hold 1 to 100 of letters, digits and _ - + . only, got {project!r}. Choose such a name."
@@ -62,22 +64,43 @@ def resolve_mode(requested: str, run: Path, project: str = "audio-search", timeo
             "--swanlab off."
         )
     if requested in ("local", "offline"):
-        return ResolvedMode(cast(Mode, requested), _how(requested, run), project=project)
+        return ResolvedMode(cast(Mode, requested), _how(requested, run), project=project, requested=requested)
     answer = check_login(timeout)
     if answer["ok"]:
-        return ResolvedMode("cloud", f"{answer['web']}/@{answer['username']}/{project}", project=project)
+        how = f"{answer['web']}/@{answer['username']}/{project}"
+        return ResolvedMode("cloud", how, project=project, requested=requested)
     if requested == "cloud":
         raise InputError(
             f"--swanlab: cloud cannot be used: {answer['problem']}. `swanlab login`, or use --swanlab local and later "
-            f"`python run_search.py mirror {run} --swanlab cloud`."
+            f"`{_upload(run)}`."
         )
     warning = ""
     if answer["key"]:
         warning = (
             f"you are logged in to SwanLab, but {answer['problem']}: this run is mirrored locally. Upload it later: "
-            f"python run_search.py mirror {run} --swanlab cloud"
+            f"{_upload(run)}"
         )
-    return ResolvedMode("local", _how("local", run), warning, project)
+    return ResolvedMode("local", _how("local", run), warning, project, requested)
+
+
+def resolve_again(given: str | None, was: Mapping[str, str], run: Path) -> ResolvedMode:
+    """What `--swanlab` comes to where a run goes on: as `given`, or as it `was` by run.json.
+
+    A run that `auto` had sent to the cloud goes on without it where it is away: nobody had insisted on it.
+
+    Raises:
+        InputError: the cloud was asked for and cannot be had.
+    """
+    if given or (was["mode"], was.get("requested")) != ("cloud", "auto"):
+        return resolve_mode(given or was["mode"], run, was["project"])
+    mode = resolve_mode("auto", run, was["project"])
+    if mode.mode == "cloud" or mode.warning:
+        return mode
+    return replace(
+        mode,
+        warning=f"this run was mirrored to SwanLab's cloud, but here you are not logged in: it is mirrored locally. "
+        f"Upload it later: {_upload(home(run))}",
+    )
 
 
 def check_login(timeout: float = CHECK_S) -> dict[str, Any]:
@@ -105,6 +128,10 @@ def check_login(timeout: float = CHECK_S) -> dict[str, Any]:
         return {"ok": False, "key": True, "problem": f"SwanLab itself failed: {lines[-1]}"}
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
+
+
+def _upload(run: Path) -> str:
+    return f"python run_search.py mirror {run} --swanlab cloud"
 
 
 def _how(mode: str, run: Path) -> str:

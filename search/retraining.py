@@ -20,7 +20,7 @@ from search.console import Console, Header, Plan
 from search.console_header import split_parts
 from search.console_steps import Steps
 from search.journal import Journal, Trial
-from search.mirror import Mirror, ResolvedMode, resolve_mode
+from search.mirror import Mirror, ResolvedMode, resolve_again
 from search.report import write_report
 from search.results import Run, load_run, trial_folder
 from search.retrain import Interrupted, Job, RetrainOptions, TrainingFailed, missing, retrain
@@ -74,8 +74,7 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
         InputError: the run, its data or the flags do not allow it.
     """
     run = load_run(path)
-    was = run.record["mirror"]
-    mode = resolve_mode(swanlab or was["mode"], run.path / "retrained", was["project"])
+    mode = resolve_again(swanlab, run.record["mirror"], run.path / "retrained")
     wanted = Resources.model_validate(run.record["space"]["resources"])
     with nested_run(run.path / "retrained"), connected(address) as machines:
         resources, notes = fit_resources(wanted, machines)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from search import mirror_mode
-from search.mirror_mode import check_login, resolve_mode
+from search.mirror_mode import check_login, resolve_again, resolve_mode
 from tests.search.swanlab_server import USER, stand_in
 from trainable.errors import InputError
 
@@ -116,6 +116,38 @@ def test_modes_without_a_network_ask_nobody(requested: str, how: str, monkeypatc
     mode = resolve_mode(requested, RUN)
     assert mode.mode == requested
     assert how in mode.how
+
+
+def test_a_run_that_auto_had_sent_to_the_cloud_goes_on_where_the_cloud_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with stand_in() as server:
+        log_in(monkeypatch, server.url)
+        was = resolve_mode("auto", RUN, project="music").to_json()
+        assert resolve_again(None, was, RUN).mode == "cloud"
+    away = resolve_again(None, was, RUN)  # nobody listens there any more
+    assert (away.mode, away.project) == ("local", "music")
+    assert "cannot be reached" in away.warning
+    monkeypatch.delenv("SWANLAB_API_KEY")
+    without_a_key = resolve_again(None, was, RUN)
+    assert without_a_key.mode == "local"
+    assert "this run was mirrored to SwanLab's cloud, but here you are not logged in" in without_a_key.warning
+    assert "mirror runs/quick-1 --swanlab cloud" in without_a_key.warning
+
+
+@pytest.mark.parametrize("requested", [{}, {"requested": "cloud"}])
+def test_who_asked_for_the_cloud_outright_is_told_where_it_is_away(requested: dict[str, str]) -> None:
+    was = {"mode": "cloud", "project": "music", **requested}  # run.json of older runs does not say what was requested
+    with pytest.raises(InputError, match="cloud cannot be used: you are not logged in"):
+        resolve_again(None, was, RUN)
+    assert resolve_again("off", was, RUN).mode == "off"
+
+
+def test_a_run_that_was_mirrored_locally_stays_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    was = resolve_mode("auto", RUN).to_json()
+    assert was["requested"] == "auto"
+    monkeypatch.setattr(mirror_mode, "check_login", lambda timeout: pytest.fail("asked the network"))
+    assert resolve_again(None, was, RUN).mode == "local"
 
 
 def test_a_retraining_is_watched_with_its_search(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from search import retrain_plan, retraining
+from search import mirror_mode, retrain_plan, retraining
 from search.cluster import Machines
 from search.journal import Journal
 from search.mirror import Mirror
@@ -34,7 +34,6 @@ def run(tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.Mon
         yield Machines(1, 2.0, 0.0)
 
     monkeypatch.setattr(retraining, "connected", connected)
-    monkeypatch.setattr(retraining, "check_nodes", lambda paths: None)
     monkeypatch.setattr(retraining, "hide_gpus", lambda: None)  # this process has other tests to run
     run = make_run(tmp_path / "run", make_clips(classes=3, clips=20, seconds=0.1))
     record = {
@@ -121,6 +120,16 @@ def test_a_stopped_retraining_ends_with_130_and_the_command_that_goes_on(
     assert retraining.retrain_run(run.path, RetrainOptions(), None, None) == 130
     said = capsys.readouterr().out
     assert said == "Stopped. To go on from here: python run_search.py retrain 'runs/my run' --seeds 2\n"
+
+
+def test_a_retraining_goes_on_where_the_cloud_that_auto_had_found_is_away(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = {"requested": "auto", "mode": "cloud", "project": "music"}
+    (run.path / "run.json").write_text(json.dumps({**run.record, "mirror": mirror}))
+    monkeypatch.setattr(mirror_mode, "check_login", lambda timeout: {"ok": False, "key": False, "problem": "away"})
+    monkeypatch.setattr(retraining, "retrain", ends_with(Interrupted()))
+    assert retraining.retrain_run(run.path, RetrainOptions(), None, None) == 130
 
 
 def test_a_retraining_without_a_model_ends_with_1_and_its_reason(
