@@ -17,7 +17,7 @@ from search.console_header import split_parts
 from search.console_steps import Steps
 from search.estimate import estimate, render
 from search.journal import Journal
-from search.mirror import Mirror, ResolvedMode, resolve_mode
+from search.mirror import Mirror, ResolvedMode, resolve_again, resolve_mode
 from search.prepare import Options, first_configs, prepare, record, settle
 from search.results import Run, load_run
 from search.retrain_plan import same_dataset
@@ -107,8 +107,7 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
         )
     with Steps() as progress:
         same_dataset(run, progress)
-    was = run.record["mirror"]
-    mode = resolve_mode(swanlab or was["mode"], run.path, was["project"])
+    mode = resolve_again(swanlab, run.record["mirror"], run.path)
     with connected(address) as machines:
         resources, notes = fit_resources(space.resources, machines, None)
         space = replace(space, resources=resources)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from search import run_folder, session
+from search import mirror_mode, run_folder, session
 from search.cluster import Machines
 from search.results import Run, load_run
 from search.session import Sitting, resume
@@ -82,6 +82,16 @@ def test_what_a_stopping_driver_writes_last_is_read_because_the_run_is_read_once
     monkeypatch.setattr(run_folder, "only_driver", held_once_the_other_has_let_go)
     go_on(run.path)
     assert [trial.number for trial in sat[0].run.journal.unfinished] == [3]
+
+
+def test_a_search_is_resumed_where_the_cloud_that_auto_had_found_is_away(
+    run: Run, sat: list[Sitting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_record(run.path, mirror={"requested": "auto", "mode": "cloud", "project": "p"})
+    monkeypatch.setattr(mirror_mode, "check_login", lambda timeout: {"ok": False, "key": False, "problem": "away"})
+    go_on(run.path, trials=4)
+    assert sat[0].mode.mode == "local"
+    assert "it is mirrored locally" in sat[0].mode.warning
 
 
 def test_a_folder_without_a_run_is_left_as_it_is(tmp_path: Path, sat: list[Sitting]) -> None:
