@@ -80,12 +80,12 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
         resources, notes = fit_resources(wanted, machines)
         if not resources.gpu:
             hide_gpus()  # scoring here does without it as well
-        check_every_node(run, machines)
         steps = Steps()
 
         def runner(folder: Path, jobs: Sequence[Job]) -> Journal:
             for job in jobs:
                 check_device(job.config.device, f"{run.path}: {job.candidate}: device", machines, resources.gpu or 0)
+            check_every_node(load_run(folder), machines)  # its weights may be others than the search's
             with steps.paused():  # trainings have a view of their own
                 return _run_jobs(folder, jobs, resources, machines, mode, notes)
 

@@ -163,6 +163,20 @@ def test_a_retraining_without_the_gpu_that_its_search_had_says_so_before_it_trai
         retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=1), None, None)
 
 
+def test_every_machine_is_asked_for_the_weights_that_the_retraining_wants(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"resnet34": "imagenet", "resnet18": "none"}
+    asked: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr(retrain_plan, "resolve_weights", lambda *args: (wanted, ()))
+    monkeypatch.setattr(
+        retraining, "check_every_node", lambda run, machines: asked.append((run.name, run.record["weights"]))
+    )
+    monkeypatch.setattr(retraining, "_run_jobs", ends_with(Interrupted()))
+    retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=1), None, None)
+    assert asked == [("retrained", wanted)]
+
+
 @pytest.mark.parametrize(("gpu", "hidden"), [(0.0, 1), (1.0, 0)])
 def test_a_retraining_without_gpus_scores_without_one_too(
     run: Run, monkeypatch: pytest.MonkeyPatch, gpu: float, hidden: int
