@@ -27,7 +27,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file. {hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}. Name a YAML file in UTF-8.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:  # the latter where something holds itself
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error)
@@ -46,23 +46,43 @@ def read_value(text: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(getattr(error, "problem", None) or str(error)) from None
 
 
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: `1e-4` is a number, and a key given twice is an error, not a silent choice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Here and not where the mapping is made: by then `<<: *other` may have put in keys that are to be overridden.
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _refusal(f"a key must be a plain value, got a {key.id}", key)
+            if (key.tag, key.value) in seen:
+                raise _refusal(f"the key {key.value!r} stands twice", key)
+            seen.add((key.tag, key.value))
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except ValueError as error:  # the 31st of February, or more digits than Python reads
+            why = str(error).partition(";")[0]  # what follows is for programmers
+            raise _refusal(f"{_shortened(node.value)} cannot be read: {why}", node) from None
+        if isinstance(value, int) and abs(value) >= 2**64:  # no field takes it, and a float could overflow
+            raise _refusal(f"a whole number must be below 2^64, got {_shortened(node.value)}", node)
+        return value
+
+
+def _refusal(problem: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _shortened(text: str) -> str:
+    """The text, without the middle of it where it is long."""
+    return text if len(text) <= 40 else f"{text[:20]}... of {len(text)} characters"
 
 
 _Loader.add_implicit_resolver(
