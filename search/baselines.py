@@ -57,7 +57,7 @@ def _parse(space: Space, key: str, name: str, item: Any) -> tuple[Baseline | Non
         return None, [f"{key}: must be a recipe's name or a mapping, got {item!r}. Write [tutorial-simple]."]
     recipe = item if isinstance(item, str) else item.get("recipe")
     own = {} if isinstance(item, str) else {k: v for k, v in item.items() if k not in ("name", "recipe")}
-    if recipe is not None and recipe not in RECIPES:
+    if recipe is not None and recipe not in tuple(RECIPES):  # which may be a list
         place = key if isinstance(item, str) else f"{key}.recipe"
         return None, [f"{place}: unknown recipe, got {recipe!r}. {did_you_mean(str(recipe), tuple(RECIPES))}"]
     problems = _wrong_values(space, key, own)

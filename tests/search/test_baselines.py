@@ -91,6 +91,11 @@ def test_a_point_that_changes_a_fixed_value_stays_out_of_the_study(tmp_path: Pat
             "{recipe: tutorial-strnog}",
             "baselines.baseline-1.recipe: unknown recipe, got 'tutorial-strnog'. Did you mean",
         ),
+        (
+            "{recipe: [tutorial-simple]}",
+            "baselines.baseline-1.recipe: unknown recipe, got ['tutorial-simple']. Did you mean tutorial-simple?",
+        ),
+        ("{recipe: {tutorial-simple: 1}}", "baselines.baseline-1.recipe: unknown recipe, got {'tutorial-simple': 1}."),
         ("7", "baselines.baseline-1: must be a recipe's name or a mapping, got 7."),
         ("{lr: 0.001}, {name: baseline-1}", "baselines.baseline-1: must have a name of its own"),
     ],
