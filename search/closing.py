@@ -24,9 +24,7 @@ def close_run(run: Run, space: Space, warn: Callable[[str], None]) -> None:
         export_study(space, run.journal, run.path / "study.db")
     except (OSError, SQLAlchemyError, StorageInternalError) as error:  # a full disk, a folder without SQLite's locks
         # Only people with optuna-dashboard read it, and the search could not be had again for it.
-        warn(
-            f"{run.path / 'study.db'} could not be written ({error}): resume --trials tries again"
-        )
+        warn(f"{run.path / 'study.db'} could not be written ({error}): resume --trials tries again")
     try:
         write_report([run])
     except Exception as error:  # hours of training must not end in a traceback over a page that can be made again
