@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from trainable.errors import InputError
+
 Kind = Literal["baseline", "search", "retrain"]
 Status = Literal["running", "finished", "cut", "diverged", "out_of_memory", "failed"]
 
@@ -58,7 +60,11 @@ class Journal:
     """The trials of a run, in memory and in `events.jsonl`."""
 
     def __init__(self, path: Path) -> None:
-        """Reads `path` where it exists; nothing is written until the first event."""
+        """Reads `path` where it exists; nothing is written until the first event.
+
+        Raises:
+            InputError: a line is no event, or one of a trial that no line before it has suggested.
+        """
         self.path = path
         self.trials: dict[int, Trial] = {}
         self.sessions: list[dict[str, Any]] = []  # one per start or resume of the driver: time, command, ...
@@ -68,8 +74,15 @@ class Journal:
         self._valid_bytes = 0
         self._seconds = self._seconds_before_budget = 0.0
         self._last_time: float | None = None  # of the last event of the current sitting
-        for event in self._read():
-            self._apply(event)
+        for number, line in enumerate(self._lines(), start=1):
+            try:
+                self._apply(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                raise InputError(
+                    f"{path}: line {number}: must be an event of the trials before it, got {_shown(line)}. Delete the "
+                    f"line if it never was one. Otherwise keep only the {number - 1} lines before it, delete the "
+                    "folders of the trials that they do not name, and resume the search from there."
+                ) from None
 
     def __reduce__(self) -> tuple[type[Journal], tuple[Path]]:
         # Ray pickles whatever its searcher, stopper and callbacks hold; who listens here may hold a terminal.
@@ -136,7 +149,7 @@ class Journal:
         """The trials that a resumed run must take up again, oldest first."""
         return [trial for trial in self.trials.values() if not trial.over]
 
-    def _read(self) -> Iterator[dict[str, Any]]:
+    def _lines(self) -> Iterator[bytes]:
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
@@ -144,7 +157,7 @@ class Journal:
                 if not line.endswith(b"\n"):
                     break
                 self._valid_bytes += len(line)
-                yield json.loads(line)
+                yield line
 
     def _write(self, event: dict[str, Any]) -> None:
         event = {**event, "time": time.time()}
@@ -185,3 +198,9 @@ class Journal:
                 self.stop_reason = event["reason"]
                 if event["reason"] == "time budget":
                     self._seconds_before_budget = self._seconds
+
+
+def _shown(line: bytes) -> str:
+    """The start of a line, on one line and without what a terminal would choke on."""
+    text = repr(line.decode(errors="replace").rstrip("\n"))
+    return text if len(text) <= 80 else f"{text[:80]}..."

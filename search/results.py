@@ -87,10 +87,24 @@ def load_run(path: str | Path) -> Run:
     """The run in a folder.
 
     Raises:
-        InputError: it is no run folder.
+        InputError: it is no run folder, or its record or journal is damaged.
     """
     path = Path(path)
-    return Run(path, json.loads(record_of(path).read_text()), Journal(path / "events.jsonl"))
+    return Run(path, _read_record(record_of(path)), Journal(path / "events.jsonl"))
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+        found = repr(record)[:40]
+    except ValueError as error:
+        record, found = None, f"no JSON ({error})"
+    if not isinstance(record, dict):
+        raise InputError(
+            f"{path}: must hold the record of a run, got {found}. Put back a copy of it, or search anew; "
+            f"python -m trainable --config {path.parent}/trial_NNNN/config.json repeats a trial without it."
+        )
+    return record
 
 
 def validates(config: Mapping[str, Any]) -> bool:
