@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from search.settings import Resources
 from trainable.errors import InputError
-
-# Ray and Tune read these when they are imported.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the console is ours
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about GPU variables on trials without a GPU
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # each trial writes its own epochs.jsonl
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `search.stop` handles signals
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the journal is our snapshot; Tune's own is not used
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost worker is told in one line by the console
-    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "60",
-}
 
 # Folders that workers look for. They start in other folders than the driver, so a relative path would not be found.
 _FOLDERS = ("TORCH_HOME", "XDG_CACHE_HOME", "AUDIO_SEARCH_CACHE")
 
-KNOCK_S = 10.0
+ANSWER_S = 20.0  # it takes half a second, and longer where the machine is busy
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Machines:
     nodes: int
     cpus: float
     gpus: float
-    local: bool  # started by us on this machine, not joined
+    address: str | None = None  # of the cluster that was joined; None: Ray was started here, for this search
     gpu_names: tuple[str, ...] = ()  # Ray's own names of the kinds, such as H200
     each: tuple[tuple[float, float], ...] = ()  # CPU cores and GPUs of each node; left out: there is one
 
@@ -67,14 +59,6 @@ class Machines:
         return f"{', '.join(parts)}; {at_once} trial{'s' if at_once > 1 else ''} at a time, {each}"
 
 
-def be_quiet() -> None:
-    """Sets Ray's switches; call it before anything imports `ray.tune`."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    for name in ("ray", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
 def make_folders_absolute() -> None:
     """Replaces relative paths in the environment by absolute ones, for the workers that will inherit it."""
     for name in _FOLDERS:
@@ -89,12 +73,12 @@ def connected(address: str | None) -> Iterator[Machines]:
     Raises:
         InputError: no cluster answers at `address`.
     """
-    be_quiet()
     make_folders_absolute()
-    import ray
+    for name in ("ray", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the console tells what matters
 
-    if address not in (None, "auto"):
-        _knock(address)
+    if address is not None:
+        _ask(address)
     quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     if address is None:
         # "local" works even where another cluster, or only a stale note of one, exists. Trials pass nothing through
@@ -103,63 +87,80 @@ def connected(address: str | None) -> Iterator[Machines]:
     else:
         try:
             ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(_nobody(address, error)) from None
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise InputError(_nobody(address, str(error))) from None
     try:
         resources = ray.cluster_resources()
         nodes = [node for node in ray.nodes() if node["Alive"]]
         kinds = sorted(name.split(":")[1] for name in resources if name.startswith("accelerator_type:"))
         each = tuple((node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in nodes)
-        yield Machines(
-            len(nodes), resources.get("CPU", 0.0), resources.get("GPU", 0.0), address is None, tuple(kinds), each
-        )
+        yield Machines(len(nodes), resources.get("CPU", 0.0), resources.get("GPU", 0.0), address, tuple(kinds), each)
     finally:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Nothing, if somebody listens at HOST:PORT; Ray itself would try for minutes.
+def _ask(address: str) -> None:
+    """Nothing, if a Ray cluster answers at `address`; joining it would try for minutes.
 
     Raises:
-        InputError: nobody does.
+        InputError: none does.
     """
-    host, _, port = address.rpartition(":")
+    named = [] if address == "auto" else ["--address", address]
     try:
-        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
-    except (OSError, ValueError) as error:
-        raise InputError(_nobody(address, error)) from None
+        subprocess.run(
+            [sys.executable, "-m", "ray.scripts.scripts", "status", *named],
+            check=True, capture_output=True, text=True, timeout=ANSWER_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise InputError(_nobody(address, f"no answer within {ANSWER_S:g} s")) from None
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if line and not line.startswith(" ")]
+        raise InputError(_nobody(address, lines[-1].split(". ")[0] if lines else "ray status fails")) from None
 
 
-def _nobody(address: str, error: Exception) -> str:
+def _nobody(address: str, why: str) -> str:
     return (
-        f"--address: a Ray cluster must answer there, got {address!r} ({error}). "
-        "Start one with `ray start --head`, or leave --address out to use this machine."
+        f"--address: a Ray cluster must answer there, got {address!r} ({why}). "
+        "Start one with `ray start --head`, or leave --address out to use this machine. One that runs may ask for a "
+        "token: every machine needs the same ~/.ray/auth_token and `export RAY_AUTH_MODE=token`."
     )
 
 
-def fit_resources(wanted: Resources, machines: Machines, gpus_asked: float | None) -> tuple[Resources, tuple[str, ...]]:
+def fit_resources(
+    wanted: Resources, machines: Machines, gpus_asked: float | None = None, cpus_asked: float | None = None
+) -> tuple[Resources, tuple[str, ...]]:
     """What each trial gets here, and what a person must know about it.
 
     What the command line asks for must be there. What a space file asks for is a wish: without a GPU its trials run on
-    the CPU, and the note says so.
+    the CPU, on small nodes with the cores that there are, and the notes say so.
 
     Raises:
         InputError: not even one trial fits.
     """
     gpu = wanted.gpu if wanted.gpu is not None else min(1.0, machines.gpus)
-    in_vain = bool(gpu) and not machines.gpus and not gpus_asked
-    notes: tuple[str, ...] = ()
-    if in_vain:
-        notes, gpu = ("no GPU here: trials run on the CPU, which is many times slower for this space",), 0.0
+    notes = []
+    if gpu and not machines.gpus and not gpus_asked:
+        notes.append("no GPU here: trials run on the CPU, which is many times slower for this space")
+        gpu = 0.0
     elif machines.gpus and not gpu and gpus_asked is None:  # of a file, or of a machine without GPUs that began this
-        notes = ("trials get no GPU (resources.gpu is 0), although there is one: they run on the CPU",)
-    beside = [cpus // (gpus // gpu) for cpus, gpus in machines.by_node if gpu and gpus >= gpu]
-    cpu = wanted.cpu if wanted.cpu is not None else max(1.0, min([4.0, *beside] if beside else [1.0]))
-    if in_vain and wanted.cpu and wanted.cpu > machines.cpus:
-        cpu = machines.cpus  # it was meant for the feeding of a GPU
-    fitted = wanted.model_copy(update={"gpu": gpu, "cpu": cpu})
+        notes.append("trials get no GPU (resources.gpu is 0), although there is one: they run on the CPU")
+    fitting = [(cpus, _sharing(gpus, gpu)) for cpus, gpus in machines.by_node if _sharing(gpus, gpu)]
+    cpu = wanted.cpu
+    if cpu is None:
+        cpu = max(1.0, min([4.0, *(cpus // trials for cpus, trials in fitting)] if gpu and fitting else [1.0]))
+    most = max((cpus for cpus, _ in fitting), default=0.0)
+    if most and cpu > most and cpus_asked is None:
+        notes.append(f"trials get {most:g} CPU cores each, not the {cpu:g} of resources.cpu: no node has more")
+        cpu = most
     concurrency(machines, cpu, gpu)
-    return fitted, notes
+    return wanted.model_copy(update={"gpu": gpu, "cpu": cpu}), tuple(notes)
+
+
+def _sharing(gpus: float, each: float) -> float:
+    """How many trials a node's GPUs serve at a time: a share is of one of them; infinity where trials want none."""
+    if not each:
+        return math.inf
+    return int(gpus) * int(1 / each + 1e-9) if each < 1 else int(gpus / each)
 
 
 def check_device(device: str, where: str, machines: Machines, gpus: float) -> None:
@@ -200,12 +201,9 @@ def concurrency(machines: Machines, cpus: float, gpus: float) -> int:
         InputError: not even one does.
     """
     wanted = {"cpus-per-trial": cpus, "gpus-per-trial": gpus}
-    fits = [
-        min((int(there / share + 1e-9) for share, there in zip(wanted.values(), node, strict=True) if share), default=1)
-        for node in machines.by_node
-    ]
+    fits = [min(int(there / cpus + 1e-9), _sharing(there_gpus, gpus)) for there, there_gpus in machines.by_node]
     if sum(fits):
-        return sum(fits)
+        return int(sum(fits))
     most = dict(zip(wanted, map(max, zip(*machines.by_node, strict=True)), strict=True))
     short = [flag for flag, share in wanted.items() if share > most[flag]] or list(wanted)  # or: each on another node
     raise InputError(
@@ -217,32 +215,50 @@ def concurrency(machines: Machines, cpus: float, gpus: float) -> int:
     )
 
 
-def check_nodes(paths: list[Path]) -> None:
-    """Nothing, if every node of the cluster sees all of `paths`.
+def check_nodes(paths: list[Path], pretrained: list[str]) -> None:
+    """Nothing, if every node of the cluster has this project, sees all of `paths`, and has ImageNet's weights.
+
+    `pretrained`: the backbones that want them.
 
     Raises:
-        InputError: one line per node and path that is missing there.
+        InputError: a line per node and path, and one per node for what else is missing there.
     """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    def missing(names: list[str]) -> list[str]:
-        return [name for name in names if not Path(name).exists()]
-
-    look = ray.remote(num_cpus=0)(missing)
+    look = ray.remote(num_cpus=0)(_missing_here)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     names = [str(path) for path in paths]
-    answers = ray.get(
-        [
-            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(names)
-            for node in nodes
-        ]
-    )
-    problems = [
-        f"{name}: must be visible to every node, got no such path on {node['NodeManagerAddress']}. "
-        "Put data and runs on a file system that all nodes share (--data, --storage)."
-        for node, names_there in zip(nodes, answers, strict=True)
-        for name in names_there
+    answers = [
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            names, pretrained, node["NodeManagerAddress"]
+        )
+        for node in nodes
     ]
+    problems = []
+    for node, answer in zip(nodes, answers, strict=True):
+        try:
+            problems += ray.get(answer)
+        except ray.exceptions.RayError as error:
+            why = str(error).strip().splitlines()[-1]
+            problems.append(
+                f"{node['NodeManagerAddress']}: every node must run this project, got {why!r} there. "
+                "Install it there as it is here, in a folder of the same name."
+            )
     if problems:
         raise InputError(problems)
+
+
+def _missing_here(paths: list[str], pretrained: list[str], node: str) -> list[str]:
+    from trainable.weights import weights_available  # here: it needs torch, which only this task waits for
+
+    problems = [
+        f"{path}: must be visible to every node, got no such path on {node}. "
+        "Put data and runs on a file system that all nodes share (--data, --storage)."
+        for path in paths
+        if not Path(path).exists()
+    ]
+    lacking = [name for name in pretrained if not weights_available(name)]
+    if lacking:
+        problems.append(
+            f"TORCH_HOME: ImageNet's weights must be on every node, got none on {node} for {', '.join(lacking)}. "
+            "Set it to a folder that all nodes share, before `ray start`."
+        )
+    return problems

@@ -25,6 +25,7 @@ class Header:
     space: str  # "spaces/wide.yaml: 12 dimensions, 64 trials of up to 30 epochs"
     split: str = ""  # "stratified: 640 train, 160 validation, 199 test"
     devices: str = ""  # "2 GPUs (NVIDIA H200), 1 per trial: 2 trials at a time"
+    address: str | None = None  # of the Ray cluster that was joined, for the commands that go on there; not shown
     weights: str = ""  # "ImageNet; random for densenet121"
     mirror: str = ""  # "local"
     how_to_watch: str = ""  # "swanlab watch runs/wide/swanlog"

@@ -83,12 +83,13 @@ def _failures(standings: Standings, run: str) -> list[str]:
 def _next_steps(header: Header, interrupted: bool, has_best: bool) -> list[Text]:
     """The commands that people want next, each after what it does."""
     command = f"{program('python')} run_search.py {{}} {shlex.quote(header.run)}"
+    there = f" --address {shlex.quote(header.address)}" if header.address else ""
     steps = []
     if interrupted:
-        steps.append(("go on", command.format("resume")))
+        steps.append(("go on", command.format("resume") + there))
     if header.how_to_watch:
         steps.append(("compare", header.how_to_watch))
     if has_best:
-        steps.append(("retrain", command.format("retrain")))
+        steps.append(("retrain", command.format("retrain") + there))
     steps.append(("report", command.format("report")))
     return [Text("Next", "bold"), *(Text(f"  {what:<8}").append(step, "cyan") for what, step in steps)]

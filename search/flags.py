@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.settings import parse_duration
+from search.settings import check_gpus, parse_duration
 from trainable.config import FIELDS, did_you_mean
 from trainable.yaml_file import read_value
 
@@ -38,6 +38,10 @@ class Flags:
         ]
         if self.cpus_per_trial is not None and self.cpus_per_trial <= 0:
             found.append(f"--cpus-per-trial: must be above 0, got {self.cpus_per_trial:g}. Raise it.")
+        try:
+            check_gpus(self.gpus_per_trial or 0)
+        except ValueError as error:
+            found.append(f"--gpus-per-trial: {error}, got {self.gpus_per_trial:g}. Change it.")
         if self.epochs is not None and searches_epochs:
             found.append(f"--epochs: cannot be set where epochs is searched, got {self.epochs}. Leave it out.")
         try:

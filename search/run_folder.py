@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -34,7 +35,8 @@ def free_folder(storage: str, name: str | None, space: Path) -> Path:
         )
     place = Path(unquote(parsed.path) if parsed.scheme == "file" else storage).expanduser().absolute()
     # Jobs of an array start in the same second, and minutes lie between choosing a name and making its folder.
-    name = name or f"{space.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    stem = re.sub(r"[^\w.-]+", "-", space.stem)
+    name = name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     if name in (".", "..") or not all(letter.isalnum() or letter in "-_." for letter in name):
         raise InputError(
             f"--name: must be a folder's name of letters, digits, '-', '_' and '.', got {name!r}. Choose another."

@@ -66,7 +66,9 @@ def search(options: Options) -> int:
         prepared = prepare(options, progress)
     mode = resolve_mode(options.swanlab, prepared.run, options.project)
     with connected(options.address) as machines:
-        resources, notes = fit_resources(prepared.space.resources, machines, options.gpus_per_trial)
+        resources, notes = fit_resources(
+            prepared.space.resources, machines, options.gpus_per_trial, options.cpus_per_trial
+        )
         space = replace(prepared.space, resources=resources)
         _check_devices(space, machines)
         # The resources as they are wished for: whoever resumes or retrains elsewhere gets what is there.
@@ -75,7 +77,7 @@ def search(options: Options) -> int:
             run = Run(prepared.run, content, Journal(prepared.run / "events.jsonl"))
             return _dry_run(Sitting(run, space, machines, mode, notes=notes))
         with new_run(prepared.run, content, options.storage) as run, only_driver(run.path):
-            check_nodes(shared_paths(run))
+            check_every_node(run, machines)
             return _sit(Sitting(run, space, machines, mode, warm_start, space.budget.time, notes))
 
 
@@ -109,16 +111,23 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
         same_dataset(run, progress)
     mode = resolve_again(swanlab, run.record["mirror"], run.path)
     with connected(address) as machines:
-        resources, notes = fit_resources(space.resources, machines, None)
+        resources, notes = fit_resources(space.resources, machines)
         space = replace(space, resources=resources)
         _check_devices(space, machines)
         time_left = _time_left(run.journal, space.budget.time)
-        check_nodes(shared_paths(run))
+        check_every_node(run, machines)
         # A driver that was killed before its first trial may not have come to learn from the others.
         known = {event["run"] for event in run.journal.warm}
         others = [] if run.journal.trials else [other for other in run.record["warm_start"] if other not in known]
         warm = tuple(load_run(Path(other)) for other in others)
         return _sit(Sitting(run, space, machines, mode, warm, time_left, notes))
+
+
+def check_every_node(run: Run, machines: Machines) -> None:
+    """Nothing, if every machine of a cluster has what trials of the run need there."""
+    if machines.address is not None:
+        weights = run.record["weights"]
+        check_nodes(shared_paths(run), [name for name, kind in weights.items() if kind == "imagenet"])
 
 
 def _check_devices(space: Space, machines: Machines) -> None:
@@ -246,6 +255,7 @@ def _header(sitting: Sitting, at_once: int) -> Header:
         split="; ".join([split_parts(split), *(note for note in split["notes"] if note not in loud)]),
         devices=sitting.machines.describe(space.resources, at_once),
         weights="; ".join(weights),
+        address=sitting.machines.address,
         mirror=sitting.mode.mode,
         how_to_watch=sitting.mode.how.replace(str(run.path), str(shown)) if sitting.mode.mode != "off" else "",
         notes=(*record["notes"], *loud, *sitting.notes, *filter(None, [sitting.mode.warning])),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from trainable.config import describe, did_you_mean
 
@@ -41,6 +41,16 @@ def rungs_before(last: int, grace_epochs: int, reduction_factor: float) -> tuple
     return tuple(dict.fromkeys(rungs))
 
 
+def check_gpus(each: float) -> None:
+    """Nothing, if a trial can have so many GPUs.
+
+    Raises:
+        ValueError: it cannot, because a share is of one GPU.
+    """
+    if each > 1 and each != int(each):
+        raise ValueError("must be a whole number above 1, or a fraction of one GPU")
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -63,11 +73,18 @@ class Resources(_Section):
     """What each trial gets; left out, the machine decides."""
 
     gpu: float | None = Field(
-        None, ge=0, description="GPUs per trial, may be a fraction; left out: 1 where there is one"
+        None, ge=0, description="GPUs per trial, may be a fraction of one; left out: 1 where there is one"
     )
     cpu: float | None = Field(
         None, gt=0, description="CPU cores per trial, also torch's threads; left out: as they fit"
     )
+
+    @field_validator("gpu")
+    @classmethod
+    def _whole_above_one(cls, gpu: float | None) -> float | None:
+        if gpu is not None:
+            check_gpus(gpu)
+        return gpu
 
 
 class Scheduler(_Section):

@@ -59,11 +59,10 @@ def two_cores_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @contextmanager
     def connected(address: str | None) -> Iterator[Machines]:
-        yield Machines(1, 2.0, 0.0, local=True)
+        yield Machines(1, 2.0, 0.0)
 
     for module in (session, retraining):
         monkeypatch.setattr(module, "connected", connected)
-        monkeypatch.setattr(module, "check_nodes", lambda paths: None)
 
 
 def refused(words: list[str], *more: object, here: Path | None = None) -> str:

@@ -24,14 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from search.cluster import be_quiet
-
-be_quiet()
-
-from search.settings import Budget  # noqa: E402 - Ray reads its switches when it is imported
-from search.space import Space, load_space  # noqa: E402
-from tests.benchmarks import curves  # noqa: E402
-from tests.benchmarks.contestants import (  # noqa: E402
+from search.settings import Budget
+from search.space import Space, load_space
+from tests.benchmarks import curves
+from tests.benchmarks.contestants import (
     Contestant,
     Landscape,
     Ours,
@@ -39,8 +35,8 @@ from tests.benchmarks.contestants import (  # noqa: E402
     epochs_to_target,
     random_search,
 )
-from tests.search.simulated import CEILING, clean_curve, curve  # noqa: E402
-from trainable.config import TrialConfig  # noqa: E402
+from tests.search.simulated import CEILING, clean_curve, curve
+from trainable.config import TrialConfig
 
 POINT = 0.01
 RAYS_GRACE, RAYS_FACTOR = 1, 4.0  # the defaults of `ASHAScheduler`

@@ -24,20 +24,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from search.cluster import be_quiet, connected
+import ray
+from ray.cluster_utils import Cluster
 
-be_quiet()
-
-import ray  # noqa: E402 - Ray reads its switches when it is imported
-from ray.cluster_utils import Cluster  # noqa: E402
-
-from search.journal import Journal  # noqa: E402
-from search.run import Running, run_trials  # noqa: E402
-from search.scheduler import JournalASHA  # noqa: E402
-from search.searcher import StudySearch  # noqa: E402
-from search.space import Space, load_space  # noqa: E402
-from search.stop import Stop  # noqa: E402
-from tests.search.simulated import slow  # noqa: E402
+from search.cluster import connected
+from search.journal import Journal
+from search.run import Running, run_trials
+from search.scheduler import JournalASHA
+from search.searcher import StudySearch
+from search.space import Space, load_space
+from search.stop import Stop
+from tests.search.simulated import slow
 
 GPUS_PER_NODE = 8
 

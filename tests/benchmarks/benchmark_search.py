@@ -19,20 +19,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from search.cluster import be_quiet, connected
-
-be_quiet()
-
-from search.journal import Journal  # noqa: E402 - Ray reads its switches when it is imported
-from search.results import trial_folder  # noqa: E402
-from search.run import Running, run_trials  # noqa: E402
-from search.scheduler import JournalASHA  # noqa: E402
-from search.searcher import StudySearch  # noqa: E402
-from search.space import Space, load_space  # noqa: E402
-from search.stop import Stop  # noqa: E402
-from tests.search import simulated  # noqa: E402
-from trainable.config import TrialConfig  # noqa: E402
-from trainable.folder import EpochResult  # noqa: E402
+from search.cluster import connected
+from search.journal import Journal
+from search.results import trial_folder
+from search.run import Running, run_trials
+from search.scheduler import JournalASHA
+from search.searcher import StudySearch
+from search.space import Space, load_space
+from search.stop import Stop
+from tests.search import simulated
+from trainable.config import TrialConfig
+from trainable.folder import EpochResult
 
 EPOCHS = 10
 

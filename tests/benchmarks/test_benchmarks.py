@@ -11,18 +11,14 @@ import numpy as np
 import optuna
 import pytest
 
-from search.cluster import be_quiet
-
-be_quiet()
-
-from search.journal import Journal  # noqa: E402 - Ray reads its switches when it is imported
-from search.results import trial_folder  # noqa: E402
-from tests.benchmarks import benchmark_efficiency, benchmark_training, curves  # noqa: E402
-from tests.benchmarks.benchmark_scale import Meter  # noqa: E402
-from tests.benchmarks.benchmark_search import gaps  # noqa: E402
-from tests.benchmarks.contestants import Landscape, Ours, Stock, epochs_to_target, random_search  # noqa: E402
-from tests.search.spaces import space_of  # noqa: E402
-from trainable.folder import EpochResult  # noqa: E402
+from search.journal import Journal
+from search.results import trial_folder
+from tests.benchmarks import benchmark_efficiency, benchmark_training, curves
+from tests.benchmarks.benchmark_scale import Meter
+from tests.benchmarks.benchmark_search import gaps
+from tests.benchmarks.contestants import Landscape, Ours, Stock, epochs_to_target, random_search
+from tests.search.spaces import space_of
+from trainable.folder import EpochResult
 
 SPACE = """
     fixed: {epochs: 9, weights: none}

@@ -6,17 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from search.cluster import be_quiet, connected
-
-be_quiet()
-
-from search.journal import Journal  # noqa: E402 - Ray reads its switches when it is imported
-from search.run import Running, run_trials  # noqa: E402
-from search.scheduler import JournalASHA  # noqa: E402
-from search.searcher import StudySearch  # noqa: E402
-from search.space import load_space  # noqa: E402
-from search.stop import Stop, signals_stop  # noqa: E402
-from tests.search.simulated import slow  # noqa: E402
+from search.cluster import connected
+from search.journal import Journal
+from search.run import Running, run_trials
+from search.scheduler import JournalASHA
+from search.searcher import StudySearch
+from search.space import load_space
+from search.stop import Stop, signals_stop
+from tests.search.simulated import slow
 
 SPACE = """
 fixed: {epochs: 9, weights: none, image_size: 64}

@@ -1,33 +1,33 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
+from ray.cluster_utils import Cluster
 
-from search.cluster import be_quiet
-
-be_quiet()
-
-import ray  # noqa: E402 - Ray reads its switches when it is imported
-from ray.cluster_utils import Cluster  # noqa: E402
-
-from search import run  # noqa: E402
-from search.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources  # noqa: E402
-from search.journal import Journal  # noqa: E402
-from search.results import trial_folder  # noqa: E402
-from search.scheduler import JournalASHA  # noqa: E402
-from search.searcher import StudySearch  # noqa: E402
-from search.settings import Resources  # noqa: E402
-from search.space import load_space  # noqa: E402
-from search.stop import Stop  # noqa: E402
-from tests.search.driver import SPACE  # noqa: E402
-from tests.search.driving import start_driver, wait_for_events  # noqa: E402
-from tests.search.simulated import slow  # noqa: E402
-from trainable.errors import InputError  # noqa: E402
+from search import run
+from search.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources
+from search.journal import Journal
+from search.results import trial_folder
+from search.scheduler import JournalASHA
+from search.searcher import StudySearch
+from search.settings import Resources
+from search.space import load_space
+from search.stop import Stop
+from tests.search.driver import SPACE
+from tests.search.driving import start_driver, wait_for_events
+from tests.search.simulated import slow
+from trainable.errors import InputError
+from trainable.weights import weights_file
 
 
 @pytest.fixture
@@ -102,18 +102,91 @@ def test_every_node_is_asked_whether_it_sees_data_and_runs(cluster: Cluster, tmp
     cluster.add_node(num_cpus=1)
     with connected(cluster.address) as machines:
         assert machines.nodes == 2
-        check_nodes([tmp_path])
+        check_nodes([tmp_path], [])
         with pytest.raises(InputError) as error:
-            check_nodes([tmp_path, tmp_path / "elsewhere"])
+            check_nodes([tmp_path, tmp_path / "elsewhere"], [])
     assert len(error.value.problems) == 2
     assert "must be visible to every node" in error.value.problems[0]
     assert str(tmp_path / "elsewhere") in error.value.problems[0]
 
 
+def test_every_node_is_asked_whether_it_has_the_weights_that_trials_want(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder, backbones in ((here, ("resnet18", "densenet121")), (there, ("densenet121",))):
+        monkeypatch.setenv("TORCH_HOME", str(folder))
+        for backbone in backbones:
+            weights_file(backbone).parent.mkdir(parents=True, exist_ok=True)
+            weights_file(backbone).touch()
+    cluster.add_node(num_cpus=1, env_vars={"TORCH_HOME": str(there)})
+    monkeypatch.setenv("TORCH_HOME", str(here))
+    with connected(cluster.address), pytest.raises(InputError) as error:
+        check_nodes([tmp_path], ["densenet121", "resnet18"])
+    found = [problem for problem in error.value.problems if "for resnet18." in problem]
+    assert found
+    assert found[0].startswith("TORCH_HOME: ImageNet's weights must be on every node, got none on ")
+
+
+def test_a_node_without_this_project_is_named(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.add_node(num_cpus=1)
+
+    def fails(*_: object) -> list[str]:
+        raise ModuleNotFoundError("No module named 'trainable'")
+
+    monkeypatch.setattr("search.cluster._missing_here", fails)
+    with connected(cluster.address), pytest.raises(InputError) as error:
+        check_nodes([tmp_path], [])
+    assert len(error.value.problems) == 2
+    assert 'every node must run this project, got "ModuleNotFoundError: No module named' in error.value.problems[0]
+
+
+def test_a_cluster_that_asks_for_a_token_is_joined_with_it_and_else_says_so(tmp_path: Path) -> None:
+    ray.shutdown()
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(secrets.token_hex(32))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with_token = {**environment, "HOME": str(tmp_path)}
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port", "0", "--num-cpus", "1",
+             "--block", "--include-dashboard", "false", "--temp-dir"]  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as short,  # a socket's path has at most 107 letters
+        subprocess.Popen([*start, short], env=with_token, stdout=subprocess.PIPE, text=True) as head,
+    ):
+        assert head.stdout is not None
+        address = next(found[1] for line in head.stdout if (found := re.search(r"--address='([^']+)'", line)))
+        try:
+            join = [sys.executable, "-c", JOIN, address]
+            joined = subprocess.run(join, env=with_token, capture_output=True, text=True)
+            (tmp_path / "stranger").mkdir()
+            refused = subprocess.run(
+                join, env={**environment, "HOME": str(tmp_path / "stranger")}, capture_output=True, text=True
+            )
+        finally:
+            head.terminate()
+    assert joined.stdout.strip() == "1.0 CPU"
+    assert refused.stdout.startswith(f"--address: a Ray cluster must answer there, got '{address}' (")
+    assert "export RAY_AUTH_MODE=token" in refused.stdout
+
+
+JOIN = """
+import sys
+from search.cluster import connected
+from trainable.errors import InputError
+try:
+    with connected(sys.argv[1]) as machines:
+        print(machines.cpus, "CPU")
+except InputError as error:
+    print(error)
+"""
+
+
 def test_a_local_search_starts_beside_a_running_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.add_node(num_cpus=7)
     with connected(None) as machines:
-        assert machines.local
+        assert machines.address is None
         assert machines.cpus != 7
 
 
@@ -129,8 +202,9 @@ def test_workers_find_what_a_relative_path_in_the_environment_names(
         assert ray.get(look.remote()) == [str(tmp_path / "weights"), str(tmp_path / "mels")]
 
 
-def test_an_address_where_nobody_answers_is_bad_input() -> None:
+def test_an_address_where_nobody_answers_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     ray.shutdown()
+    monkeypatch.setattr("search.cluster.ANSWER_S", 3.0)
     with (
         pytest.raises(InputError, match=r"--address: a Ray cluster must answer there, got '127\.0\.0\.1:1'"),
         connected("127.0.0.1:1"),
@@ -139,15 +213,15 @@ def test_an_address_where_nobody_answers_is_bad_input() -> None:
 
 
 def test_gpus_that_the_command_line_asks_for_must_be_there() -> None:
-    without = Machines(1, 2.0, 0.0, local=True)
+    without = Machines(1, 2.0, 0.0)
     with pytest.raises(InputError, match=r"--gpus-per-trial: must be at most what a node has \(0\), got 1"):
         fit_resources(Resources(gpu=1, cpu=1), without, gpus_asked=1)
 
 
 def test_a_device_that_is_asked_for_must_be_there() -> None:
-    check_device("auto", "space.yaml: fixed.device", Machines(1, 2.0, 0.0, local=True), 0)
+    check_device("auto", "space.yaml: fixed.device", Machines(1, 2.0, 0.0), 0)
     with pytest.raises(InputError, match=r"space.yaml: fixed.device: must be there, got 'cuda' and no GPU. Use auto"):
-        check_device("cuda", "space.yaml: fixed.device", Machines(1, 2.0, 0.0, local=True), 0)
+        check_device("cuda", "space.yaml: fixed.device", Machines(1, 2.0, 0.0), 0)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +237,7 @@ def test_a_device_that_is_asked_for_must_be_there() -> None:
     ],
 )
 def test_a_device_must_be_one_that_trials_get(device: str, gpus: float, message: str) -> None:
-    four = Machines(1, 16.0, 4.0, local=True)
+    four = Machines(1, 16.0, 4.0)
     if not message:
         check_device(device, "at", four, gpus)
         return
@@ -173,44 +247,57 @@ def test_a_device_must_be_one_that_trials_get(device: str, gpus: float, message:
 
 
 def test_gpus_that_a_space_wishes_for_are_done_without_and_said() -> None:
-    fitted, notes = fit_resources(Resources(gpu=1, cpu=2), Machines(1, 2.0, 0.0, local=True), None)
+    fitted, notes = fit_resources(Resources(gpu=1, cpu=2), Machines(1, 2.0, 0.0))
     assert (fitted.gpu, fitted.cpu) == (0.0, 2)
     assert "no GPU here" in notes[0]
 
 
 def test_gpus_that_are_there_and_not_used_are_said_where_nobody_has_just_asked_for_it() -> None:
-    one = Machines(1, 16.0, 1.0, local=True)
-    fitted, notes = fit_resources(Resources(gpu=0), one, None)
+    one = Machines(1, 16.0, 1.0)
+    fitted, notes = fit_resources(Resources(gpu=0), one)
     assert (fitted.gpu, fitted.cpu) == (0.0, 1.0)
     assert notes == ("trials get no GPU (resources.gpu is 0), although there is one: they run on the CPU",)
     assert fit_resources(Resources(gpu=0), one, gpus_asked=0.0)[1] == ()
 
 
 def test_what_nobody_has_set_follows_from_the_machine() -> None:
-    on_gpus, _ = fit_resources(Resources(), Machines(1, 16.0, 4.0, local=True), None)
+    on_gpus, _ = fit_resources(Resources(), Machines(1, 16.0, 4.0))
     assert (on_gpus.gpu, on_gpus.cpu) == (1.0, 4.0)
-    on_cpus, _ = fit_resources(Resources(), Machines(1, 2.0, 0.0, local=True), None)
+    on_cpus, _ = fit_resources(Resources(), Machines(1, 2.0, 0.0))
     assert (on_cpus.gpu, on_cpus.cpu) == (0.0, 1.0)
-    assert concurrency(Machines(1, 2.0, 0.0, local=True), 1.0, 0.0) == 2
+    assert concurrency(Machines(1, 2.0, 0.0), 1.0, 0.0) == 2
 
 
 def test_a_trial_must_fit_on_one_node() -> None:
-    two = Machines(2, 4.0, 0.0, local=False, each=((2.0, 0.0), (2.0, 0.0)))
+    two = Machines(2, 4.0, 0.0, each=((2.0, 0.0), (2.0, 0.0)))
     assert concurrency(two, cpus=2, gpus=0) == 2
-    assert concurrency(Machines(2, 6.0, 0.0, local=False, each=((3.0, 0.0), (3.0, 0.0))), cpus=2, gpus=0) == 2
+    assert concurrency(Machines(2, 6.0, 0.0, each=((3.0, 0.0), (3.0, 0.0))), cpus=2, gpus=0) == 2
     with pytest.raises(InputError, match=r"--cpus-per-trial: must be at most what a node has \(2\), got 4"):
         concurrency(two, cpus=4, gpus=0)
-    apart = Machines(2, 9.0, 1.0, local=False, each=((8.0, 0.0), (1.0, 1.0)))
+    apart = Machines(2, 9.0, 1.0, each=((8.0, 0.0), (1.0, 1.0)))
     with pytest.raises(InputError, match=r"--cpus-per-trial: must be at most what a node has \(8\), got 4"):
         concurrency(apart, cpus=4, gpus=1)
 
 
 def test_a_head_without_gpus_does_not_count_as_cores_beside_them() -> None:
-    cluster = Machines(2, 72.0, 4.0, local=False, each=((64.0, 0.0), (8.0, 4.0)))
-    fitted, _ = fit_resources(Resources(), cluster, None)
+    cluster = Machines(2, 72.0, 4.0, each=((64.0, 0.0), (8.0, 4.0)))
+    fitted, _ = fit_resources(Resources(), cluster)
     assert (fitted.gpu, fitted.cpu) == (1, 2)
     assert concurrency(cluster, fitted.cpu or 0, fitted.gpu or 0) == 4
 
 
 def test_a_fraction_of_a_gpu_lets_trials_share_it() -> None:
-    assert concurrency(Machines(1, 16.0, 2.0, local=True), 1, 0.25) == 8
+    assert concurrency(Machines(1, 16.0, 2.0), 1, 0.25) == 8
+    assert concurrency(Machines(1, 16.0, 2.0), 1, 0.4) == 4  # none lies half on one GPU and half on the other
+    assert concurrency(Machines(1, 16.0, 1.0), 1, 0.1) == 10
+    fitted, _ = fit_resources(Resources(gpu=0.1), Machines(1, 20.0, 1.0))
+    assert fitted.cpu == 2
+
+
+def test_cores_that_a_space_wishes_for_are_done_without_and_said() -> None:
+    small = Machines(2, 6.0, 1.0, each=((4.0, 0.0), (2.0, 1.0)))
+    fitted, notes = fit_resources(Resources(gpu=1, cpu=4), small)
+    assert (fitted.gpu, fitted.cpu) == (1, 2)
+    assert notes == ("trials get 2 CPU cores each, not the 4 of resources.cpu: no node has more",)
+    with pytest.raises(InputError, match=r"--cpus-per-trial: must be at most what a node has \(4\), got 4"):
+        fit_resources(Resources(gpu=1, cpu=4), small, cpus_asked=4)

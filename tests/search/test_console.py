@@ -7,6 +7,7 @@ import pickle
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,9 @@ def test_an_interrupted_search_says_how_to_resume(journal: Journal):
     play(journal, PLAN, until=0.0)
     Console(journal, HEADER, PLAN, stream).finish(validation_clips=200, interrupted=True)
     assert "  go on   python run_search.py resume runs/made-up\n" in stream.getvalue()
+    there = io.StringIO()
+    Console(journal, replace(HEADER, address="auto"), PLAN, there).finish(validation_clips=200, interrupted=True)
+    assert "  go on   python run_search.py resume runs/made-up --address auto\n" in there.getvalue()
     assert "Best    none yet: a trial counts once it has got past epoch 2" in stream.getvalue()
     assert "retrain" not in stream.getvalue()
 

@@ -86,7 +86,7 @@ def test_the_header_says_what_will_be_done_and_what_is_not_as_wished(
 ) -> None:
     space_of(tmp_path, "auto")
     options = Options(tmp_path / "space.yaml", data=str(make_clips()), storage=str(tmp_path), name="run", swanlab="off")
-    prepared, machines = prepare(options), Machines(1, 2.0, 0.0, local=True)
+    prepared, machines = prepare(options), Machines(1, 2.0, 0.0)
     mode = resolve_mode("off", prepared.run)
     space = replace(prepared.space, resources=Resources(gpu=0, cpu=1))
     content = record(prepared, options, mode.to_json(), machines.to_json(space.resources))
@@ -165,3 +165,7 @@ def test_searches_without_a_name_that_start_in_the_same_second_have_folders_of_t
     names = {free_folder(str(tmp_path), None, Path("spaces/quick.yaml")).name for _ in range(4)}
     assert len(names) > 1
     assert all(name.startswith("quick-20260101-120000-") for name in names)
+
+
+def test_the_name_of_any_space_file_makes_a_folder_name(tmp_path: Path) -> None:
+    assert free_folder(str(tmp_path), None, Path("my spaces/wide (2) é.yaml")).name.startswith("wide-2-é-")

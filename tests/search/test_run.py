@@ -10,23 +10,19 @@ from typing import Any
 
 import pytest
 
-from search.cluster import be_quiet
-
-be_quiet()
-
-from search.cluster import connected  # noqa: E402 - Ray reads its switches when it is imported
-from search.journal import Journal  # noqa: E402
-from search.results import trial_folder  # noqa: E402
-from search.run import ROUNDS_PER_TRIAL, WORKER_RETRIES, Running, run_trials  # noqa: E402
-from search.scheduler import JournalASHA  # noqa: E402
-from search.searcher import StudySearch  # noqa: E402
-from search.space import Space, load_space  # noqa: E402
-from search.stop import Stop  # noqa: E402
-from tests.search.driver import SPACE  # noqa: E402
-from tests.search.driving import start_driver, wait_for_events  # noqa: E402
-from tests.search.simulated import slow, train  # noqa: E402
-from trainable.config import TrialConfig  # noqa: E402
-from trainable.folder import EpochResult  # noqa: E402
+from search.cluster import connected
+from search.journal import Journal
+from search.results import trial_folder
+from search.run import ROUNDS_PER_TRIAL, WORKER_RETRIES, Running, run_trials
+from search.scheduler import JournalASHA
+from search.searcher import StudySearch
+from search.space import Space, load_space
+from search.stop import Stop
+from tests.search.driver import SPACE
+from tests.search.driving import start_driver, wait_for_events
+from tests.search.simulated import slow, train
+from trainable.config import TrialConfig
+from trainable.folder import EpochResult
 
 
 @pytest.fixture(scope="module")

@@ -33,10 +33,9 @@ def sat(monkeypatch: pytest.MonkeyPatch) -> list[Sitting]:
 
     @contextmanager
     def connected(address: str | None) -> Iterator[Machines]:
-        yield Machines(1, 2.0, 0.0, local=True)
+        yield Machines(1, 2.0, 0.0)
 
     monkeypatch.setattr(session, "connected", connected)
-    monkeypatch.setattr(session, "check_nodes", lambda paths: None)
     monkeypatch.setattr(session, "_sit", lambda sitting: sittings.append(sitting) or 0)
     return sittings
 
@@ -132,7 +131,7 @@ def test_the_devices_that_baselines_name_are_checked_as_well(
 ) -> None:
     @contextmanager
     def connected(address: str | None) -> Iterator[Machines]:
-        yield Machines(1, 2.0, 4.0, local=True)
+        yield Machines(1, 2.0, 4.0)
 
     monkeypatch.setattr(session, "connected", connected)
     space = run.record["space"]
@@ -149,10 +148,19 @@ def test_the_devices_that_baselines_name_are_checked_as_well(
 def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
     run: Run, sat: list[Sitting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Path] = []
-    monkeypatch.setattr(session, "check_nodes", asked.extend)
+    asked: list[tuple[list[Path], list[str]]] = []
+    monkeypatch.setattr(session, "check_nodes", lambda *wanted: asked.append(wanted))
+    change_record(run.path, weights={"resnet18": "imagenet", "densenet121": "none"})
     go_on(run.path, trials=4)
-    assert asked == [run.path, Path(run.record["data"]["path"])]
+    assert asked == []  # there is one machine, this one
+
+    @contextmanager
+    def joined(address: str | None) -> Iterator[Machines]:
+        yield Machines(2, 4.0, 0.0, address, each=((2.0, 0.0), (2.0, 0.0)))
+
+    monkeypatch.setattr(session, "connected", joined)
+    resume(run.path, 4, swanlab=None, address="auto")
+    assert asked == [([run.path, Path(run.record["data"]["path"])], ["resnet18"])]
 
 
 @pytest.mark.parametrize(

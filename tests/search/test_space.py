@@ -213,6 +213,15 @@ def test_flags_replace_what_the_file_says(tmp_path: Path) -> None:
     assert (space.searcher.seed, space.fixed["seed"], space.fixed["data"]) == (9, 9, "x")
 
 
+def test_a_share_of_gpus_is_one_of_one_gpu(tmp_path: Path) -> None:
+    assert space_of(tmp_path, CONDITIONAL, gpus_per_trial=2).resources.gpu == 2
+    assert problems_of(tmp_path, CONDITIONAL + "    resources: {gpu: 1.5}\n") == [
+        "resources.gpu: must be a whole number above 1, or a fraction of one GPU, got 1.5. Change the value."
+    ]
+    with pytest.raises(InputError, match=r"--gpus-per-trial: must be a whole number above 1, or a fraction of one GPU"):
+        space_of(tmp_path, CONDITIONAL, gpus_per_trial=1.5)
+
+
 CHAIN = """
     fixed: {epochs: 10, weights: none}
     search:

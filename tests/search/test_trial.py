@@ -6,15 +6,11 @@ from typing import Any
 
 import pytest
 
-from search.cluster import be_quiet
-
-be_quiet()
-
-from search.trial import STOP_FILE, TrialActor  # noqa: E402 - Ray reads its switches when it is imported
-from tests.search.simulated import train  # noqa: E402
-from trainable.config import TrialConfig  # noqa: E402
-from trainable.errors import OutOfMemory  # noqa: E402
-from trainable.folder import EpochResult, TrialFolder  # noqa: E402
+from search.trial import STOP_FILE, TrialActor
+from tests.search.simulated import train
+from trainable.config import TrialConfig
+from trainable.errors import OutOfMemory
+from trainable.folder import EpochResult, TrialFolder
 
 
 class Actor(TrialActor):

@@ -8,17 +8,14 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler
 
-from search.cluster import be_quiet, connected
-
-be_quiet()
-
-from search.journal import Journal  # noqa: E402 - Ray reads its switches when it is imported
-from search.run import Running, run_trials  # noqa: E402
-from search.scheduler import JournalASHA  # noqa: E402
-from search.searcher import StudySearch  # noqa: E402
-from search.stop import Stop  # noqa: E402
-from tests.search.simulated import train  # noqa: E402
-from tests.search.spaces import space_of  # noqa: E402
+from search.cluster import connected
+from search.journal import Journal
+from search.run import Running, run_trials
+from search.scheduler import JournalASHA
+from search.searcher import StudySearch
+from search.stop import Stop
+from tests.search.simulated import train
+from tests.search.spaces import space_of
 
 WORKERS = 4
 SPACE = """
