@@ -141,6 +141,7 @@ def _placed(space: Space, name: str, config: TrialConfig, as_sampled: Mapping[st
     params, missed = space.sample_of({**values, **as_sampled})
     outside = [f"{field}={params[field]}" for field in missed]
     if not outside:
+        params = {field: space.dimensions[field].as_drawn(value) for field, value in params.items()}
         try:
             twin = space.config(params).to_json()
         except InputError:

@@ -116,7 +116,7 @@ class Dimension:
     def contains(self, value: Any) -> bool:
         """Whether the dimension can take this value."""
         if self.kind == "choice":
-            return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.args)
+            return bool(self._listed(value))
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         low, high = self.bounds
@@ -126,6 +126,12 @@ class Dimension:
             return True
         step = self.step or 1
         return math.isclose(value / step, round(value / step), rel_tol=1e-9)
+
+    def as_drawn(self, value: Any) -> Any:
+        """A value of the dimension as its own samples have it: the 0.0 of a configuration is the 0 of [0, 0.2]."""
+        if self.kind == "choice":
+            return self._listed(value)[0]
+        return int(value) if self.kind in ("randint", "qrandint", "lograndint") else value
 
     def corners(self) -> tuple[Any, ...]:
         """All choices, or the two bounds."""
@@ -153,6 +159,12 @@ class Dimension:
             return None if self.args[0] < self.args[1] else 1
         low, high = self.bounds
         return round(float(high - low) / (self.step or 1)) + 1
+
+    def _listed(self, value: Any) -> list[Any]:
+        """The choice that equals a value, if any; True is no 1."""
+        return [
+            choice for choice in self.args if choice == value and isinstance(choice, bool) == isinstance(value, bool)
+        ]
 
     def _multiple(self, count: int) -> Any:
         """So many steps; 3 steps of 0.1 are 0.3 to everybody but a float."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def test_a_point_of_a_stretched_search_is_known_by_what_it_was_before(tmp_path: 
     (baseline,) = space_of(tmp_path, text, epochs=24).baselines
     assert (baseline.params or {})["step_size"] == 4
     assert (baseline.values["step_size"], baseline.values["epochs"]) == (8, 24)
+
+
+def test_a_point_has_its_values_as_samples_have_them_so_that_it_is_not_proposed_again(tmp_path: Path) -> None:
+    text = """
+        search: {mixup: {choice: [0, 0.2]}, time_mask: {randint: [3, 5]}}
+        baselines: [{mixup: 0, time_mask: 4}]
+    """
+    (baseline,) = space_of(tmp_path, text).baselines
+    assert json.dumps(baseline.params) == '{"mixup": 0, "time_mask": 4}'
 
 
 def test_a_point_that_changes_a_fixed_value_stays_out_of_the_study(tmp_path: Path) -> None:
