@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search.dimension import Dimension
 from search.expected import expect
 from search.space import Space
 from trainable.backbone import operations
@@ -51,11 +52,17 @@ def estimate(
     """
     baselines = space.baselines[: space.budget.trials]
     searched = space.budget.trials - len(baselines)
-    if space.size is not None:
-        searched = min(searched, space.size)
-    expected = expect(searched, space.rungs, space.max_epochs, space.budget.reduction_factor, concurrency)
-    own = [int(baseline.values["epochs"]) for baseline in baselines]
+    if space.size is not None:  # the sampler proposes no point that a baseline has tried
+        points = {frozenset(baseline.params.items()) for baseline in baselines if baseline.params}
+        searched = min(searched, space.size - len(points))
     configs = sample_configs(space) if searched else []
+    own = tuple(float(baseline.values["epochs"]) for baseline in baselines)
+    competing = [int(epochs) for epochs in own] if space.scheduling.cut_baselines else []
+    expected = expect(
+        searched, space.rungs, space.max_epochs, space.budget.reduction_factor, concurrency,
+        horizons=[config.epochs for config in configs], first=competing,
+    )  # fmt: skip
+    own = expected.first or own
     result = Estimate(
         searched + len(baselines), len(baselines), expected.rungs, expected.epochs + sum(own), concurrency
     )
@@ -63,7 +70,8 @@ def estimate(
         return result
     parsed = [TrialConfig.parse(baseline.values, source=baseline.name) for baseline in baselines]
     timings = _time_ends([*configs, *parsed], seconds_per_epoch)
-    return replace(result, timings=timings, seconds=_wall_time(result, expected.epochs, timings, configs, parsed))
+    seconds = _wall_time(result, expected.epochs, timings, configs, list(zip(parsed, own, strict=True)))
+    return replace(result, timings=timings, seconds=seconds)
 
 
 def sample_configs(space: Space) -> list[TrialConfig]:
@@ -102,11 +110,11 @@ def _wall_time(
     epochs: float,
     timings: Sequence[Timing],
     searched: Sequence[TrialConfig],
-    baselines: Sequence[TrialConfig],
+    baselines: Sequence[tuple[TrialConfig, float]],
 ) -> tuple[float, float, float] | None:
     """Wall time with all trials small, as expected, and with all large; seconds between the two timings go by cost.
 
-    `epochs`: of the searched trials.
+    `epochs`: of the searched trials; those of each baseline are beside it.
     """
     known = [(cost(timing.config), timing.seconds) for timing in timings if timing.seconds is not None]
     if not known:
@@ -118,7 +126,7 @@ def _wall_time(
         return low + slope * (cost(config) - low_cost)
 
     mean = sum(map(seconds, searched)) / len(searched) if searched else 0.0
-    own = [config.epochs * seconds(config) for config in baselines]
+    own = [its_epochs * seconds(config) for config, its_epochs in baselines]
     longest = max([0.0, *own, (result.rungs[-1][0] * mean if searched else 0.0)])
     ends = sorted(seconds(config) for config in searched) or [0.0]
     return (
@@ -135,8 +143,9 @@ def render(space: Space, result: Estimate) -> RenderableType:
         Text(f"baseline {baseline.name}: {baseline.values['epochs']} epochs. {baseline.note}".rstrip())
         for baseline in space.baselines
     ]
-    if result.trials > result.baselines:
-        table = Table("epoch", "trials expected to get there, of those that are not baselines", box=None)
+    if result.trials > result.baselines or space.scheduling.cut_baselines:
+        of = "" if space.scheduling.cut_baselines else ", of those that are not baselines"
+        table = Table("epoch", f"trials expected to get there{of}", box=None)
         for epoch, trials in result.rungs:
             table.add_row(str(epoch), f"{trials:.1f}")
         parts.append(table)
@@ -165,12 +174,22 @@ def render(space: Space, result: Estimate) -> RenderableType:
 
 def _dimension_table(space: Space) -> Table:
     table = Table("field", "values", "only where", box=None)
-    for name, value in space.fixed.items():
+    for name, value in space.stretched(space.fixed).items():
         table.add_row(name, str(value), "")
     for dimension in space.dimensions.values():
         when = " and ".join(f"{parent} is {' or '.join(map(str, values))}" for parent, values in dimension.when)
-        table.add_row(dimension.name, f"{dimension.kind} {list(dimension.args)}", when)
+        table.add_row(dimension.name, f"{dimension.kind} {list(dimension.args)}{_stretched(space, dimension)}", when)
     return table
+
+
+def _stretched(space: Space, dimension: Dimension) -> str:
+    """What --epochs makes of a dimension that is counted in epochs; nothing of any other."""
+    as_written = dimension.corners()
+    made = [space.stretched({**space.fixed, dimension.name: value})[dimension.name] for value in as_written]
+    if made == list(as_written):
+        return ""
+    joint = ", " if dimension.kind == "choice" else " to "
+    return f", {joint.join(map(str, dict.fromkeys(made)))} with --epochs"
 
 
 def _duration(seconds: float) -> str:

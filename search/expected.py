@@ -13,47 +13,59 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Expected:
-    """What becomes of the searched trials, in the mean of seeded simulations."""
+    """What becomes of the trials, in the mean of seeded simulations."""
 
     rungs: tuple[tuple[int, float], ...]  # (epoch, trials that get there), ASHA's rungs and the last epoch
-    epochs: float  # of all of them
+    epochs: float  # of all searched ones
+    first: tuple[float, ...] = ()  # of each trial before them
 
 
-def expect(trials: int, rungs: Sequence[int], last: int, reduction_factor: float, at_once: int = 1) -> Expected:
+def expect(
+    trials: int, rungs: Sequence[int], last: int, reduction_factor: float, at_once: int = 1,
+    *, horizons: Sequence[int] = (), first: Sequence[int] = (),
+) -> Expected:  # fmt: skip
     """How many trials reach each of `rungs` and epoch `last` where `at_once` train at the same time.
 
     More get through than the textbook's 1 in `reduction_factor`: early ones pass easily, and those at a later rung are
     the better half of what comes. A trial's value at a rung is half its own quality, half the luck of that epoch, and
     never below what it had before.
+
+    `horizons`: epochs of which each of the `trials` draws its own end, where that is not `last` for all. `first`: the
+    ends of trials that come and compete before them.
     """
-    rng = np.random.default_rng(0)
-    repeats = max(5, 10_000 // max(trials, 1))
-    reached, epochs = np.zeros(len(rungs) + 1), 0
+    rng, draw = np.random.default_rng(0), np.random.default_rng(1)
+    count = len(first) + trials
+    repeats = max(5, 10_000 // max(count, 1))
+    reached, epochs = np.zeros(len(rungs) + 1), np.zeros(count)
     for _ in range(repeats):
-        luck = rng.normal(size=(trials, 1)) + rng.normal(size=(trials, len(rungs)))
+        luck = rng.normal(size=(count, 1)) + rng.normal(size=(count, len(rungs)))
         values = np.maximum.accumulate(luck, axis=1).tolist()
+        ends = [*first, *draw.choice(horizons or [last], size=trials).tolist()]
         recorded: list[list[float]] = [[] for _ in rungs]
-        waiting, running = iter(values), deque[_Imagined]()
+        waiting, running = iter(enumerate(zip(values, ends, strict=True))), deque[_Imagined]()
         while True:
-            running.extend(_Imagined(value) for value in itertools.islice(waiting, at_once - len(running)))
+            new = itertools.islice(waiting, at_once - len(running))
+            running.extend(_Imagined(number, value, end) for number, (value, end) in new)
             if not running:
                 break
             trial = running.popleft()
-            epochs += 1
-            if trial.goes_on(rungs, recorded, reduction_factor) and trial.epoch < last:
+            if trial.goes_on(rungs, recorded, reduction_factor) and trial.epoch < trial.end:
                 running.append(trial)
             else:
+                epochs[trial.number] += trial.epoch
                 reached[: trial.passed] += 1
-                reached[-1] += trial.epoch == last
-    shares = (reached / repeats).tolist()
-    return Expected(tuple(zip((*rungs, last), shares, strict=True)), epochs / repeats)
+                reached[-1] += trial.epoch >= last
+    shares, each = (reached / repeats).tolist(), (epochs / repeats).tolist()
+    return Expected(tuple(zip((*rungs, last), shares, strict=True)), sum(each[len(first) :]), tuple(each[: len(first)]))
 
 
 @dataclass
 class _Imagined:
     """A simulated trial."""
 
+    number: int
     values: list[float]  # what it has reached at each rung
+    end: int  # its last epoch if nobody cuts it
     epoch: int = 0
     passed: int = 0  # rungs that it has come to
 

@@ -48,26 +48,65 @@ def test_fewer_trials_reach_each_rung_but_more_than_the_textbook_says(tmp_path: 
     assert result.epochs == pytest.approx(1 * trials[0] + 2 * trials[1] + 6 * trials[2] + 5)  # one at a time
 
 
-def test_what_is_expected_is_what_the_scheduler_does(tmp_path: Path) -> None:
-    """Twenty searches of 30 random trials, six at a time."""
-    space = space_of(tmp_path, SPACE)
+@pytest.mark.parametrize(
+    ("changes", "rungs"),
+    [
+        ({}, (1, 3, 9)),
+        # Short trials are judged at their rungs and not after.
+        ({"epochs: 9, ": "", "search:": "search:\n      epochs: {choice: [5, 20]}"}, (1, 3, 9, 20)),
+        ({"baselines:": "scheduler: {cut_baselines: true}\n    baselines:"}, (1, 3, 9)),
+    ],
+)
+def test_what_is_expected_is_what_the_scheduler_does(
+    tmp_path: Path, changes: dict[str, str], rungs: tuple[int, ...]
+) -> None:
+    """Thirty searches of 31 random trials, six at a time."""
+    text = SPACE
+    for old, new in changes.items():
+        text = text.replace(old, new, 1)
+    space = space_of(tmp_path, text)
     rng = np.random.default_rng(1)
-    at_rungs, epochs = np.zeros(3), 0
+    at_rungs, epochs = np.zeros(len(rungs)), 0
 
     def values(config: TrialConfig) -> list[float | TrialEnded]:
-        grace, second = np.maximum.accumulate(rng.normal() + rng.normal(size=2))
-        return [float(grace)] * 2 + [float(second)] * (config.epochs - 2)
+        luck = np.maximum.accumulate(rng.normal() + rng.normal(size=len(space.rungs)))
+        rung = np.searchsorted(space.rungs, np.arange(1, config.epochs + 1), side="right") - 1
+        return [float(value) for value in luck[rung]]
 
-    for number in range(20):
+    for number in range(30):
         journal = new_journal(tmp_path / f"run{number}")
-        random = replace(space, searcher=space.searcher.model_copy(update={"kind": "random"}))
+        random = replace(space, searcher=space.searcher.model_copy(update={"kind": "random", "seed": number}))
         step_through(random, journal, workers=6, train=values)
-        lengths = np.array([len(trial.reports) for trial in journal.trials.values() if trial.kind == "search"])
-        at_rungs += [(lengths >= rung).sum() for rung in (1, 3, 9)]
-        epochs += lengths.sum()
-    expected = expect(30, [1, 3], 9, 3, at_once=6)
-    assert [count for _, count in expected.rungs] == pytest.approx(list(at_rungs / 20), rel=0.15)
-    assert expected.epochs == pytest.approx(epochs / 20, rel=0.1)
+        trials = list(journal.trials.values())
+        competing = [trial for trial in trials if trial.kind == "search" or space.scheduling.cut_baselines]
+        at_rungs += [sum(len(trial.reports) >= rung for trial in competing) for rung in rungs]
+        epochs += sum(len(trial.reports) for trial in trials)
+    result = estimate(space, 6)
+    assert [epoch for epoch, _ in result.rungs] == list(rungs)
+    assert [count for _, count in result.rungs] == pytest.approx(list(at_rungs / 30), rel=0.15)
+    assert result.epochs == pytest.approx(epochs / 30, rel=0.1)
+
+
+def test_each_trial_counts_to_its_own_last_epoch(tmp_path: Path) -> None:
+    space = space_of(
+        tmp_path, "search: {epochs: {randint: [2, 41]}}\nscheduler: none\nbudget: {trials: 39}\nfixed: {weights: none}"
+    )
+    result = estimate(space, 1, lambda config: 2.0)
+    assert result.epochs == pytest.approx(39 * 21, rel=0.05)
+    assert result.seconds is not None
+    assert result.seconds[1] == pytest.approx(2 * result.epochs)
+
+
+def test_a_baseline_that_may_be_cut_takes_what_it_is_expected_to(tmp_path: Path) -> None:
+    two = "{name: a, recipe: tutorial-simple, epochs: 9}, {name: b, recipe: tutorial-simple, epochs: 9}"
+    text = SPACE.replace("{name: mine, recipe: tutorial-simple, image_size: 64, epochs: 5}", two)
+    never = estimate(space_of(tmp_path, text), 1, by_cost)
+    competing = estimate(space_of(tmp_path, text + "    scheduler: {cut_baselines: true}"), 1, by_cost)
+    assert (never.rungs[0], competing.rungs[0]) == ((1, 29), (1, 31))
+    assert competing.epochs < never.epochs
+    assert never.seconds is not None
+    assert competing.seconds is not None
+    assert competing.seconds[1] < never.seconds[1]
 
 
 @pytest.mark.parametrize("trials", [0, 1])
@@ -125,6 +164,18 @@ def test_the_budget_may_end_before_the_baselines_and_a_small_space_before_the_bu
     assert estimate(tiny).trials == 2
 
 
+def test_points_that_baselines_have_tried_are_not_proposed_again(tmp_path: Path) -> None:
+    text = """
+        fixed: {epochs: 5, weights: none}
+        search: {lr: {choice: [0.1, 0.2]}}
+        baselines: [{lr: 0.1}, {name: same, lr: 0.1}, {name: outside, lr: 0.2, dropout: 0.5}]
+        budget: {trials: 10}
+    """
+    space = space_of(tmp_path, text)
+    step_through(space, journal := new_journal(tmp_path / "run"))
+    assert estimate(space).trials == len(journal.trials) == 4
+
+
 def test_the_terminal_shows_the_space_and_what_it_costs(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     console = Console(width=120, file=io.StringIO())
@@ -134,6 +185,30 @@ def test_the_terminal_shows_the_space_and_what_it_costs(tmp_path: Path) -> None:
     for words in ("loguniform", "baseline mine: 5 epochs", "31 trials, 1 of them baselines", "2 at a time",
                   "resnet50 at 128 px:", "expected time:"):  # fmt: skip
         assert words in text
+
+
+def test_the_terminal_shows_what_epochs_makes_of_the_space(tmp_path: Path) -> None:
+    text = """
+        fixed: {epochs: 30, warmup_epochs: 6, weights: none}
+        search:
+          schedule: {choice: [step, cosine]}
+          step_size: {randint: [6, 16], when: {schedule: step}}
+          patience: {choice: [0, 3, 9]}
+          lr: {loguniform: [1e-4, 1e-2]}
+    """
+
+    def shown(**flags: int) -> list[str]:
+        space = space_of(tmp_path, text, **flags)
+        console = Console(file=io.StringIO(), width=100)
+        console.print(render(space, estimate(space)))
+        return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+    as_written = {"epochs 30", "warmup_epochs 6", "step_size randint [6, 16] schedule is step",
+                  "patience choice [0, 3, 9]"}  # fmt: skip
+    stretched = {"epochs 10", "warmup_epochs 2", "step_size randint [6, 16], 2 to 5 with --epochs schedule is step",
+                 "patience choice [0, 3, 9], 0, 1, 3 with --epochs"}  # fmt: skip
+    assert as_written < set(shown())
+    assert stretched | {"lr loguniform [0.0001, 0.01]"} < set(shown(epochs=10))
 
 
 def test_a_time_budget_that_may_end_the_search_first_is_named(tmp_path: Path) -> None:
