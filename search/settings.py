@@ -12,19 +12,22 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from trainable.config import describe, did_you_mean
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_PART = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smhd])"  # of a duration: a number and its unit
 
 
 def parse_duration(text: str | float) -> float:
-    """Seconds in a duration such as 90, "45s", "30m" or "1h30m".
+    """Seconds in a duration such as 90, "1e3", "45s", "30m" or "1h30m".
 
     Raises:
-        ValueError: it is none, or not above 0.
+        ValueError: it is none, not above 0, or without an end.
     """
-    plain = re.fullmatch(r"\d+(\.\d+)?|\.\d+", str(text).strip())
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", str(text).lower())
-    whole = re.fullmatch(r"(\s*\d+(\.\d+)?\s*[smhd])+\s*", str(text).lower())
-    seconds = float(text) if plain else sum(float(n) * _UNITS[u] for n, u in parts) if whole else 0.0
-    if isinstance(text, bool) or seconds <= 0:
+    said = str(text).strip().lower()
+    try:
+        seconds = float(said)
+    except ValueError:
+        parts = re.findall(_PART, said) if re.fullmatch(f"({_PART})+", said) else []
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not 0 < seconds < math.inf:
         raise ValueError("must be a duration above 0 such as 45s, 30m or 1h30m")
     return seconds
 
