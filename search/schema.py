@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from search.dimension import KINDS
-from search.settings import Budget, Resources, Scheduler, Searcher
+from search.settings import DURATION_PART, Budget, Resources, Scheduler, Searcher
 from search.space_file import NOT_SEARCHED
 from trainable.config import FIELDS, SHARED_FIELDS, TrialConfig
 from trainable.recipes import RECIPES
@@ -99,7 +99,7 @@ def _mapping(properties: dict[str, Any], description: str) -> dict[str, Any]:
 def _section(model: type[BaseModel]) -> dict[str, Any]:
     properties = {name: _plain(field) for name, field in model.model_json_schema()["properties"].items()}
     if "time" in properties:
-        properties["time"]["anyOf"].append({"type": "string", "pattern": r"^\s*(\d+(\.\d+)?\s*[smhd]\s*)+$"})
+        properties["time"]["anyOf"].append({"type": "string", "pattern": rf"^({DURATION_PART})+\s*$"})
     return _mapping(properties, (model.__doc__ or "").splitlines()[0])
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from trainable.config import describe, did_you_mean
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_PART = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smhd])"  # of a duration: a number and its unit
+DURATION_PART = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smhd])"  # a number and its unit
 
 
 def parse_duration(text: str | float) -> float:
@@ -25,7 +25,7 @@ def parse_duration(text: str | float) -> float:
     try:
         seconds = float(said)
     except ValueError:
-        parts = re.findall(_PART, said) if re.fullmatch(f"({_PART})+", said) else []
+        parts = re.findall(DURATION_PART, said) if re.fullmatch(f"({DURATION_PART})+", said) else []
         seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if not 0 < seconds < math.inf:
         raise ValueError("must be a duration above 0 such as 45s, 30m or 1h30m")

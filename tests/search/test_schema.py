@@ -10,7 +10,7 @@ import yaml
 
 from search.dimension import KINDS
 from search.schema import json_schema
-from tests.search.spaces import problems_of
+from tests.search.spaces import problems_of, space_of
 
 SPACES = Path(__file__).parents[2] / "spaces"
 
@@ -61,3 +61,10 @@ def test_every_distribution_can_be_completed(kind: str) -> None:
 def test_what_the_schema_refuses_the_program_refuses_too(tmp_path: Path, text: str) -> None:
     assert complaints(yaml.safe_load(text))
     assert problems_of(tmp_path, text)
+
+
+@pytest.mark.parametrize("time", ["90", "5.", "45s", "1h30m", ".5h", "5.m", "' 1 h 30 m '"])
+def test_every_way_to_write_a_duration_passes(tmp_path: Path, time: str) -> None:
+    text = f"search: {{lr: {{uniform: [0.1, 0.2]}}}}\nbudget: {{time: {time}}}"
+    assert complaints(yaml.safe_load(text)) == []
+    assert space_of(tmp_path, text).budget.time
