@@ -103,9 +103,10 @@ def _ask(address: str) -> None:
     """Nothing, if a Ray cluster answers at `address`; joining it would try for minutes.
 
     Raises:
-        InputError: none does.
+        InputError: none does, or it asks for a token.
     """
     named = [] if address == "auto" else ["--address", address]
+    rays_choice = address == "auto" and "RAY_AUTH_MODE" not in os.environ  # whether to show a token that there is
     try:
         subprocess.run(
             [sys.executable, "-m", "ray.scripts.scripts", "status", *named],
@@ -114,8 +115,13 @@ def _ask(address: str) -> None:
     except subprocess.TimeoutExpired:
         raise InputError(_nobody(address, f"no answer within {ANSWER_S:g} s")) from None
     except subprocess.CalledProcessError as error:
+        if rays_choice and "AuthenticationError" in error.stderr:
+            return  # it will
         lines = [line for line in error.stderr.splitlines() if line and not line.startswith(" ")]
         raise InputError(_nobody(address, lines[-1].split(". ")[0] if lines else "ray status fails")) from None
+    if rays_choice:
+        # It would here as well, and workers of a cluster that asks for none cannot talk to a driver that does.
+        os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
 def _nobody(address: str, why: str) -> str:

@@ -143,41 +143,79 @@ def test_a_node_without_this_project_is_named(
     assert 'every node must run this project, got "ModuleNotFoundError: No module named' in error.value.problems[0]
 
 
-def test_a_cluster_that_asks_for_a_token_is_joined_with_it_and_else_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_cluster_is_joined_with_a_token_where_it_asks_for_one(tmp_path: Path, asks: bool) -> None:
     ray.shutdown()
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text(secrets.token_hex(32))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with_token = {**environment, "HOME": str(tmp_path)}
+    home = {**environment, "HOME": str(tmp_path)}  # with a token there Ray asks for it, unless it is told not to
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port", "0", "--num-cpus", "1",
              "--block", "--include-dashboard", "false", "--temp-dir"]  # fmt: skip
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as short,  # a socket's path has at most 107 letters
-        subprocess.Popen([*start, short], env=with_token, stdout=subprocess.PIPE, text=True) as head,
+        subprocess.Popen(
+            [*start, short],
+            env=home if asks else {**home, "RAY_AUTH_MODE": "disabled"},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as head,
     ):
         assert head.stdout is not None
         address = next(found[1] for line in head.stdout if (found := re.search(r"--address='([^']+)'", line)))
         try:
-            join = [sys.executable, "-c", JOIN, address]
-            joined = subprocess.run(join, env=with_token, capture_output=True, text=True)
-            (tmp_path / "stranger").mkdir()
-            refused = subprocess.run(
-                join, env={**environment, "HOME": str(tmp_path / "stranger")}, capture_output=True, text=True
-            )
+            by_name = join(address, home)
+            with_token = join(address, {**home, "RAY_AUTH_MODE": "token"})
         finally:
             head.terminate()
-    assert joined.stdout.strip() == "1.0 CPU"
-    assert refused.stdout.startswith(f"--address: a Ray cluster must answer there, got '{address}' (")
-    assert "export RAY_AUTH_MODE=token" in refused.stdout
+    if asks:
+        assert by_name.startswith(f"--address: a Ray cluster must answer there, got '{address}' (ray.exceptions.Authe")
+        assert "export RAY_AUTH_MODE=token" in by_name
+        assert with_token == "a worker has answered"
+    else:
+        assert by_name == "a worker has answered"
+
+
+@pytest.mark.parametrize(
+    ("error", "mode"), [("", "disabled"), ("ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken", None)]
+)
+def test_ray_shows_its_token_to_the_cluster_that_it_finds_only_where_that_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, error: str, mode: str | None
+) -> None:
+    def status(command: list[str], **_: object) -> None:
+        assert command[-1] == "status"
+        if error:
+            raise subprocess.CalledProcessError(1, command, stderr=error)
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "")  # so that it is put back
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.setattr(subprocess, "run", status)
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "nodes", list)
+    with connected("auto"):
+        assert os.environ.get("RAY_AUTH_MODE") == mode
+
+
+def join(address: str, environment: dict[str, str]) -> str:
+    """What a driver prints that joins a cluster and has a worker there answer."""
+    done = subprocess.run([sys.executable, "-c", JOIN, address], env=environment, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 JOIN = """
 import sys
+import ray
 from search.cluster import connected
 from trainable.errors import InputError
+
+class Worker:
+    def answer(self):
+        return "a worker has answered"
+
 try:
-    with connected(sys.argv[1]) as machines:
-        print(machines.cpus, "CPU")
+    with connected(sys.argv[1]):
+        print(ray.get(ray.remote(Worker).remote().answer.remote(), timeout=60))
 except InputError as error:
     print(error)
 """
