@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Optional
@@ -39,6 +40,9 @@ Cpus = Annotated[
 ]
 
 
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
 def answer(work: Callable[[], int | None]) -> NoReturn:
     """Ends the command: 0 done, 1 failed, 2 bad input (its message and no traceback), 130 interrupted."""
     from trainable.errors import InputError
@@ -48,6 +52,12 @@ def answer(work: Callable[[], int | None]) -> NoReturn:
     except InputError as error:
         typer.echo(str(error), err=True)
         code = 2
+    except OSError as error:
+        if error.errno not in NO_PLACE or not error.filename:
+            raise
+        way_out = "Free some space or change its rights, and give the same command again: what was written stays."
+        typer.echo(f"{error.filename}: must be writable, got {error.strerror!r}. {way_out}", err=True)
+        code = 1
     raise typer.Exit(code)
 
 

@@ -119,7 +119,8 @@ class Console:
         self._close()
         width = self._terminal.width if self._terminal is not None else None
         warnings = self._warnings if self._terminal is not None else []
-        self._print(summary_lines(self._standings, self._header, validation_clips, warnings, interrupted, width))
+        resumable = interrupted or bool(self._journal.unfinished)
+        self._print(summary_lines(self._standings, self._header, validation_clips, warnings, resumable, width))
 
     def repeat_warnings(self) -> None:
         """Shows the warnings once more, to stay, for a sitting without a summary. After the `with` block."""

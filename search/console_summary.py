@@ -24,7 +24,7 @@ def summary_lines(
     header: Header,
     validation_clips: int,
     warnings: Sequence[str],
-    interrupted: bool,
+    resumable: bool,
     width: int | None,
 ) -> list[Text]:
     """The summary for a terminal of `width` characters (None: no terminal); commands stay whole, to be copied."""
@@ -44,7 +44,7 @@ def summary_lines(
     lines += fact("Best", best_in_words(standings), width, "bold green" if standings.top else "")
     for text in _behind_the_best(standings, validation_clips):
         lines += fact("", text, width)
-    return [*lines, *fact("Run", header.run, width), Text(), *_next_steps(header, interrupted, bool(standings.top))]
+    return [*lines, *fact("Run", header.run, width), Text(), *_next_steps(header, resumable, bool(standings.top))]
 
 
 def warning_lines(warnings: Sequence[str], width: int | None) -> list[Text]:
@@ -80,12 +80,12 @@ def _failures(standings: Standings, run: str) -> list[str]:
     return lines
 
 
-def _next_steps(header: Header, interrupted: bool, has_best: bool) -> list[Text]:
+def _next_steps(header: Header, resumable: bool, has_best: bool) -> list[Text]:
     """The commands that people want next, each after what it does."""
     command = f"{program('python')} run_search.py {{}} {shlex.quote(header.run)}"
     there = f" --address {shlex.quote(header.address)}" if header.address else ""
     steps = []
-    if interrupted:
+    if resumable:
         steps.append(("go on", command.format("resume") + there))
     if header.how_to_watch:
         steps.append(("compare", header.how_to_watch))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from search.run_folder import free_folder
+from search.sampler import check_cmaes
 from search.space import Space, load_space
 from trainable.backbone import fetch_weights, weights_available
 from trainable.cache import check_front_end
@@ -71,6 +72,8 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
         gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, seed=options.seed,
         settings=options.settings,
     )  # fmt: skip
+    if space.searcher.kind == "cmaes":
+        check_cmaes(space)
     run = free_folder(options.storage, options.name, options.space)
     data, notes = choose_data(options.data, space.fixed.get("data"))
     dataset = load_dataset(data, progress)

@@ -37,9 +37,10 @@ def free_folder(storage: str, name: str | None, space: Path) -> Path:
     # Jobs of an array start in the same second, and minutes lie between choosing a name and making its folder.
     stem = re.sub(r"[^\w.-]+", "-", space.stem)
     name = name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    if name in (".", "..") or not all(letter.isalnum() or letter in "-_." for letter in name):
+    if name in (".", "..") or len(name) > 100 or not all(letter.isalnum() or letter in "-_." for letter in name):
         raise InputError(
-            f"--name: must be a folder's name of letters, digits, '-', '_' and '.', got {name!r}. Choose another."
+            "--name: must be a folder's name of at most 100 letters, digits, '-', '_' and '.', "
+            f"got {name!r}. Choose another."
         )
     run = place / name
     if run.exists():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,10 +104,11 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
         )
     if trials is not None:
         space = space.with_budget(trials=trials)
-    if not run.journal.unfinished and len(run.trials) >= space.budget.trials:
+    closed = run.journal.stop_reason is not None and (run.path / "study.db").exists()  # not killed after the last trial
+    if not run.journal.unfinished and len(run.trials) >= space.budget.trials and closed:
         raise InputError(
             f"{run.path}: must have something left to do, got all {len(run.trials)} trials finished. "
-            f"To extend it: python run_search.py resume {run.path} --trials {2 * len(run.trials)}"
+            f"To extend it: python run_search.py resume {shlex.quote(str(run.path))} --trials {2 * len(run.trials)}"
         )
     with Steps() as progress:
         same_dataset(run, progress)
@@ -186,11 +189,13 @@ def _sit(sitting: Sitting) -> int:
                     + "".join(f"; {count} {why}" for why, count in learned.left_out.items())
                     + "".join(f"; {note}" for note in learned.notes)
                 )
-            _prepare_caches(space, console.progress)
-            run_trials(
-                run.path, journal, make_searcher, lambda: JournalASHA(space, journal), stop,
-                Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
-            )  # fmt: skip
+            with suppress(_Stopped):
+                _prepare_caches(space, _unless(stop, console.progress))
+            if not stop.stop_all():
+                run_trials(
+                    run.path, journal, make_searcher, lambda: JournalASHA(space, journal), stop,
+                    Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
+                )  # fmt: skip
             journal.stopped(stop.reason or "budget")
             close_run(run, space, console.warn)
     finally:
@@ -213,6 +218,21 @@ def _time_left(journal: Journal, budget: float | None) -> float | None:
         return None
     left = budget - journal.seconds_of_budget
     return left if left > 0 else budget
+
+
+class _Stopped(Exception):
+    """The search is over before its first trial."""
+
+
+def _unless(stop: Stop, progress: Progress) -> Progress:
+    """The progress of a step that ends with `_Stopped` when the search is over; what it has cached stays."""
+
+    def stoppable(description: str, done: int, total: int) -> None:
+        if stop.stop_all():
+            raise _Stopped
+        progress(description, done, total)
+
+    return stoppable
 
 
 def _prepare_caches(space: Space, progress: Progress) -> None:

@@ -69,7 +69,7 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
             self.request(f"the first {len(messages)} trials all lost their workers before an epoch was done: {last}")
 
     def _on_event(self, event: dict[str, Any]) -> None:
-        if event["event"] == "reported":
+        if event["event"] in ("reported", "ended"):  # one that is shorter than the grace period counts at its end
             self._look_at(self._journal.trials[event["trial"]])
         if event["event"] == "ended" and event["status"] == "failed":
             self._look_for_hopelessness()

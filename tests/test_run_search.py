@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import errno
 import json
 import os
 import subprocess
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from run_search import app
+from run_search import answer, app
 from search import retraining, session
 from search.cluster import Machines
 from search.results import load_run
@@ -164,7 +166,7 @@ def test_all_mistakes_of_a_space_file_are_said_at_once(words: list[str], space: 
         (["--swanlab", "of"], "Invalid value for '--swanlab'"),
         (["--swanlab", "local", "--project", "a b"], "--project: may hold 1 to 100 of letters, digits and _ -"),
         (["--storage", "s3://bucket/runs"], "--storage: must be a folder that all nodes see, got 's3://bucket/runs'."),
-        (["--name", "a/b"], "--name: must be a folder's name of letters, digits, '-', '_' and '.', got 'a/b'."),
+        (["--name", "a/b"], "--name: must be a folder's name of at most 100 letters, digits, '-', '_' and"),
         (["--warm-start", "no/run"], "no/run: "),
     ],
 )  # fmt: skip
@@ -205,6 +207,26 @@ def test_a_run_folder_that_cannot_be_written_is_named(
     assert said.startswith(f"--storage: must be a folder that can be written to, got '{tmp_path / place}'")
     assert said.endswith(". Choose another with --storage.\n")
     assert len(said.splitlines()) == 1
+
+
+def test_a_place_that_cannot_be_written_to_is_named_and_other_errors_keep_their_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/wide/report.html")
+
+    with pytest.raises(typer.Exit) as ended:
+        answer(full)
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr().err.startswith(
+        "runs/wide/report.html: must be writable, got 'No space left on device'. Free some space or change its rights"
+    )
+
+    def missing() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "gone")
+
+    with pytest.raises(FileNotFoundError):
+        answer(missing)
 
 
 def test_a_run_is_never_overwritten(words: list[str], tmp_path: Path) -> None:

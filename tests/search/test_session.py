@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ from filelock import FileLock
 
 from search import mirror_mode, run_folder, session
 from search.cluster import Machines
+from search.console import Header
 from search.results import Run, load_run
 from search.session import Sitting, resume
+from search.settings import Resources
+from search.space import Space
 from tests.search.retrained import make_run
 from trainable.errors import InputError
+from trainable.progress import Progress
 
 
 @pytest.fixture
@@ -23,6 +28,7 @@ def run(tmp_path: Path, make_clips: Callable[..., Path]) -> Run:
     change_record(run.path, mirror={"mode": "off", "project": "p"}, warm_start=[])
     run.journal.session(trials=3)
     run.journal.stopped("budget")
+    (run.path / "study.db").touch()
     return load_run(run.path)
 
 
@@ -53,6 +59,42 @@ def test_a_finished_search_has_nothing_to_resume_and_says_how_to_extend_it(run: 
     with pytest.raises(InputError, match=r"got all 3 trials finished. To extend it: python run_search.py resume"):
         go_on(run.path)
     assert sat == []
+
+
+@pytest.mark.parametrize("killed", ["before it said why it ended", "while it wrote its files"])
+def test_a_search_killed_after_its_last_trial_gets_its_files_when_it_is_resumed(
+    run: Run, sat: list[Sitting], killed: str
+) -> None:
+    if killed == "while it wrote its files":
+        (run.path / "study.db").unlink()
+    else:
+        lines = (run.path / "events.jsonl").read_text().splitlines(keepends=True)
+        (run.path / "events.jsonl").write_text("".join(lines[:-1]))
+    go_on(run.path)
+    assert len(sat) == 1
+
+
+def test_a_search_that_is_over_while_it_prepares_its_data_starts_no_trial(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips: list[int] = []
+
+    def prepare(space: Space, progress: Progress) -> None:
+        for done in range(100):
+            progress("Making mels", done, 100)
+            clips.append(done)
+
+    monkeypatch.setattr(session, "_prepare_caches", prepare)
+    monkeypatch.setattr(session, "run_trials", lambda *_: pytest.fail("no trial may start"))
+    space = Space.from_json(run.record["space"])
+    space = replace(space, resources=Resources(cpu=1, gpu=0))
+    mode = mirror_mode.resolve_mode("off", run.path, "p")
+    change_record(run.path, weights={}, split={"hash": "h", "val": 20})
+    monkeypatch.setattr(session, "_header", lambda sitting, at_once: Header("run", "clips", "space"))
+    monkeypatch.setattr(session, "close_run", lambda *_: None)
+    session._sit(Sitting(load_run(run.path), space, Machines(1, 2.0, 0.0), mode, time_left=0))
+    assert clips == []
+    assert load_run(run.path).journal.stop_reason == "time budget"
 
 
 def test_an_extension_that_was_interrupted_goes_on_as_one(run: Run, sat: list[Sitting]) -> None:

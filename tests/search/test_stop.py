@@ -35,6 +35,15 @@ def test_the_target_stops_a_search_at_the_report_that_reaches_it(tmp_path: Path)
     assert stop.reason == "target accuracy"
 
 
+def test_a_trial_that_is_shorter_than_the_grace_period_reaches_the_target_when_it_ends(tmp_path: Path) -> None:
+    journal = new_journal(tmp_path)
+    stop = Stop(journal, grace_epochs=4, target_accuracy=0.9)
+    report(journal, 0.99)
+    assert stop.reason is None
+    journal.ended(0, "finished", "")
+    assert stop.reason == "target accuracy"
+
+
 def test_a_driver_killed_after_the_target_was_reached_stops_at_once_when_it_is_resumed(tmp_path: Path) -> None:
     journal = new_journal(tmp_path)
     journal.session()
