@@ -138,8 +138,12 @@ def contest(searched: Family | Table, seeds: int, workers: int) -> None:
                 spent.append(epochs_to_target(contestant, landscape, workers))
         low, medians[name], high = np.percentile(spent, [25, 50, 75], method="inverted_cdf")
         print(f"  {name:52}{low:9.0f}{medians[name]:9.0f}{high:9.0f}{int(np.isinf(spent).sum()):9}", flush=True)
-    print(f"  ours / random search: {medians[OURS] / medians[RANDOM]:.2f} (aim: at most 0.25)")
-    print(f"  ours / OptunaSearch + ASHAScheduler: {medians[OURS] / medians[STOCK]:.2f} (aim: below 1)\n")
+    print(f"  ours / random search: {_ratio(medians[OURS], medians[RANDOM])} (aim: at most 0.25)")
+    print(f"  ours / OptunaSearch + ASHAScheduler: {_ratio(medians[OURS], medians[STOCK])} (aim: below 1)\n")
+
+
+def _ratio(ours: float, theirs: float) -> str:
+    return f"{ours / theirs:.2f}" if np.isfinite(min(ours, theirs)) else "none, as neither arrives"
 
 
 def main(arguments: list[str] | None = None) -> None:
