@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -72,15 +73,14 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
         gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, seed=options.seed,
         settings=options.settings,
     )  # fmt: skip
-    if space.searcher.kind == "cmaes":
-        check_cmaes(space)
+    check_cmaes(space)
     run = free_folder(options.storage, options.name, options.space)
     data, notes = choose_data(options.data, space.fixed.get("data"))
     dataset = load_dataset(data, progress)
     space = space.with_fixed(data=absolute(data))  # workers start in other folders
     split = split_dataset(dataset, space.default_config())
     check_front_ends(space, dataset)
-    weights, missing = resolve_weights(space, progress)
+    weights, missing = resolve_weights(space.weights_by_backbone(), progress)
     if missing:
         notes += (
             f"no ImageNet weights for {', '.join(missing)}: these start from random weights, which costs accuracy",
@@ -113,13 +113,12 @@ def check_front_ends(space: Space, dataset: Dataset) -> None:
         raise InputError(list(problems))
 
 
-def resolve_weights(space: Space, progress: Progress | None) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What `weights` comes down to for each backbone, and those that `auto` leaves without ImageNet's.
+def resolve_weights(wanted: Mapping[str, str], progress: Progress | None) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What the `weights` that each backbone wants come down to, and those that `auto` leaves without ImageNet's.
 
     Raises:
         InputError: `imagenet` is asked for and cannot be had.
     """
-    wanted = space.weights_by_backbone()
     fetch_weights(sorted(name for name, weights in wanted.items() if weights == "imagenet"), progress)
     # "auto" means exactly this: without, and said in the header. In one call, which waits for a dead network only once.
     with suppress(InputError):

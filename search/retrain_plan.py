@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from search.baselines import Baseline
 from search.prepare import resolve_weights, settle
 from search.results import Best, Run
-from search.space import Space
+from search.space import Space, strongest_wishes
 from trainable.config import SHARED_FIELDS, TrialConfig, did_you_mean
 from trainable.dataset import Dataset, absolute, load_dataset
 from trainable.errors import InputError
@@ -112,7 +111,8 @@ def make_plan(run: Run, options: RetrainOptions, progress: Progress | None = Non
         )
     folds = len(fold_splits(dataset, config)) if options.protocol == "folds" else 0
     wanted = (*candidates, baseline)
-    weights, without = resolve_weights(_space_of(run, wanted), progress)
+    wishes = strongest_wishes((each.config.backbone, each.config.weights) for each in wanted)
+    weights, without = resolve_weights(wishes, progress)
     notes = tuple(
         f"no ImageNet weights for {each.config.backbone}: {each.name} starts from random weights and is worse for it"
         for each in wanted
@@ -130,12 +130,6 @@ def make_plan(run: Run, options: RetrainOptions, progress: Progress | None = Non
 def changed(candidate: Candidate, **changes: Any) -> TrialConfig:
     """The candidate's configuration with other values, checked."""
     return TrialConfig.parse({**candidate.config.to_json(), **changes}, source=candidate.name)
-
-
-def _space_of(run: Run, candidates: tuple[Candidate, ...]) -> Space:
-    """The run's space with nothing but these configurations in it."""
-    points = tuple(Baseline(each.name, each.config.to_json(), None) for each in candidates)
-    return replace(Space.from_json(run.record["space"]), dimensions={}, baselines=points)
 
 
 def same_dataset(run: Run, progress: Progress | None = None) -> Dataset:

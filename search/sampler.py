@@ -115,11 +115,13 @@ def _numeric(space: Space) -> dict[str, optuna.distributions.BaseDistribution]:
 
 
 def check_cmaes(space: Space) -> None:
-    """Nothing, if CMA-ES can search this space.
+    """Nothing, if the space leaves CMA-ES out, or it can search what there is to search.
 
     Raises:
         InputError: the package is missing, or there are fewer than two numbers to search.
     """
+    if space.searcher.kind != "cmaes" or not space.dimensions:
+        return
     try:
         importlib.import_module("cmaes")
     except ImportError:

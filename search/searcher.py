@@ -58,8 +58,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         Raises:
             InputError: the space asks for a sampler that cannot search it.
         """
-        if space.searcher.kind == "cmaes" and space.dimensions:
-            check_cmaes(space)
+        check_cmaes(space)
         self._journal_study = JournalStudy(space, journal)
         study = self._journal_study.study
         super().__init__(space.suggest, metric="val_acc", mode="max", storage=self._journal_study.storage,

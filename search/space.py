@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,14 +127,10 @@ class Space:
 
     def weights_by_backbone(self) -> dict[str, str]:
         """The strongest wish for weights, imagenet before auto before none, of every backbone that may be used."""
-        wishes = ("none", "auto", "imagenet")
-        found: dict[str, str] = {}
         used = [(b.values["backbone"], b.values["weights"]) for b in self.baselines]
         if self.dimensions:
             used += [(name, weights) for name in self._values("backbone") for weights in self._values("weights")]
-        for name, weights in used:
-            found[name] = max(weights, found.get(name, "none"), key=wishes.index)
-        return found
+        return strongest_wishes(used)
 
     @property
     def size(self) -> int | None:
@@ -189,6 +185,15 @@ class Space:
         if name in self.dimensions:
             return self.dimensions[name].corners()
         return (self.fixed.get(name, TrialConfig.model_fields[name].default),)
+
+
+def strongest_wishes(used: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Of pairs of a backbone and its `weights`, the strongest wish for each backbone: imagenet, auto, none."""
+    wishes = ("none", "auto", "imagenet")
+    found: dict[str, str] = {}
+    for name, weights in used:
+        found[name] = max(weights, found.get(name, "none"), key=wishes.index)
+    return found
 
 
 def load_space(

@@ -43,22 +43,23 @@ def space_of(folder: Path, weights: str) -> Space:
 
 
 def test_auto_leaves_exactly_the_missing_backbones_without_imagenet_weights(tmp_path: Path) -> None:
-    resolved, missing = resolve_weights(space_of(tmp_path, "auto"), None)
+    resolved, missing = resolve_weights(space_of(tmp_path, "auto").weights_by_backbone(), None)
     assert resolved == {"mobilenet_v3_small": "none", "squeezenet1_1": "imagenet"}
     assert missing == ("mobilenet_v3_small",)
-    assert resolve_weights(space_of(tmp_path, "none"), None)[1] == ()  # nothing is missing where nothing was wanted
+    none = space_of(tmp_path, "none").weights_by_backbone()
+    assert resolve_weights(none, None)[1] == ()  # nothing is missing where nothing was wanted
 
 
 def test_a_trials_configuration_says_which_weights_it_really_has(tmp_path: Path) -> None:
     space = space_of(tmp_path, "auto")
-    resolved, _ = resolve_weights(space, None)
+    resolved, _ = resolve_weights(space.weights_by_backbone(), None)
     for backbone in ("mobilenet_v3_small", "squeezenet1_1"):
         assert settle(space.config({"backbone": backbone}), resolved).weights == resolved[backbone]
 
 
 def test_imagenet_weights_that_cannot_be_had_are_one_error_with_three_ways_out(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
-        resolve_weights(space_of(tmp_path, "imagenet"), None)
+        resolve_weights(space_of(tmp_path, "imagenet").weights_by_backbone(), None)
     (line,) = error.value.problems
     assert str(weights_file("mobilenet_v3_small")) in line
     for way in ("TORCH_HOME", "weights: auto", "weights: none"):

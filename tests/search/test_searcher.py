@@ -11,6 +11,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from search.journal import Journal
 from search.results import Run
+from search.sampler import check_cmaes
 from search.searcher import StudySearch
 from search.space import Space
 from tests.search.spaces import space_of
@@ -283,6 +284,10 @@ def test_tune_can_pickle_it_and_save_it(space: Space, tmp_path: Path) -> None:
     searcher = StudySearch(space, journal)
     cloudpickle.dumps(searcher)
     searcher.save_to_dir(str(tmp_path), "session")
+
+
+def test_cmaes_has_nothing_to_need_where_only_baselines_run(tmp_path: Path) -> None:
+    check_cmaes(space_of(tmp_path, "baselines: [tutorial-simple]\nsearcher: cmaes"))
 
 
 def test_cmaes_needs_numbers_and_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
