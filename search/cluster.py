@@ -150,7 +150,7 @@ def fit_resources(
         gpu = 0.0
     elif machines.gpus and not gpu and gpus_asked is None:  # of a file, or of a machine without GPUs that began this
         notes.append("trials get no GPU (resources.gpu is 0), although there is one: they run on the CPU")
-    fitting = [(cpus, _sharing(gpus, gpu)) for cpus, gpus in machines.by_node if _sharing(gpus, gpu)]
+    fitting = [(cpus, trials) for cpus, gpus in machines.by_node if (trials := _sharing(gpus, gpu))]
     cpu = wanted.cpu
     if cpu is None:
         cpu = max(1.0, min([4.0, *(cpus // trials for cpus, trials in fitting)] if gpu and fitting else [1.0]))

@@ -85,9 +85,10 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
         def runner(folder: Path, jobs: Sequence[Job]) -> Journal:
             for job in jobs:
                 check_device(job.config.device, f"{run.path}: {job.candidate}: device", machines, resources.gpu or 0)
-            check_every_node(load_run(folder), machines)  # its weights may be others than the search's
+            nested = load_run(folder)
+            check_every_node(nested, machines)  # its weights may be others than the search's
             with steps.paused():  # trainings have a view of their own
-                return _run_jobs(folder, jobs, resources, machines, mode, notes)
+                return _run_jobs(nested, jobs, resources, machines, mode, notes)
 
         try:
             with steps:
@@ -108,11 +109,10 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
 
 
 def _run_jobs(
-    folder: Path, jobs: Sequence[Job], resources: Resources, machines: Machines, mode: ResolvedMode,
+    run: Run, jobs: Sequence[Job], resources: Resources, machines: Machines, mode: ResolvedMode,
     notes: tuple[str, ...],
 ) -> Journal:  # fmt: skip
     """The journal of the nested run, with every job in it ended unless the user has interrupted."""
-    run = load_run(folder)
     journal, since = run.journal, time.time()
     new = len(missing(journal, jobs, since))
     if not new and not journal.unfinished:
@@ -131,7 +131,7 @@ def _run_jobs(
     try:
         with console, signals_stop(stop, console.notice):
             run_trials(
-                folder, journal, lambda: JobSearch(journal, jobs, since), lambda: JournalASHA(space, journal), stop,
+                run.path, journal, lambda: JobSearch(journal, jobs, since), lambda: JournalASHA(space, journal), stop,
                 Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
             )  # fmt: skip
         journal.stopped(stop.reason or "budget")

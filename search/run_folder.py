@@ -34,8 +34,8 @@ def free_folder(storage: str, name: str | None, space: Path) -> Path:
             "Mount it (s3fs, gcsfuse, NFS) and give the folder."
         )
     place = Path(unquote(parsed.path) if parsed.scheme == "file" else storage).expanduser().absolute()
-    # Jobs of an array start in the same second, and minutes lie between choosing a name and making its folder.
     stem = re.sub(r"[^\w.-]+", "-", space.stem)
+    # Jobs of an array start in the same second, and minutes lie between choosing a name and making its folder.
     name = name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     if name in (".", "..") or len(name) > 100 or not all(letter.isalnum() or letter in "-_." for letter in name):
         raise InputError(

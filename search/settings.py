@@ -62,7 +62,7 @@ class Budget(_Section):
     """When a search ends, and how early ASHA may cut: whichever limit comes first."""
 
     trials: int = Field(32, ge=1, description="trials in all, baselines included")
-    # The fewest that lose no search on recorded trainings: tests/benchmarks/benchmark_efficiency.py.
+    # One is faster on recorded trainings (tests/benchmarks/benchmark_efficiency.py); two leave time to a warmup.
     grace_epochs: int = Field(2, ge=1, description="epochs that every trial gets before it may be cut")
     # Jamieson and Talwalkar's eta; 3 is the value that the ASHA paper found hard to beat.
     reduction_factor: float = Field(3.0, gt=1, description="one in so many trials survives each rung")
