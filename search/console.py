@@ -11,7 +11,9 @@ from typing import Any, TextIO
 
 from rich.console import Console as Terminal
 from rich.console import Group
+from rich.control import Control
 from rich.live import Live
+from rich.segment import ControlType
 from rich.text import Text
 
 from search.console_header import Header
@@ -58,6 +60,7 @@ class Console:
         self._warnings: list[str] = []  # those that the summary repeats
         self._steps = Steps(self._lines.stream, live)
         self._live: Live | None = None
+        self._drawn: list[int] = []  # cells of each line of the view on the screen
         self._drawer: threading.Thread | None = None
         self._done = threading.Event()
 
@@ -139,24 +142,30 @@ class Console:
     def _draw(self) -> Group:
         with self._lock:
             lines = live_lines(self._standings, self._frame(), self._window(), self._clock())
+        self._drawn = [line.cell_len for line in lines]
         # An empty line for the cursor: the terminal echoes ^C there, and beside a long line that would wrap.
         return Group(*lines, Text())
 
     def _keep_drawing(self) -> None:
         assert self._live is not None
-        assert self._terminal is not None
-        width = self._terminal.width
         while not self._done.wait(REFRESH):
             try:
-                if self._terminal.width != width:
-                    # The terminal has wrapped what was there anew, so it can no longer be drawn over.
-                    width = self._terminal.width
-                    self._terminal.clear()
-                    self._print([*self._header.lines(width), Text()])
+                self._erase_wrapped()
                 self._live.refresh()
             except OSError:
                 self._lines.gone = True
                 return
+
+    def _erase_wrapped(self) -> None:
+        """Erases the rows that a terminal made narrower has wrapped the view into; rich goes up by as many as it drew.
+
+        Clearing the screen instead would put a copy of the view into the scrollback of tmux and others each time.
+        """
+        assert self._terminal is not None
+        width = self._terminal.width
+        rows = sum((cells - 1) // width for cells in self._drawn if cells)
+        self._terminal.control(*[Control((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))] * rows)
+        self._drawn = []
 
     def _close(self) -> None:
         """Ends the live view; more than once is fine."""
@@ -166,6 +175,7 @@ class Console:
         live, self._live = self._live, None
         if live is not None:
             try:
+                self._erase_wrapped()
                 live.stop()
             except OSError:
                 self._lines.gone = True

@@ -21,7 +21,8 @@ class Pane:
 
     def __init__(self, socket: Path) -> None:
         self._tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
-        self._call("new-session", "-d", "-x", "80", "-y", "24", "sh")
+        # Importing readline, as pytest does, sets COLUMNS and LINES for child processes, which then never see a resize.
+        self._call("new-session", "-d", "-x", "80", "-y", "24", "env", "-u", "COLUMNS", "-u", "LINES", "sh")
 
     def _call(self, *words: str) -> str:
         return subprocess.run([*self._tmux, *words], check=True, capture_output=True, text=True, timeout=20).stdout
@@ -71,16 +72,30 @@ def test_a_person_sees_the_search_and_keeps_its_summary(pane: Pane, tmp_path: Pa
     assert re.search(r"trial +running +epoch +val acc +settings", view)
     assert not pane.cursor_is_shown()
 
-    pane.resize(60, 24)
-    until(lambda: max(map(len, pane.screen().splitlines())) <= 60 and "Trials" in pane.screen(), pane.screen)
+    for width in (60, 80):
+        pane.resize(width, 24)
+        title = re.compile(rf"^(?=.{{{width}}}$)runs/watched ─+ \d+ s$", re.MULTILINE)
+        until(lambda title=title: title.search(pane.screen()) is not None, pane.screen)
+        assert pane.history().count("Speed") == 1  # drawn over what was there, however the terminal wrapped it
 
-    pane.resize(80, 24)
     (tmp_path / "go").touch()
     until(lambda: "rc=" in pane.screen(), pane.screen)
     text = pane.history()
     assert "rc=0" in text
     assert re.search(r"Trials  12 of 12: \d+ finished, \d+ cut", text)
-    assert text.count("spaces/quick.yaml: 2 dimensions") >= 1  # the header stays
+    assert text.count("spaces/quick.yaml: 2 dimensions") == 1  # the header stays
     assert "Next" in text
     assert " running, " not in text  # the live view is gone
     assert pane.cursor_is_shown()
+
+
+def test_a_terminal_made_narrower_at_the_very_end_keeps_nothing_of_the_view(pane: Pane, tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, "-m", "tests.search.watched", str(tmp_path)])
+    pane.type(f"cd {shlex.quote(str(ROOT))} && clear && TERM=screen CI= {command}; echo rc=$?")
+    until(lambda: re.search(r"Trials +\S+ +\d+ of 12: \d+ running", pane.screen()) is not None, pane.screen)
+    pane.resize(60, 24)
+    (tmp_path / "go").touch()
+    until(lambda: "rc=" in pane.screen(), pane.screen)
+    text = pane.history()
+    assert "Next" in text
+    assert "runs/watched ─" not in text  # the view's first line
