@@ -156,7 +156,8 @@ def fit_resources(
         cpu = max(1.0, min([4.0, *(cpus // trials for cpus, trials in fitting)] if gpu and fitting else [1.0]))
     most = max((cpus for cpus, _ in fitting), default=0.0)
     if most and cpu > most and cpus_asked is None:
-        notes.append(f"trials get {most:g} CPU cores each, not the {cpu:g} of resources.cpu: no node has more")
+        whose = "no node with a GPU" if gpu else "no node"
+        notes.append(f"trials get {most:g} CPU cores each, not the {cpu:g} of resources.cpu: {whose} has more")
         cpu = most
     concurrency(machines, cpu, gpu)
     return wanted.model_copy(update={"gpu": gpu, "cpu": cpu}), tuple(notes)

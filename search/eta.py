@@ -39,6 +39,11 @@ class Plan:
     reduction_factor: float | None  # None: no trial is ever cut
     deadline: float | None = None  # s since 1970, where a time budget ends the search
     target: float | None = None  # validation accuracy, fraction, that ends the search
+    cut_baselines: bool = False
+
+    def cuts(self, trial: Trial) -> bool:
+        """Whether ASHA may cut this trial."""
+        return trial.kind != "baseline" or self.cut_baselines
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -64,7 +69,7 @@ class Underway:
     horizon: int  # epochs if nobody cuts it
     pace: Pace | None  # None before its first epoch
     waited: float  # s since its last report, or since it was suggested
-    cuttable: bool  # baselines are not
+    cuttable: bool  # baselines are not, unless the space says so
 
 
 class History:

@@ -99,7 +99,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         found = repr(record)[:40]
     except ValueError as error:
         record, found = None, f"no JSON ({error})"
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or "space" not in record:
         raise InputError(
             f"{path}: must hold the record of a run, got {found}. Put back a copy of it, or search anew; "
             f"python -m trainable --config {path.parent}/trial_NNNN/config.json repeats a trial without it."

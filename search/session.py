@@ -167,6 +167,7 @@ def _sit(sitting: Sitting) -> int:
         space.budget.trials, at_once, space.max_epochs, space.budget.grace_epochs,
         space.budget.reduction_factor if space.scheduler == "asha" else None,
         time.time() + sitting.time_left if sitting.time_left is not None else None, space.budget.target_accuracy,
+        space.scheduling.cut_baselines,
     )  # fmt: skip
     stop = Stop(journal, space.budget.grace_epochs, sitting.time_left, space.budget.target_accuracy)
     console = Console(journal, _header(sitting, at_once), plan)

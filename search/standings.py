@@ -67,7 +67,7 @@ class Standings:
             case "reported":
                 self.epochs += 1
                 self._reports.append(event["time"])
-                self._history.report(event["epoch"], event["decision"] == "continue", _cuttable(trial))
+                self._history.report(event["epoch"], event["decision"] == "continue", self.plan.cuts(trial))
                 return self._rerank(trial)
             case "ended":
                 self._end(trial)
@@ -101,14 +101,14 @@ class Standings:
             waited = now - max(last, self.started or last)
             horizon = int(trial.config.get("epochs", self.plan.epochs))
             pace = pace_of(trial, self._sessions)
-            underway.append(Underway(len(trial.reports), horizon, pace, max(waited, 0.0), _cuttable(trial)))
+            underway.append(Underway(len(trial.reports), horizon, pace, max(waited, 0.0), self.plan.cuts(trial)))
         return time_left(self._history, underway, max(self.plan.trials - self.suggested, 0), now)
 
     def _take_in(self, trial: Trial) -> None:
         self.keys.update(dict.fromkeys(trial.params))
         self.epochs += len(trial.reports)
         for report in trial.reports:
-            self._history.report(report.epoch, report.decision == "continue", _cuttable(trial))
+            self._history.report(report.epoch, report.decision == "continue", self.plan.cuts(trial))
         if trial.over:
             self._end(trial)
         else:
@@ -118,7 +118,7 @@ class Standings:
     def _end(self, trial: Trial) -> None:
         self.running.pop(trial.number, None)
         self.counts[trial.status] += 1
-        self._history.end(len(trial.reports), pace_of(trial, self._sessions), _cuttable(trial))
+        self._history.end(len(trial.reports), pace_of(trial, self._sessions), self.plan.cuts(trial))
         if trial.status == "failed":
             self.failed.append(trial)
 
@@ -140,7 +140,3 @@ class Standings:
 
 def _with(bests: list[Best], trial: Trial, plan: Plan) -> list[Best]:
     return rank([*(best.trial for best in bests if best.trial is not trial), trial], plan.grace_epochs)
-
-
-def _cuttable(trial: Trial) -> bool:
-    return trial.kind != "baseline"

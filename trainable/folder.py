@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trainable.errors import InputError
+
 
 @dataclass(frozen=True)
 class EpochResult:
@@ -75,11 +77,25 @@ class TrialFolder:
         return state
 
     def epochs(self) -> list[EpochResult]:
-        """The finished epochs; a last line cut off by a kill does not count."""
+        """The finished epochs; a last line cut off by a kill does not count.
+
+        Raises:
+            InputError: a line is damaged.
+        """
         if not self.epochs_file.exists():
             return []
-        lines = self.epochs_file.read_text().splitlines(keepends=True)
-        return [EpochResult(**json.loads(line)) for line in lines if line.endswith("\n")]
+        lines = self.epochs_file.read_text(errors="replace").splitlines(keepends=True)
+        return [self._epoch(number, line) for number, line in enumerate(lines, start=1) if line.endswith("\n")]
+
+    def _epoch(self, number: int, line: str) -> EpochResult:
+        try:
+            return EpochResult(**json.loads(line))
+        except (ValueError, TypeError):
+            raise InputError(
+                f"{self.epochs_file}, line {number}: must be what an epoch achieved, got {line.strip()[:40]!r}. "
+                "Put back a copy of the file, or delete it: a trial that goes on writes it anew from last.pt, and the "
+                "search keeps the accuracies of all trials in events.jsonl."
+            ) from None
 
     def append(self, result: EpochResult) -> None:
         """Adds the line of a finished epoch."""

@@ -336,6 +336,6 @@ def test_cores_that_a_space_wishes_for_are_done_without_and_said() -> None:
     small = Machines(2, 6.0, 1.0, each=((4.0, 0.0), (2.0, 1.0)))
     fitted, notes = fit_resources(Resources(gpu=1, cpu=4), small)
     assert (fitted.gpu, fitted.cpu) == (1, 2)
-    assert notes == ("trials get 2 CPU cores each, not the 4 of resources.cpu: no node has more",)
+    assert notes == ("trials get 2 CPU cores each, not the 4 of resources.cpu: no node with a GPU has more",)
     with pytest.raises(InputError, match=r"--cpus-per-trial: must be at most what a node has \(4\), got 4"):
         fit_resources(Resources(gpu=1, cpu=4), small, cpus_asked=4)

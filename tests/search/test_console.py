@@ -68,6 +68,18 @@ def shown(kept: Standings, width: int, height: int) -> list[str]:
     return [line.plain for line in lines]
 
 
+def test_the_time_left_expects_cuts_of_baselines_only_where_they_may_be_cut(journal: Journal):
+    config = {"backbone": "resnet18", "epochs": 1000}
+    for number in range(4):
+        journal.suggested("baseline", f"recipe-{number}", {}, config)
+        journal.reported(number, 1, 0.5, 1.0, "continue")
+    left = {}
+    for cut in (False, True):
+        kept = Standings(journal, Plan(4, 4, 1000, 2, 3.0, cut_baselines=cut))
+        left[cut] = kept.time_left(time.time())
+    assert left[True][0] < 0.5 * left[False][0]
+
+
 def test_standings_kept_event_by_event_are_those_of_the_one_rule_for_best(journal: Journal):
     kept = Standings(journal, PLAN)
     leaders = []

@@ -16,6 +16,7 @@ from trainable.errors import InputError
         (json.dumps({"space": {"budget": {}}})[:-5], "no JSON ("),
         ("[1]", "[1]"),
         ("null", "None"),
+        ("{}", "{}"),
     ],
 )
 def test_a_damaged_record_is_named_with_the_way_out(tmp_path: Path, text: str, found: str) -> None:
