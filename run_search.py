@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Optional
@@ -47,8 +48,12 @@ def answer(work: Callable[[], int | None]) -> NoReturn:
     """Ends the command: 0 done, 1 failed, 2 bad input (its message and no traceback), 130 interrupted."""
     from trainable.errors import InputError
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's preemption is a Ctrl-C
     try:
         code = work() or 0
+    except KeyboardInterrupt:  # once trials run, the first one only asks for a stop
+        typer.echo("Interrupted. Nothing that was finished is lost: give the same command again.", err=True)
+        code = 130
     except InputError as error:
         typer.echo(str(error), err=True)
         code = 2

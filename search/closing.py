@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 
 import yaml
@@ -28,7 +29,8 @@ def close_run(run: Run, space: Space, warn: Callable[[str], None]) -> None:
     try:
         write_report([run])
     except Exception as error:  # hours of training must not end in a traceback over a page that can be made again
-        warn(f"the report failed ({type(error).__name__}: {error}): python run_search.py report {run.path}")
+        again = f"python run_search.py report {shlex.quote(str(run.path))}"
+        warn(f"the report failed ({type(error).__name__}: {error}): {again}")
 
 
 def write_best(run: Run) -> None:
@@ -39,6 +41,6 @@ def write_best(run: Run) -> None:
     head = (
         f"# Trial {best.trial.number} of {run.name}: validation accuracy {best.accuracy:.4f} at epoch {best.epoch}, "
         "chosen by the search: optimistic.\n"
-        f"# python -m trainable --config {run.path / 'best.yaml'}\n"
+        f"# python -m trainable --config {shlex.quote(str(run.path / 'best.yaml'))}\n"
     )
     write_atomically(run.path / "best.yaml", head + yaml.safe_dump(best.trial.config, sort_keys=False))

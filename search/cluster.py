@@ -17,6 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.settings import Resources
+from search.stop import signals_wait
 from trainable.errors import InputError
 
 # Folders that workers look for. They start in other folders than the driver, so a relative path would not be found.
@@ -79,17 +80,9 @@ def connected(address: str | None) -> Iterator[Machines]:
 
     if address is not None:
         _ask(address)
-    quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
-    if address is None:
-        # "local" works even where another cluster, or only a stale note of one, exists. Trials pass nothing through
-        # the object store, so it is as small as Ray allows.
-        ray.init(address="local", include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
-    else:
-        try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            raise InputError(_nobody(address, str(error))) from None
     try:
+        with signals_wait():  # Ray ends with a segmentation fault where it is interrupted
+            _join(address)
         resources = ray.cluster_resources()
         nodes = [node for node in ray.nodes() if node["Alive"]]
         kinds = sorted(name.split(":")[1] for name in resources if name.startswith("accelerator_type:"))
@@ -97,6 +90,19 @@ def connected(address: str | None) -> Iterator[Machines]:
         yield Machines(len(nodes), resources.get("CPU", 0.0), resources.get("GPU", 0.0), address, tuple(kinds), each)
     finally:
         ray.shutdown()
+
+
+def _join(address: str | None) -> None:
+    quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+    if address is None:
+        # "local" works even where another cluster, or only a stale note of one, exists. Trials pass nothing through
+        # the object store, so it is as small as Ray allows.
+        ray.init(address="local", include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise InputError(_nobody(address, str(error))) from None
 
 
 def _ask(address: str) -> None:

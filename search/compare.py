@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -38,15 +38,12 @@ def compare(runs: Sequence[Run], where: str | None = None, sort: str | None = No
         InputError: `where` or `sort` make no sense for these columns.
     """
     unique = len({run.name for run in runs}) == len(runs)
-    frame = pd.DataFrame(
-        [
-            {**_row(run, trial), "run": run.name if unique else str(run.path)}
-            for run in runs
-            for trial in _best_first(run)
-        ]
-    )
+    rows = [
+        {**_row(run, trial), "run": run.name if unique else str(run.path)} for run in runs for trial in _best_first(run)
+    ]
+    frame = pd.DataFrame(rows)
     frame = frame.reindex(columns=[*MEASURED, *(column for column in frame.columns if column not in MEASURED)])
-    frame = frame.astype(dict.fromkeys(WHOLE, "Int64"))
+    frame = frame.astype(dict.fromkeys([*WHOLE, *_whole(rows)], "Int64"))
     if where:
         frame = frame[_chosen(frame, where)]
     frame = _sorted(frame, sort)
@@ -54,6 +51,16 @@ def compare(runs: Sequence[Run], where: str | None = None, sort: str | None = No
     if sort and sort.removeprefix("-") not in (*MEASURED, *kept):
         kept.append(sort.removeprefix("-"))
     return frame[[*MEASURED, *kept]].reset_index(drop=True)
+
+
+def _whole(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that are whole numbers wherever there is one; with gaps, pandas would make floats of them."""
+    kinds: dict[str, set[type]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if value is not None and name not in MEASURED:
+                kinds.setdefault(name, set()).add(type(value))
+    return [name for name, found in kinds.items() if found == {int}]
 
 
 def print_comparison(

@@ -76,7 +76,8 @@ def _failures(standings: Standings, run: str) -> list[str]:
     lines = [ending(trial, run) for trial in standings.failed[:FAILURES_SHOWN]]
     more = len(standings.failed) - FAILURES_SHOWN
     if more > 0:
-        lines.append(f"{more} more failed: python run_search.py compare {run} --where \"status == 'failed'\"")
+        which = f"compare {shlex.quote(run)} --where \"status == 'failed'\""
+        lines.append(f"{more} more failed: python run_search.py {which}")
     return lines
 
 

@@ -51,10 +51,7 @@ def estimate(
     Trials are taken to come in random order. A sampler that learns brings better trials later, which are cut less.
     """
     baselines = space.baselines[: space.budget.trials]
-    searched = space.budget.trials - len(baselines)
-    if space.size is not None:  # the sampler proposes no point that a baseline has tried
-        points = {frozenset(baseline.params.items()) for baseline in baselines if baseline.params}
-        searched = min(searched, space.size - len(points))
+    searched = space.trials - len(baselines)
     configs = sample_configs(space) if searched else []
     own = tuple(float(baseline.values["epochs"]) for baseline in baselines)
     competing = [int(epochs) for epochs in own] if space.scheduling.cut_baselines else []
@@ -75,14 +72,24 @@ def estimate(
 
 
 def sample_configs(space: Space) -> list[TrialConfig]:
-    """Configurations drawn at random from the space, always the same; those that cannot be trained are left out."""
+    """Configurations drawn at random from the space, always the same; those that cannot be trained are left out.
+
+    Raises:
+        InputError: none of them can.
+    """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     found = []
-    for _ in range(_SAMPLES if space.dimensions else 1):
+    samples = _SAMPLES if space.dimensions else 1
+    for _ in range(samples):
         try:
             found.append(space.config(space.suggest(study.ask())))
-        except InputError:
-            continue
+        except InputError as error:
+            why = error.problems[0]
+    if not found:
+        raise InputError(
+            f"{space.source}: search: must hold configurations that can be trained, got none in {samples} drawn at "
+            f"random. The last one: {why}"
+        )
     return found
 
 

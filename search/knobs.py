@@ -17,13 +17,13 @@ def dimensions(trials: Iterable[Trial]) -> list[str]:
 
 
 def value_of(trial: Trial, key: str) -> Any:
-    """What a trial used for a dimension; `ABSENT` where a suggested trial did not need it.
+    """What a trial used for a dimension; `ABSENT` where it did not need it.
 
-    A baseline is asked by its configuration, because it may stand outside the search space.
+    A baseline that is no point of the search space is asked by its configuration.
     """
     if key in trial.params:
         return trial.params[key]
-    return ABSENT if trial.kind == "search" else trial.config.get(key, ABSENT)
+    return ABSENT if trial.kind == "search" or trial.params else trial.config.get(key, ABSENT)
 
 
 def differing(trials: Sequence[Trial], keys: Iterable[str]) -> list[str]:

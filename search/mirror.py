@@ -7,6 +7,7 @@ an experiment that is not marked as complete is removed and mirrored anew, on a 
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ class Mirror:
         if self._pool is not None:
             self._pool.close(timeout)
             if left := self._pool.waiting:
-                self._pool.warn(f"{left} trials are not mirrored in full: run_search.py mirror {self._run.path}")
+                again = f"python run_search.py mirror {shlex.quote(str(self._run.path))}"
+                self._pool.warn(f"{left} trials are not mirrored in full: {again}")
 
     def _mirror(self, pool: Pool, number: int) -> None:
         try:

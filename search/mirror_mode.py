@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -131,10 +132,10 @@ def check_login(timeout: float = CHECK_S) -> dict[str, Any]:
 
 
 def _upload(run: Path) -> str:
-    return f"python run_search.py mirror {run} --swanlab cloud"
+    return f"python run_search.py mirror {shlex.quote(str(run))} --swanlab cloud"
 
 
 def _how(mode: str, run: Path) -> str:
     if mode == "local":
-        return f"{program('swanlab')} watch {run / 'swanlog'}"
-    return f"{program('swanlab')} sync {run / 'swanlog' / 'offline'}/*_*"
+        return f"{program('swanlab')} watch {shlex.quote(str(run / 'swanlog'))}"
+    return f"{program('swanlab')} sync {shlex.quote(str(run / 'swanlog' / 'offline'))}/*_*"

@@ -240,9 +240,8 @@ def _baseline(run: Run, name: str | None, shared: dict[str, Any]) -> Candidate:
 def _named_baseline(run: Run, name: str) -> Candidate:
     baselines = {trial.name: trial for trial in run.trials if trial.kind == "baseline"}
     if name not in baselines:
-        raise InputError(
-            f"--baseline: must be one of the run's baselines, got {name!r}. {did_you_mean(name, tuple(baselines))}"
-        )
+        way_out = did_you_mean(name, tuple(baselines)) if baselines else "It has none: leave --baseline out."
+        raise InputError(f"--baseline: must be one of the run's baselines, got {name!r}. {way_out}")
     return _from_trial(run, baselines[name].number, run.ranked())
 
 

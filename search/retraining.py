@@ -129,7 +129,7 @@ def _run_jobs(
     journal.listen(console.on_event)
     journal.listen(mirror.on_event)
     try:
-        with console, signals_stop(stop, console.notice):
+        with console, signals_stop(stop, console.notice, "give the same command again"):
             run_trials(
                 run.path, journal, lambda: JobSearch(journal, jobs, since), lambda: JournalASHA(space, journal), stop,
                 Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),

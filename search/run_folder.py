@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -36,8 +37,9 @@ def free_folder(storage: str, name: str | None, space: Path) -> Path:
     place = Path(unquote(parsed.path) if parsed.scheme == "file" else storage).expanduser().absolute()
     stem = re.sub(r"[^\w.-]+", "-", space.stem)
     # Jobs of an array start in the same second, and minutes lie between choosing a name and making its folder.
-    name = name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    if name in (".", "..") or len(name) > 100 or not all(letter.isalnum() or letter in "-_." for letter in name):
+    if name is None:
+        name = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    if name in ("", ".", "..") or len(name) > 100 or not all(letter.isalnum() or letter in "-_." for letter in name):
         raise InputError(
             "--name: must be a folder's name of at most 100 letters, digits, '-', '_' and '.', "
             f"got {name!r}. Choose another."
@@ -74,7 +76,7 @@ def new_run(path: Path, content: Mapping[str, Any], storage: str) -> Iterator[Ru
     run = load_run(path)
     try:
         yield run
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         if not run.journal.trials:
             _take_away(path, above)
         raise
@@ -145,7 +147,7 @@ def _remove_empty(above: list[Path]) -> None:
 def _taken(run: Path) -> str:
     return (
         f"--name: must be new, because runs are never overwritten, got {run.name!r} ({run} exists). "
-        f"Choose another name, or continue it: python run_search.py resume {run}"
+        f"Choose another name, or continue it: python run_search.py resume {shlex.quote(str(run))}"
     )
 
 

@@ -26,8 +26,9 @@ from trainable.errors import InputError
 
 __all__ = ["StudySearch", "WarmStart", "export_study"]
 
-# A small space repeats itself. Another draw costs milliseconds, a repeated trial a whole training.
-_ATTEMPTS = 40
+# A small space repeats itself. Another draw costs milliseconds, a repeated trial a whole training; the fewer samples of
+# a finite space are left, the more draws it takes to meet one.
+_ATTEMPTS, _MOST_ATTEMPTS = 40, 1000
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         if size is not None and len(tried) >= size:
             return None
         number = len(self._journal.trials)
-        for attempt in range(_ATTEMPTS):
+        attempts = _ATTEMPTS if size is None else min(max(_ATTEMPTS, 10 * size // (size - len(tried))), _MOST_ATTEMPTS)
+        for attempt in range(attempts):
             asked, sample = self._journal_study.propose(number, attempt)
-            if _key(sample) not in tried or attempt == _ATTEMPTS - 1:
+            if _key(sample) not in tried or attempt == attempts - 1:
                 break
             self._journal_study.reject(asked)
         attrs = self._journal_study.accept(asked, number)

@@ -35,10 +35,13 @@ from trainable.config import TrialConfig
 from trainable.dataset import load_dataset
 from trainable.errors import InputError
 from trainable.progress import Progress
+from trainable.shell import program
 from trainable.timing import seconds_per_epoch
 from trainable.train import train
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
+_USED_UP = "every configuration of the space has been tried"
 
 # Front ends that are prepared before the first trial; where the space has more, trials make theirs as they come.
 PREPARED_FRONT_ENDS = 4
@@ -63,7 +66,7 @@ def search(options: Options) -> int:
     Raises:
         InputError: an input is wrong; then nothing has been written.
     """
-    warm_start = tuple(load_run(path) for path in options.warm_start)
+    warm_start = tuple(load_run(path) for path in {path.resolve(): path for path in options.warm_start}.values())
     with Steps() as progress:
         prepared = prepare(options, progress)
     mode = resolve_mode(options.swanlab, prepared.run, options.project)
@@ -105,10 +108,11 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
     if trials is not None:
         space = space.with_budget(trials=trials)
     closed = run.journal.stop_reason is not None and (run.path / "study.db").exists()  # not killed after the last trial
-    if not run.journal.unfinished and len(run.trials) >= space.budget.trials and closed:
+    if not run.journal.unfinished and len(run.trials) >= space.trials and closed:
+        extend = f"python run_search.py resume {shlex.quote(str(run.path))} --trials {2 * len(run.trials)}"
         raise InputError(
-            f"{run.path}: must have something left to do, got all {len(run.trials)} trials finished. "
-            f"To extend it: python run_search.py resume {shlex.quote(str(run.path))} --trials {2 * len(run.trials)}"
+            f"{run.path}: must have something left to do, got all {len(run.trials)} trials finished"
+            + (f". To extend it: {extend}" if space.trials == space.budget.trials else f", and {_USED_UP}. Widen it.")
         )
     with Steps() as progress:
         same_dataset(run, progress)
@@ -124,6 +128,12 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
         others = [] if run.journal.trials else [other for other in run.record["warm_start"] if other not in known]
         warm = tuple(load_run(Path(other)) for other in others)
         return _sit(Sitting(run, space, machines, mode, warm, time_left, notes))
+
+
+def resume_command(run: Run, address: str | None) -> str:
+    """What a person gives to go on, as it is to be typed here."""
+    there = f" --address {shlex.quote(address)}" if address else ""
+    return f"{program('python')} run_search.py resume {shlex.quote(str(shown_path(run.path)))}{there}"
 
 
 def check_every_node(run: Run, machines: Machines) -> None:
@@ -164,7 +174,7 @@ def _sit(sitting: Sitting) -> int:
     resources = space.resources
     at_once = concurrency(sitting.machines, resources.cpu or 0, resources.gpu or 0)
     plan = Plan(
-        space.budget.trials, at_once, space.max_epochs, space.budget.grace_epochs,
+        space.trials, at_once, space.max_epochs, space.budget.grace_epochs,
         space.budget.reduction_factor if space.scheduler == "asha" else None,
         time.time() + sitting.time_left if sitting.time_left is not None else None, space.budget.target_accuracy,
         space.scheduling.cut_baselines,
@@ -182,7 +192,7 @@ def _sit(sitting: Sitting) -> int:
         return StudySearch(space, journal, settle=lambda config: settle(config, weights))
 
     try:
-        with console, signals_stop(stop, console.notice):
+        with console, signals_stop(stop, console.notice, resume_command(run, sitting.machines.address)):
             for warm in sitting.warm_start:
                 learned = make_searcher().add_warm(warm, run.record["split"]["hash"])
                 console.warn(
@@ -197,7 +207,7 @@ def _sit(sitting: Sitting) -> int:
                     run.path, journal, make_searcher, lambda: JournalASHA(space, journal), stop,
                     Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
                 )  # fmt: skip
-            journal.stopped(stop.reason or "budget")
+            journal.stopped(stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP))
             close_run(run, space, console.warn)
     finally:
         mirror.close()
@@ -261,7 +271,9 @@ def shown_path(path: Path) -> Path:
 def _header(sitting: Sitting, at_once: int) -> Header:
     run, space, record = sitting.run, sitting.space, sitting.run.record
     data, split = record["data"], record["split"]
-    horizon = f"{len(space.dimensions)} dimensions, {space.budget.trials} trials of up to {space.max_epochs} epochs"
+    horizon = f"{len(space.dimensions)} dimensions, {space.trials} trials of up to {space.max_epochs} epochs"
+    if space.trials < space.budget.trials:
+        horizon += f" (the space has no more, of {space.budget.trials} asked for)"
     random = sorted(name for name, weights in record["weights"].items() if weights == "none")
     pretrained = sorted(name for name, weights in record["weights"].items() if weights == "imagenet")
     weights = [f"ImageNet for {', '.join(pretrained)}"] if pretrained else []

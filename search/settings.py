@@ -120,7 +120,13 @@ def parse_section(name: str, model: type[S], raw: Any) -> tuple[S, list[str]]:
         for key, value in raw.items()
         if key not in fields
     ]
+    known = {key: value for key, value in raw.items() if key in fields}
     try:
-        return model.model_validate({key: value for key, value in raw.items() if key in fields}), problems
+        return model.model_validate(known), problems
     except ValidationError as error:
-        return model(), problems + [f"{name}.{line}" for line in describe(error)]
+        problems += [f"{name}.{line}" for line in describe(error)]
+        wrong = {problem["loc"][0] for problem in error.errors() if problem["loc"]}
+    try:  # what is right goes on into the checks of how the sections go together
+        return model.model_validate({key: value for key, value in known.items() if key not in wrong}), problems
+    except ValidationError:
+        return model(), problems

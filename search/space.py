@@ -137,12 +137,30 @@ class Space:
         """How many different samples there can be, None where there is no end of them; 0 without dimensions."""
         if not self.dimensions:
             return 0
-        total = 1
-        for dimension in self.dimensions.values():
-            if dimension.when or dimension.size is None:
-                return None  # conditions make counting a matter of taste; repeats are avoided anyway
-            total *= dimension.size
-        return total
+        if any(dimension.size is None for dimension in self.dimensions.values()):
+            return None
+        return self._count(tuple(self.dimensions.values()), {})
+
+    def _count(self, dimensions: tuple[Dimension, ...], sample: Mapping[str, Any]) -> int:
+        """How many samples begin with `sample`, whose values are those of the dimensions before these."""
+        if not dimensions:
+            return 1
+        first, rest = dimensions[0], dimensions[1:]
+        if not self.active(first, sample):
+            return self._count(rest, sample)
+        asked = {value for other in rest for parent, values in other.when if parent == first.name for value in values}
+        of_no_condition = (first.size or 0) - len(asked)
+        return sum(self._count(rest, {**sample, first.name: value}) for value in asked) + (
+            of_no_condition * self._count(rest, {**sample, first.name: object()}) if of_no_condition else 0
+        )
+
+    @property
+    def trials(self) -> int:
+        """How many trials a search makes: its budget, or fewer where baselines and samples are used up before."""
+        if self.size is None:
+            return self.budget.trials
+        points = {frozenset(baseline.params.items()) for baseline in self.baselines if baseline.params}
+        return min(self.budget.trials, len(self.baselines) + self.size - len(points))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `from_json` turns back into an equal space."""

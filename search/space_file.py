@@ -75,17 +75,12 @@ def parse_search(raw: Any, fixed: Mapping[str, Any]) -> tuple[dict[str, Dimensio
 
 def _wrong_values(dimension: Dimension) -> list[str]:
     """What the configuration says to the dimension's choices or bounds."""
-    problems = []
-    for value in dimension.corners():
-        problems += [f"search.{line}" for line in _wrong_field(dimension.name, value)]
-    if (
-        problems
-        and "valid integer" in problems[0]
-        and dimension.kind in ("uniform", "quniform", "loguniform", "qloguniform")
-    ):
+    of_floats = dimension.kind in ("uniform", "quniform", "loguniform", "qloguniform")
+    # Not by the bounds: they may be whole where nothing between them is.
+    if of_floats and any("valid integer" in line for line in _wrong_field(dimension.name, 0.5)):
         instead = {"uniform": "randint", "quniform": "qrandint"}.get(dimension.kind, "lograndint")
         return [f"search.{dimension.name}: takes whole numbers, got {dimension.kind}. Use {instead}."]
-    return problems
+    return [f"search.{line}" for value in dimension.corners() for line in _wrong_field(dimension.name, value)]
 
 
 def _wrong_conditions(

@@ -135,7 +135,7 @@ class Standings:
         if trial.kind == "baseline":
             self.baselines = _with(self.baselines, trial, self.plan)
         new = self.top[0]
-        return new.trial is trial and (leader is None or new.accuracy > leader.accuracy)
+        return new.trial is trial and (leader is None or (new.trial, new.epoch) != (leader.trial, leader.epoch))
 
 
 def _with(bests: list[Best], trial: Trial, plan: Plan) -> list[Best]:

@@ -46,6 +46,8 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
             for trial in journal.trials.values():
                 self._look_at(trial)
             self._look_for_hopelessness()
+        elif any(self._reaches_target(trial) for trial in journal.trials.values()):
+            self._target = None  # it has stopped a sitting; who searches on all the same wants more
         journal.listen(self._on_event)
 
     def request(self, reason: str) -> None:
@@ -75,11 +77,14 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
             self._look_for_hopelessness()
 
     def _look_at(self, trial: Trial) -> None:
-        if self._target is None:
-            return
-        best = best_epoch(trial, self._grace_epochs)
-        if best and best.accuracy >= self._target:
+        if self._reaches_target(trial):
             self.request("target accuracy")
+
+    def _reaches_target(self, trial: Trial) -> bool:
+        if self._target is None:
+            return False
+        best = best_epoch(trial, self._grace_epochs)
+        return best is not None and best.accuracy >= self._target
 
     def _look_for_hopelessness(self) -> None:
         trials = [self._journal.trials[number] for number in sorted(self._journal.trials)]
@@ -94,16 +99,37 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
 
 
 def _reason(trial: Trial) -> str:
-    """Why a trial failed, without what only tells it from the others: its name, its folder, its worker's number."""
+    """Why a trial failed, without what only tells it from the others: name, folder, worker's number, own value."""
     own = rf"\b({re.escape(trial.name) + '|' if trial.name else ''}trial {trial.number}|trial_{trial.number:04d})\b"
-    return re.sub(r"\.tmp\d+\b", ".tmp", re.sub(own, "trial", trial.message))
+    message = re.sub(own, "trial", trial.message)
+    return re.sub(r"\.tmp\d+\b", ".tmp", re.sub(r"\bgot -?\d[\d.e+-]*", "got", message))
 
 
 @contextmanager
-def signals_stop(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
+def signals_wait() -> Iterator[None]:
+    """Within it SIGINT and SIGTERM wait for its end, for what cannot bear to be interrupted.
+
+    Raises:
+        KeyboardInterrupt: at its end, where one of them has come.
+    """
+    came: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def signals_stop(stop: Stop, say: Callable[[str], None], go_on: str) -> Iterator[None]:
     """Within it, the first SIGINT or SIGTERM asks for a stop and the second ends the process at once.
 
-    Nothing is lost by the second: every file is written whole, and Ray's processes die with this one.
+    Nothing is lost by the second: every file is written whole, and Ray's processes die with this one. It says `go_on`,
+    the command that goes on from there.
     """
 
     signals = 0
@@ -112,7 +138,9 @@ def signals_stop(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
         nonlocal signals
         signals += 1
         if signals > 1:
-            sys.stderr.write("\x1b[?25h\n" if sys.stderr.isatty() else "\n")  # a live view has hidden the cursor
+            cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a live view has hidden it
+            sys.stderr.write(f"{cursor}\nStopped at once. To go on: {go_on}\n")
+            sys.stderr.flush()
             os._exit(130)
         stop.request("interrupted")
         say("Stopping: every finished epoch is saved. Once more to stop at once.")

@@ -5,8 +5,10 @@ import csv
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +98,27 @@ def here(*words: object) -> str:
     return result.stdout
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("later", [0.0, 4.0])  # s: while it gets ready, and about when Ray starts
+def test_a_signal_before_the_first_trial_ends_with_130_and_leaves_nothing(
+    words: list[str], tmp_path: Path, number: signal.Signals, later: float
+) -> None:
+    search = subprocess.Popen(
+        [sys.executable, ROOT / "run_search.py", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert search.stdout is not None
+    assert search.stdout.readline()
+    time.sleep(later)
+    search.send_signal(number)
+    out, err = search.communicate(timeout=100)
+    assert search.returncode == 130, out + err
+    assert "Traceback" not in err
+    if "resume" in out:  # it was fast, and has begun: then it has said how to go on
+        return
+    assert "Interrupted." in err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_help_imports_nothing_heavy_and_every_command_shows_an_example() -> None:
     code = (
         "import sys\nfrom typer.testing import CliRunner\nimport run_search, trainable.__main__\n"
@@ -166,6 +189,7 @@ def test_all_mistakes_of_a_space_file_are_said_at_once(words: list[str], space: 
         (["--swanlab", "of"], "Invalid value for '--swanlab'"),
         (["--swanlab", "local", "--project", "a b"], "--project: may hold 1 to 100 of letters, digits and _ -"),
         (["--storage", "s3://bucket/runs"], "--storage: must be a folder that all nodes see, got 's3://bucket/runs'."),
+        (["--name", ""], "--name: must be a folder's name of at most 100 letters, digits, '-', '_' and"),
         (["--name", "a/b"], "--name: must be a folder's name of at most 100 letters, digits, '-', '_' and"),
         (["--warm-start", "no/run"], "no/run: "),
     ],

@@ -38,7 +38,7 @@ def drive(run: Path, seconds: float, concurrency: int, address: str | None = Non
     with connected(address):
         journal.session()
         stop = Stop(journal, space.budget.grace_epochs)
-        with signals_stop(stop, print):
+        with signals_stop(stop, print, "the command"):
             run_trials(
                 run, journal, lambda: StudySearch(space, journal), lambda: JournalASHA(space, journal), stop,
                 Running(slow(seconds), 1, 0, concurrency, lambda text: print(text, flush=True)),

@@ -70,6 +70,25 @@ def test_columns_are_the_dimensions_that_differ_and_inactive_ones_are_missing(ru
     assert frame.loc[0, "lr"] == 1e-4  # a baseline is asked by its configuration
 
 
+def test_whole_numbers_stay_whole_where_some_rows_have_none(run: Run):
+    rows = json.loads(compare([run]).to_json(orient="records"))
+    assert [repr(row["step_size"]) for row in sorted(rows, key=lambda row: row["trial"])[1:]] == [
+        "None",
+        "5",
+        "None",
+        "7",
+    ]
+    assert "5.0" not in compare([run]).to_csv()
+
+
+def test_a_baseline_that_is_a_point_of_the_space_has_no_value_where_a_condition_does_not_hold(run: Run):
+    params = {"backbone": "resnet18", "lr": 1e-4, "schedule": "constant"}
+    run.journal.suggested("baseline", "point", params, {**DEFAULTS, **params})
+    frame = compare([run]).set_index("name")
+    assert pd.isna(frame.loc["point", "step_size"])
+    assert frame.loc["tutorial", "step_size"] == DEFAULTS["step_size"]
+
+
 def test_runs_are_compared_by_what_is_fixed_differently_too(run: Run, tmp_path: Path):
     frame = compare([run, make_run(tmp_path / "second", image_size=96)])
     assert len(frame) == 10

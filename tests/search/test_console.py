@@ -205,6 +205,18 @@ def test_a_training_that_validates_nothing_shows_no_accuracy(journal: Journal):
     assert any(re.match(r"1 .* 2/2 +- ", line.strip()) for line in shown(kept, 80, 24))
 
 
+def test_a_tie_that_the_lower_loss_decides_is_announced_as_the_best_so_far(journal: Journal):
+    kept = Standings(journal, PLAN)
+    news = []
+    journal.listen(lambda event: news.append(kept.update(event)))
+    for number, loss in enumerate((9.0, 2.0, 3.0)):
+        journal.suggested("search", "", {}, {"epochs": 1})
+        journal.reported(number, 1, 0.6, loss, "continue")
+        journal.ended(number, "finished")
+    assert [number for number, new in enumerate(news[2::3]) if new] == [0, 1]
+    assert kept.top[0].trial.number == 1
+
+
 def test_a_failed_trial_says_its_last_line_and_where_the_traceback_is(tmp_path: Path, journal: Journal):
     stream = io.StringIO()
     header = Header(run=str(tmp_path), data="demo", space="quick")

@@ -10,10 +10,11 @@ from rich.console import Console
 
 from search.estimate import cost, estimate, render, sample_configs
 from search.expected import Expected, expect
+from search.space import Space
 from tests.search.spaces import space_of
 from tests.search.stepping import new_journal, step_through
 from trainable.config import TrialConfig
-from trainable.errors import OutOfMemory, TrialEnded
+from trainable.errors import InputError, OutOfMemory, TrialEnded
 
 SPACE = """
     fixed: {epochs: 9, weights: none}
@@ -29,6 +30,15 @@ SPACE = """
 def by_cost(config: TrialConfig) -> float:
     """Seconds per epoch on a machine that does nothing but multiply."""
     return 10 * cost(config)
+
+
+def test_a_space_without_a_trainable_configuration_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Space, sample: object, name: str = "") -> TrialConfig:
+        raise InputError("x: image_size: too small")
+
+    monkeypatch.setattr(Space, "config", refused)
+    with pytest.raises(InputError, match=r"got none in 500 drawn at random. The last one: x: image_size: too small"):
+        estimate(space_of(tmp_path, SPACE))
 
 
 def test_without_asha_every_trial_reaches_the_last_epoch(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_without_a_place_to_write_the_search_goes_on_and_a_replay_makes_up_for_i
         run.journal.ended(number, "finished")
     mirror.close()
     assert mirror.warnings >= 2
-    assert f"2 trials are not mirrored in full: run_search.py mirror {run.path}" in mirror.last_warning
+    assert f"2 trials are not mirrored in full: python run_search.py mirror {run.path}" in mirror.last_warning
     assert mirror.summary == f"SwanLab: {mirror.warnings} warnings, the last: {mirror.last_warning}"
 
     (run.path / "swanlog").unlink()

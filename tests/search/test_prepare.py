@@ -94,7 +94,8 @@ def test_the_header_says_what_will_be_done_and_what_is_not_as_wished(
     with new_run(prepared.run, content, options.storage) as run:
         header = _header(Sitting(run, space, machines, mode, notes=("no GPU here",)), 2)
     assert header.data == f"{tmp_path / 'clips'}: 30 clips, 3 classes"
-    assert header.space == f"{tmp_path / 'space.yaml'}: 1 dimensions, 3 trials of up to 2 epochs"
+    shown = "1 dimensions, 2 trials of up to 2 epochs (the space has no more, of 3 asked for)"
+    assert header.space == f"{tmp_path / 'space.yaml'}: {shown}"
     assert header.devices == "2 CPU cores, no GPU; 2 trials at a time, 1 CPU core each"
     assert header.weights == "ImageNet for squeezenet1_1; random for mobilenet_v3_small"
     assert any(note.startswith("no ImageNet weights for mobilenet_v3_small: ") for note in header.notes)

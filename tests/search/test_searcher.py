@@ -191,14 +191,17 @@ def test_a_small_space_ends_when_every_point_has_been_tried_once(tmp_path: Path)
         tmp_path,
         """
         fixed: {epochs: 2, weights: none}
-        search: {mixup: {choice: [0.0, 0.2]}, ema: {choice: [0.0, 0.9, 0.99]}}
+        search:
+          mixup: {choice: [0.0, 0.2]}
+          ema: {choice: [0.0, 0.9, 0.99]}
+          dropout: {choice: [0.0, 0.1, 0.5], when: {mixup: 0.2}}
         budget: {trials: 50, grace_epochs: 1}
         """,
     )
     journal = new_journal(tmp_path / "run")
     step_through(space, journal)
     params = params_of(journal)
-    assert len(params) == 6
+    assert len(params) == space.trials == 12
     assert all(params.count(sample) == 1 for sample in params)
 
 

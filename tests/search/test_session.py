@@ -25,7 +25,8 @@ from trainable.progress import Progress
 def run(tmp_path: Path, make_clips: Callable[..., Path]) -> Run:
     """A search of three trials that has come to its end."""
     run = make_run(tmp_path / "run", make_clips())
-    change_record(run.path, mirror={"mode": "off", "project": "p"}, warm_start=[])
+    space = {**run.record["space"], "search": {**run.record["space"]["search"], "lr": {"loguniform": [1e-5, 1e-2]}}}
+    change_record(run.path, mirror={"mode": "off", "project": "p"}, warm_start=[], space=space)
     run.journal.session(trials=3)
     run.journal.stopped("budget")
     (run.path / "study.db").touch()
@@ -58,6 +59,15 @@ def go_on(path: Path, trials: int | None = None) -> int:
 def test_a_finished_search_has_nothing_to_resume_and_says_how_to_extend_it(run: Run, sat: list[Sitting]) -> None:
     with pytest.raises(InputError, match=r"got all 3 trials finished. To extend it: python run_search.py resume"):
         go_on(run.path)
+    assert sat == []
+
+
+def test_a_search_whose_space_is_used_up_cannot_be_extended(run: Run, sat: list[Sitting]) -> None:
+    record = json.loads((run.path / "run.json").read_text())
+    del record["space"]["search"]["lr"]
+    change_record(run.path, space=record["space"])
+    with pytest.raises(InputError, match="3 trials finished, and every configuration of the space has been tried"):
+        go_on(run.path, trials=20)
     assert sat == []
 
 

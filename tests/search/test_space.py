@@ -126,6 +126,22 @@ def test_all_problems_of_a_file_and_of_the_flags_come_at_once(tmp_path: Path) ->
         assert any(problem.startswith(line) for problem in found), line
 
 
+def test_a_float_distribution_of_a_whole_number_is_refused_even_between_whole_bounds(tmp_path: Path) -> None:
+    text = "search: {batch_size: {uniform: [8, 32]}, time_masks: {loguniform: [1, 3]}}"
+    found = problems_of(tmp_path, text)
+    assert found == [
+        "search.batch_size: takes whole numbers, got uniform. Use randint.",
+        "search.time_masks: takes whole numbers, got loguniform. Use lograndint.",
+    ]
+    assert space_of(tmp_path, "search: {weight_decay: {uniform: [0, 1]}}").dimensions
+
+
+def test_what_is_right_in_a_section_is_checked_against_the_others_beside_what_is_wrong(tmp_path: Path) -> None:
+    text = "{fixed: {epochs: 3}, search: {lr: {loguniform: [1.0e-4, 1.0e-2]}}, budget: {grace_epochs: 5, trials: 2.0}}"
+    found = problems_of(tmp_path, text)
+    assert [line.split(":")[0] for line in found] == ["budget.trials", "budget.grace_epochs"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -324,6 +340,25 @@ def test_the_size_of_a_space_is_known_where_it_ends(tmp_path: Path) -> None:
     assert space_of(tmp_path, "search: {mixup: {choice: [0.0, 0.2]}, n_mels: {qrandint: [32, 96, 32]}}").size == 6
     assert space_of(tmp_path, "search: {mixup: {choice: [0.0, 0.2]}, lr: {uniform: [0.1, 0.2]}}").size is None
     assert space_of(tmp_path, "baselines: [tutorial-simple]").size == 0
+
+
+def test_conditions_count_in_the_size_of_a_space_and_in_the_trials_of_its_search(tmp_path: Path) -> None:
+    space = space_of(
+        tmp_path,
+        """
+        search:
+          mixup: {choice: [0.0, 0.2]}
+          schedule: {choice: [constant, step, cosine]}
+          step_size: {randint: [2, 5], when: {schedule: step}}
+          gamma: {choice: [0.1, 0.5], when: {step_size: [3, 4]}}
+        baselines: [tutorial-simple, {name: mine, mixup: 0.0, schedule: cosine}]
+        budget: {trials: 50}
+        """,
+    )
+    assert space.size == 2 * (2 + 1 + 2 * 2)
+    assert len({frozenset(sample.items()) for sample in samples(space, 2000)}) == space.size
+    assert space.trials == space.size  # both baselines are points of it
+    assert space.with_budget(trials=5).trials == 5
 
 
 def test_rungs_are_whole_epochs_below_the_horizon(tmp_path: Path) -> None:

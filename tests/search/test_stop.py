@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from search.journal import Journal
-from search.stop import HOPELESS_AFTER, Stop, signals_stop
+from search.stop import HOPELESS_AFTER, Stop, signals_stop, signals_wait
 from tests.search.stepping import new_journal
 
 
@@ -57,7 +58,11 @@ def test_a_search_that_ended_at_its_target_may_be_resumed(tmp_path: Path) -> Non
     journal.session()
     report(journal, 0.9)
     journal.stopped("target accuracy")
-    assert Stop(Journal(journal.path), grace_epochs=1, target_accuracy=0.9).reason is None
+    journal = Journal(journal.path)
+    stop = Stop(journal, grace_epochs=1, target_accuracy=0.9)
+    journal.session()
+    report(journal, 0.95)
+    assert stop.reason is None
 
 
 def test_first_trials_that_all_fail_alike_stop_a_search_also_across_a_kill(tmp_path: Path) -> None:
@@ -75,6 +80,7 @@ def test_first_trials_that_all_fail_alike_stop_a_search_also_across_a_kill(tmp_p
     "message",
     [
         "trial {n}: f_max: must be at most half the sample rate (4000 Hz), got 9000.0. Lower it.",
+        "trial {n}: batch_size: should be a valid integer, got {n}.7{pid}e-05. Change it.",
         "OSError: [Errno 28] No space left on device: '/runs/x/trial_{n:04d}/.epochs.jsonl.tmp{pid}'",
     ],
 )
@@ -169,7 +175,7 @@ from search.stop import Stop, signals_stop
 stop = Stop(Journal(Path(sys.argv[1])), 1)
 if sys.argv[2]:
     stop.request(sys.argv[2])
-with signals_stop(stop, print):
+with signals_stop(stop, print, "the command"):
     os.kill(os.getpid(), signal.SIGINT)
     print("reason:", stop.reason, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -189,11 +195,26 @@ def test_the_second_signal_ends_the_process_whatever_it_is_stopping_for(
     assert ended.returncode == 130
     assert f"reason: {reason}" in ended.stdout
     assert "Once more to stop at once." in ended.stdout
+    assert "Stopped at once. To go on: the command\n" in ended.stderr
     assert "still here" not in ended.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_what_cannot_bear_to_be_interrupted(number: signal.Signals) -> None:
+    before, done = signal.getsignal(number), False
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - when it comes is what matters
+        with signals_wait():
+            os.kill(os.getpid(), number)
+            done = True
+        pytest.fail("it was forgotten")
+    assert done
+    assert signal.getsignal(number) is before
+    with signals_wait():
+        pass
 
 
 def test_the_handlers_of_before_are_back_afterwards(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
-    with signals_stop(Stop(new_journal(tmp_path), 1), print):
+    with signals_stop(Stop(new_journal(tmp_path), 1), print, ""):
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
