@@ -81,8 +81,15 @@ def connected(address: str | None) -> Iterator[Machines]:
     if address is not None:
         _ask(address)
     try:
-        with signals_wait():  # Ray ends with a segmentation fault where it is interrupted
-            _join(address)
+        try:
+            with signals_wait():  # Ray ends with a segmentation fault where it is interrupted
+                _join(address)
+        except SystemExit:
+            # While it starts, Ray answers SIGTERM with an exit of its own, and then aborts where it is shut down. Its
+            # processes die with this one, and no trial has begun.
+            sys.stderr.write("Interrupted while Ray started: give the same command again.\n")
+            sys.stderr.flush()
+            os._exit(130)
         resources = ray.cluster_resources()
         nodes = [node for node in ray.nodes() if node["Alive"]]
         kinds = sorted(name.split(":")[1] for name in resources if name.startswith("accelerator_type:"))

@@ -149,10 +149,10 @@ class Space:
         if not self.active(first, sample):
             return self._count(rest, sample)
         asked = {value for other in rest for parent, values in other.when if parent == first.name for value in values}
-        of_no_condition = (first.size or 0) - len(asked)
-        return sum(self._count(rest, {**sample, first.name: value}) for value in asked) + (
-            of_no_condition * self._count(rest, {**sample, first.name: object()}) if of_no_condition else 0
-        )
+        counts = [self._count(rest, {**sample, first.name: value}) for value in asked]
+        if others := (first.size or 0) - len(asked):  # values that no condition asks for, all alike
+            counts.append(others * self._count(rest, {**sample, first.name: object()}))
+        return sum(counts)
 
     @property
     def trials(self) -> int:

@@ -104,8 +104,9 @@ def test_a_signal_before_the_first_trial_ends_with_130_and_leaves_nothing(
     words: list[str], tmp_path: Path, number: signal.Signals, later: float
 ) -> None:
     search = subprocess.Popen(
-        [sys.executable, ROOT / "run_search.py", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, ROOT / "run_search.py", *words, "--trials", "40"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     assert search.stdout is not None
     assert search.stdout.readline()
     time.sleep(later)
@@ -115,7 +116,7 @@ def test_a_signal_before_the_first_trial_ends_with_130_and_leaves_nothing(
     assert "Traceback" not in err
     if "resume" in out:  # it was fast, and has begun: then it has said how to go on
         return
-    assert "Interrupted." in err
+    assert "Interrupted" in err
     assert not (tmp_path / "runs").exists()
 
 
