@@ -55,12 +55,8 @@ def compare(runs: Sequence[Run], where: str | None = None, sort: str | None = No
 
 def _whole(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The settings that are whole numbers wherever there is one; with gaps, pandas would make floats of them."""
-    kinds: dict[str, set[type]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if value is not None and name not in MEASURED:
-                kinds.setdefault(name, set()).add(type(value))
-    return [name for name, found in kinds.items() if found == {int}]
+    settings = dict.fromkeys(name for row in rows for name in row if name not in MEASURED)
+    return [name for name in settings if {type(row[name]) for row in rows if row.get(name) is not None} == {int}]
 
 
 def print_comparison(

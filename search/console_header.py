@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from search.table import fact
+from trainable.shell import program
 
 
 def split_parts(split: Mapping[str, Any]) -> str:
@@ -30,6 +32,11 @@ class Header:
     mirror: str = ""  # "local"
     how_to_watch: str = ""  # "swanlab watch runs/wide/swanlog"
     notes: tuple[str, ...] = ()  # what must not be overlooked: no data named, weights missing
+
+    def command(self, name: str) -> str:
+        """The `name` command on this run as one would type it here, on the cluster where that trains something."""
+        there = f" --address {shlex.quote(self.address)}" if self.address and name in ("resume", "retrain") else ""
+        return f"{program('python')} run_search.py {name} {shlex.quote(self.run)}{there}"
 
     def lines(self, width: int | None = None) -> list[Text]:
         """The facts, each on as many lines of `width` characters as it needs (None: on one)."""

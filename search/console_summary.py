@@ -14,7 +14,6 @@ from search.knobs import ABSENT, short, value_of
 from search.standings import Standings
 from search.table import fact
 from trainable.metrics import wilson_interval
-from trainable.shell import program
 
 FAILURES_SHOWN = 3
 
@@ -83,14 +82,12 @@ def _failures(standings: Standings, run: str) -> list[str]:
 
 def _next_steps(header: Header, resumable: bool, has_best: bool) -> list[Text]:
     """The commands that people want next, each after what it does."""
-    command = f"{program('python')} run_search.py {{}} {shlex.quote(header.run)}"
-    there = f" --address {shlex.quote(header.address)}" if header.address else ""
     steps = []
     if resumable:
-        steps.append(("go on", command.format("resume") + there))
+        steps.append(("go on", header.command("resume")))
     if header.how_to_watch:
         steps.append(("compare", header.how_to_watch))
     if has_best:
-        steps.append(("retrain", command.format("retrain") + there))
-    steps.append(("report", command.format("report")))
+        steps.append(("retrain", header.command("retrain")))
+    steps.append(("report", header.command("report")))
     return [Text("Next", "bold"), *(Text(f"  {what:<8}").append(step, "cyan") for what, step in steps)]

@@ -35,7 +35,6 @@ from trainable.config import TrialConfig
 from trainable.dataset import load_dataset
 from trainable.errors import InputError
 from trainable.progress import Progress
-from trainable.shell import program
 from trainable.timing import seconds_per_epoch
 from trainable.train import train
 
@@ -130,12 +129,6 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
         return _sit(Sitting(run, space, machines, mode, warm, time_left, notes))
 
 
-def resume_command(run: Run, address: str | None) -> str:
-    """What a person gives to go on, as it is to be typed here."""
-    there = f" --address {shlex.quote(address)}" if address else ""
-    return f"{program('python')} run_search.py resume {shlex.quote(str(shown_path(run.path)))}{there}"
-
-
 def check_every_node(run: Run, machines: Machines) -> None:
     """Nothing, if every machine of a cluster has what trials of the run need there."""
     if machines.address is not None:
@@ -180,7 +173,8 @@ def _sit(sitting: Sitting) -> int:
         space.scheduling.cut_baselines,
     )  # fmt: skip
     stop = Stop(journal, space.budget.grace_epochs, sitting.time_left, space.budget.target_accuracy)
-    console = Console(journal, _header(sitting, at_once), plan)
+    header = _header(sitting, at_once)
+    console = Console(journal, header, plan)
     mirror = Mirror(run, sitting.mode, at_once)
     journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=at_once, trials=space.budget.trials)
     journal.listen(console.on_event)
@@ -192,7 +186,7 @@ def _sit(sitting: Sitting) -> int:
         return StudySearch(space, journal, settle=lambda config: settle(config, weights))
 
     try:
-        with console, signals_stop(stop, console.notice, resume_command(run, sitting.machines.address)):
+        with console, signals_stop(stop, console.notice, header.command("resume")):
             for warm in sitting.warm_start:
                 learned = make_searcher().add_warm(warm, run.record["split"]["hash"])
                 console.warn(
