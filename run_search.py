@@ -102,8 +102,8 @@ def search(
         return
 
     def work() -> int:
-        from search.prepare import Options
-        from search.session import search as start
+        from search.commands.session import search as start
+        from search.tune.prepare import Options
 
         return start(
             Options(
@@ -130,7 +130,7 @@ def resume(
     """
 
     def work() -> int:
-        from search.session import resume as start
+        from search.commands.session import resume as start
 
         return start(run, trials=trials, swanlab=swanlab, address=address)
 
@@ -158,8 +158,8 @@ def retrain(
     """
 
     def work() -> int:
-        from search.retrain import RetrainOptions
-        from search.retraining import retrain_run
+        from search.commands.retrain import retrain_run
+        from search.retrain.plan import RetrainOptions
 
         options = RetrainOptions(
             top=top, trial=trial, config=config, baseline=baseline, seeds=seeds, epochs=epochs, protocol=protocol,
@@ -178,7 +178,7 @@ def report(runs: Runs) -> None:
     """
 
     def work() -> int:
-        from search.commands import report as write
+        from search.commands.report import report as write
 
         return write(runs)
 
@@ -199,7 +199,7 @@ def compare(
     """
 
     def work() -> None:
-        from search.compare import print_comparison
+        from search.commands.compare import print_comparison
 
         print_comparison(runs, where, sort, _style(csv, json))
 
@@ -220,7 +220,7 @@ def predict(
     """
 
     def work() -> int:
-        from search.commands import predict as label
+        from search.commands.predict import predict as label
 
         return label(model, files, _style(csv, json), top)
 
@@ -240,7 +240,7 @@ def export(
     """
 
     def work() -> int:
-        from search.commands import export as write
+        from search.commands.predict import export as write
 
         return write(model, target, clips or [], seconds)
 
@@ -259,7 +259,7 @@ def mirror(
     """
 
     def work() -> int:
-        from search.commands import mirror as replay
+        from search.commands.mirror import mirror as replay
 
         return replay(run, swanlab, project)
 
@@ -276,7 +276,7 @@ def schema() -> None:
     def work() -> None:
         import json
 
-        from search.schema import json_schema
+        from search.space.schema import json_schema
 
         typer.echo(json.dumps(json_schema(), indent=2))
 
@@ -294,7 +294,7 @@ def data_check(
     """
 
     def work() -> int:
-        from search.commands import check
+        from search.commands.data import check
 
         return check(path, json)
 
@@ -309,7 +309,7 @@ def data_demo(target: Annotated[Path, typer.Argument(help="Where to write it.")]
     """
 
     def work() -> int:
-        from search.commands import demo
+        from search.commands.data import demo
 
         return demo(target)
 
@@ -327,7 +327,7 @@ def data_gtzan(
     """
 
     def work() -> int:
-        from search.commands import gtzan
+        from search.commands.data import gtzan
 
         return gtzan(target, mirrors or [])
 
@@ -342,7 +342,7 @@ def data_cache(clear: Annotated[bool, typer.Option("--clear", help="Remove what 
     """
 
     def work() -> int:
-        from search.commands import cache
+        from search.commands.data import cache
 
         return cache(clear)
 

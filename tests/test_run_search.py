@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ast
 import csv
 import errno
 import json
@@ -19,9 +18,10 @@ import typer
 from typer.testing import CliRunner
 
 from run_search import answer, app
-from search import retraining, session
-from search.cluster import Machines
-from search.results import load_run
+from search.commands import retrain as retraining
+from search.commands import session
+from search.runs.run import load_run
+from search.tune.cluster import Machines
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "torchvision", "torchaudio", "ray", "optuna", "swanlab", "pandas", "sklearn", "scipy", "plotly")
@@ -134,14 +134,6 @@ def test_help_imports_nothing_heavy_and_every_command_shows_an_example() -> None
     commands += ["data check", "data demo", "data gtzan", "data cache"]
     done = subprocess.run([sys.executable, "-c", code, *commands], cwd=ROOT, capture_output=True, text=True, check=True)
     assert [name for name in HEAVY if name in done.stdout.split()] == []
-
-
-def test_the_search_touches_no_tensor() -> None:
-    for path in [*(ROOT / "search").glob("*.py"), ROOT / "run_search.py"]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {"torch", "torchvision", "torchaudio"} & {name.split(".")[0] for name in names}, path
 
 
 def test_a_missing_space_file_names_the_nearest(words: list[str], space: Path) -> None:

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from trainable.errors import InputError, TrialEnded
+from trainable.files import read_mapping
 
 if TYPE_CHECKING:
     from trainable.config import TrialConfig
-    from trainable.folder import EpochResult, TrialFolder
+    from trainable.training.trial_folder import EpochResult, TrialFolder
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -86,11 +87,13 @@ def run(path: Path, data: str | None, folder: Path, epochs: int | None, resume: 
         InputError: an input is wrong; then nothing has been written.
         TrialEnded: the training diverged or had no room.
     """
-    from trainable.config import TrialConfig  # here, so that --help need not wait for torch
-    from trainable.folder import TrialFolder
-    from trainable.train import train
+    from trainable.training.loop import train
+    from trainable.training.network import checked_config
+    from trainable.training.trial_folder import TrialFolder
 
-    config = TrialConfig.load(path, data=data, epochs=epochs)
+    flags = {"data": data, "epochs": epochs}
+    given = {name: value for name, value in flags.items() if value is not None}
+    config = checked_config({**read_mapping(path), **given}, source=str(path))
     _check_folder(folder, resume)
     files = TrialFolder(folder)
     with Bars(console) as progress:
@@ -123,11 +126,11 @@ def _check_folder(folder: Path, resume: bool) -> None:
 
 def _prepare(config: TrialConfig, console: Console, progress: Bars) -> TrialConfig:
     """The configuration with its weights settled and its mels made; says what will be learned from."""
-    from trainable.backbone import fetch_weights, weights_available
-    from trainable.cache import mels_of
-    from trainable.dataset import load_dataset
-    from trainable.learner import find_device
-    from trainable.split import split_dataset
+    from trainable.backbones.weights import fetch_weights, weights_available
+    from trainable.data.dataset import load_dataset
+    from trainable.data.split import split_dataset
+    from trainable.features.mel_cache import mels_of
+    from trainable.training.device import find_device
 
     device = find_device(config.device)
     dataset = load_dataset(config.data, progress)
@@ -163,9 +166,9 @@ def _write_config(files: TrialFolder, config: TrialConfig) -> None:
 
 def _hand_over(files: TrialFolder, console: Console) -> None:
     """Saves the model of the best epoch and says what it is worth."""
-    from trainable.metrics import fit_temperature, wilson_interval
-    from trainable.saved import save_trial
-    from trainable.score import score_trial
+    from trainable.inference.metrics import fit_temperature, wilson_interval
+    from trainable.inference.model import save_trial
+    from trainable.inference.scores import score_trial
 
     scores, model = score_trial(files, "val"), files.path / "model"
     clips, right = len(scores.clips), int(scores.right.sum())

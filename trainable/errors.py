@@ -1,7 +1,8 @@
-"""The two ways in which training may end early, and the one way to refuse bad input."""
+"""How training may end early, and how bad input is refused."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 
@@ -36,3 +37,20 @@ class OutOfMemory(TrialEnded):
     """The device has no room for this batch and image size."""
 
     status = "out_of_memory"
+
+
+# What others call our fields: the tutorial's own names, and spellings.
+_OTHER_NAMES = {
+    "resize": "image_size", "learning_rate": "lr", "num_epochs": "epochs", "model": "backbone",
+    "optimiser": "optimizer", "normalize": "normalise",
+}  # fmt: skip
+
+
+def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """A closing sentence for an unknown `name`: the nearest known one, or all of them where they are few."""
+    if _OTHER_NAMES.get(str(name)) in known:
+        return f"Did you mean {_OTHER_NAMES[str(name)]}?"
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean {near[0]}?"
+    return f"Use one of {', '.join(known)}." if len(known) <= 12 else "See the README for the names."

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.benchmark_efficiency [--seeds 20] [--workers 4] [--quick]   # about 2 minutes
     python -m tests.benchmarks.benchmark_efficiency --record      # trains the table of real curves, about an hour
 
-Accuracy curves come from the seeded family of `tests.search.simulated` and from `curves.csv`, real trainings on the
+Accuracy curves come from the seeded family of `tests.support.simulated` and from `curves.csv`, real trainings on the
 demo set; see `curves.py`. A search has arrived at the first epoch, of any of its trials, whose accuracy is at most one
 point below the best known. In the family that is the accuracy without the noise that the searches see, so that no
 lucky epoch counts. A search that ends without arriving counts as infinity, and medians stand that.
@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from search.settings import Budget
-from search.space import Space, load_space
+from search.space.load import load_space
+from search.space.sections import Budget
+from search.space.space import Space
 from tests.benchmarks import curves
 from tests.benchmarks.contestants import (
     Contestant,
@@ -35,7 +36,7 @@ from tests.benchmarks.contestants import (
     epochs_to_target,
     random_search,
 )
-from tests.search.simulated import CEILING, clean_curve, curve
+from tests.support.simulated import CEILING, clean_curve, curve
 from trainable.config import TrialConfig
 
 POINT = 0.01

@@ -19,10 +19,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from search.mirror import Mirror, ResolvedMode
-from search.results import Run
-from tests.search.mirrored import epoch_result, folder, make_run, suggest
-from trainable.folder import TrialFolder
+from search.mirror.mirror import Mirror
+from search.mirror.mode import ResolvedMode
+from search.runs.run import Run
+from tests.support.mirrored import epoch_result, folder, make_run, suggest
+from trainable.training.trial_folder import TrialFolder
 
 EPOCHS = 10
 

@@ -27,14 +27,15 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from search.cluster import connected
-from search.journal import Journal
-from search.run import Running, run_trials
-from search.scheduler import JournalASHA
-from search.searcher import StudySearch
-from search.space import Space, load_space
-from search.stop import Stop
-from tests.search.simulated import slow
+from search.runs.journal import Journal
+from search.space.load import load_space
+from search.space.space import Space
+from search.tune.cluster import connected
+from search.tune.scheduler import JournalASHA
+from search.tune.searcher import StudySearch
+from search.tune.stop import Stop
+from search.tune.tuner import Running, run_trials
+from tests.support.simulated import slow
 
 GPUS_PER_NODE = 8
 

@@ -19,17 +19,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from search.cluster import connected
-from search.journal import Journal
-from search.results import trial_folder
-from search.run import Running, run_trials
-from search.scheduler import JournalASHA
-from search.searcher import StudySearch
-from search.space import Space, load_space
-from search.stop import Stop
-from tests.search import simulated
+from search.runs.journal import Journal
+from search.runs.run import trial_folder
+from search.space.load import load_space
+from search.space.space import Space
+from search.tune.cluster import connected
+from search.tune.scheduler import JournalASHA
+from search.tune.searcher import StudySearch
+from search.tune.stop import Stop
+from search.tune.tuner import Running, run_trials
+from tests.support import simulated
 from trainable.config import TrialConfig
-from trainable.folder import EpochResult
+from trainable.training.trial_folder import EpochResult
 
 EPOCHS = 10
 

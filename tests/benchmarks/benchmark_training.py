@@ -38,17 +38,16 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 
-from trainable.audio import read_waveform
-from trainable.backbone import build_backbone, train_mode
-from trainable.cache import clear_cache, mels_of
-from trainable.config import TrialConfig
-from trainable.dataset import Dataset, load_dataset
-from trainable.frontend import Frontend
-from trainable.learner import find_device
-from trainable.memory import free_memory
-from trainable.optimise import Loss, choose_precision, make_optimizer, set_learning_rate
-from trainable.recipes import RECIPES
-from trainable.train import train
+from trainable.backbones.head import train_mode
+from trainable.config import RECIPES, TrialConfig
+from trainable.data.audio import read_waveform
+from trainable.data.dataset import Dataset, load_dataset
+from trainable.features.frontend import Frontend
+from trainable.features.mel_cache import clear_cache, mels_of
+from trainable.training.device import choose_precision, find_device, free_memory
+from trainable.training.loop import train
+from trainable.training.network import build_network
+from trainable.training.optim import Loss, make_optimizer, set_learning_rate
 
 RATE = 22_050  # Hz, GTZAN's
 STRONG = ("time_masks", "time_mask", "freq_masks", "freq_mask", "noise", "noise_p", "gain", "gain_p")
@@ -96,11 +95,11 @@ class ItemByItem(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 class Bare:
-    """Model, optimiser and loss as `trainable.train` has them, without anything around them."""
+    """Model, optimiser and loss as `trainable.training.loop` has them, without anything around them."""
 
     def __init__(self, config: TrialConfig, classes: int) -> None:
         device = find_device(config.device)
-        model = build_backbone(config, classes)
+        model = build_network(config, classes)
         self.precision = choose_precision(config, model, device)
         self.model: nn.Module = model.to(device).to(memory_format=self.precision.layout)
         self.optimizer = make_optimizer(self.model, config)
@@ -273,7 +272,7 @@ def report(flags: argparse.Namespace, data: str, seconds: float) -> None:
     for backbone, size, strong in itertools.product(flags.backbones, flags.sizes, (False, True)):
         augmentation = {key: RECIPES["tutorial-strong"][key] for key in STRONG} if strong else {}
         cell = TrialConfig.parse({**base, "backbone": backbone, "image_size": size, **augmentation})
-        precision = choose_precision(cell, build_backbone(cell, 2), device).dtype
+        precision = choose_precision(cell, build_network(cell, 2), device).dtype
         got = measure(cell, dataset, strong, flags.rounds)
         print(
             f"| {backbone} | {size} | {'strong' if strong else 'none'} | {str(precision).removeprefix('torch.')} "

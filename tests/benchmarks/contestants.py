@@ -16,11 +16,11 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from search.dimension import Dimension
-from search.journal import Journal
-from search.scheduler import JournalASHA
-from search.searcher import StudySearch
-from search.space import Space
+from search.runs.journal import Journal
+from search.space.dimension import Dimension
+from search.space.space import Space
+from search.tune.scheduler import JournalASHA
+from search.tune.searcher import StudySearch
 
 
 @dataclass(frozen=True)

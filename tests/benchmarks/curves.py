@@ -66,7 +66,7 @@ def record(say: Callable[[str], None], file: Path = FILE, processes: int | None 
 
 
 def _trained(point: Mapping[str, Any]) -> list[float]:
-    from trainable.train import train  # here, so that a look into the table needs no torch
+    from trainable.training.loop import train
 
     return [epoch.val_acc for epoch in train(TrialConfig.parse({**FIXED, **point}))]
 

@@ -11,14 +11,14 @@ import numpy as np
 import optuna
 import pytest
 
-from search.journal import Journal
-from search.results import trial_folder
+from search.runs.journal import Journal
+from search.runs.run import trial_folder
 from tests.benchmarks import benchmark_efficiency, benchmark_training, curves
 from tests.benchmarks.benchmark_scale import Meter
 from tests.benchmarks.benchmark_search import gaps
 from tests.benchmarks.contestants import Landscape, Ours, Stock, epochs_to_target, random_search
-from tests.search.spaces import space_of
-from trainable.folder import EpochResult
+from tests.support.spaces import space_of
+from trainable.training.trial_folder import EpochResult
 
 SPACE = """
     fixed: {epochs: 9, weights: none}
@@ -127,7 +127,7 @@ def test_a_gap_lasts_from_the_end_of_a_trial_to_the_beginning_of_the_next_first_
 ) -> None:
     journal = Journal(tmp_path / "events.jsonl")
     clock = iter([0.0, 10.0, 12.0, 12.5, 15.5, 16.0])  # trial 0: suggested, reported, ended; trial 1
-    monkeypatch.setattr("search.journal.time.time", lambda: next(clock))
+    monkeypatch.setattr("search.runs.journal.time.time", lambda: next(clock))
     for number in range(2):
         journal.suggested("search", "", {}, {})
         folder = trial_folder(tmp_path, number)

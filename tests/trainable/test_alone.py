@@ -16,8 +16,8 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
 import trainable
-for module in pkgutil.iter_modules(trainable.__path__):
-    importlib.import_module(f"trainable.{module.name}")
+for module in pkgutil.walk_packages(trainable.__path__, "trainable."):
+    importlib.import_module(module.name)
 from trainable.__main__ import app
 app(sys.argv[1:])
 """

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from trainable.config import FIELDS, SHARED_FIELDS, TrialConfig
+from trainable.config import FIELDS, RECIPES, SHARED_FIELDS, TrialConfig
 from trainable.errors import InputError
-from trainable.recipes import RECIPES
+from trainable.training.network import checked_config
 
 # A wrong value of each field, and what is said of it.
 WRONG: dict[str, tuple[Any, str]] = {
@@ -81,7 +81,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 def problems(**values: Any) -> list[str]:
     """What is said of these values."""
     with pytest.raises(InputError) as caught:
-        TrialConfig.parse({"weights": "none", **values}, source="mine.yaml")
+        checked_config({"weights": "none", **values}, source="mine.yaml")
     return list(caught.value.problems)
 
 

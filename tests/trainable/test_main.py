@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from trainable.__main__ import Bars, app
 from trainable.__main__ import run as train_and_save
-from trainable.folder import TrialFolder
-from trainable.predict import load
+from trainable.inference.model import load
+from trainable.training.trial_folder import TrialFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 MakeClips = Callable[..., Path]

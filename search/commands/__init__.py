@@ -1,0 +1,1 @@
+"""What the command line calls: one function per command, each returning an exit code."""

@@ -1,0 +1,67 @@
+"""The commands `data check`, `data demo`, `data gtzan` and `data cache`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console as Terminal
+from rich.table import Table
+
+from search.console.steps import Steps
+
+
+def check(path: str, as_json: bool) -> int:
+    """Prints what a data set holds and what is wrong with it."""
+    from trainable.data.check import check_data, render
+
+    with Steps(sys.stderr) as progress:
+        found = check_data(path, progress)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        render(found, Terminal())
+    return 0
+
+
+def demo(target: Path) -> int:
+    """Writes the demo set."""
+    from trainable.data.demo import make_demo
+
+    with Steps(sys.stderr) as progress:
+        print(make_demo(target, progress=progress))
+    return 0
+
+
+def gtzan(target: Path, mirrors: Sequence[str]) -> int:
+    """Downloads and unpacks GTZAN."""
+    from trainable.data.gtzan import fetch_gtzan
+
+    with Steps(sys.stderr) as progress:
+        print(fetch_gtzan(target, mirrors=mirrors or None, progress=progress))
+    return 0
+
+
+def cache(clear: bool) -> int:
+    """Prints what the cache of mels holds, or empties it."""
+    from trainable.features.mel_cache import cache_entries, cache_limit, clear_cache
+    from trainable.files import cache_folder
+
+    if clear:
+        removed, size = clear_cache()
+        print(f"{removed} entr{'y' if removed == 1 else 'ies'} removed, {size / 1e6:.0f} MB, from {cache_folder()}")
+        return 0
+    table = Table("data set", "clips", "MB", "last used", "front end", box=None, pad_edge=False)
+    entries = cache_entries()
+    for entry in entries:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
+        front_end = ", ".join(f"{key} {value}" for key, value in entry.about.items() if key not in ("dataset", "clips"))
+        megabytes = f"{entry.bytes / 1e6:.1f}"
+        table.add_row(entry.about["dataset"], str(entry.about["clips"]), megabytes, used, front_end)
+    Terminal().print(table)
+    total = sum(entry.bytes for entry in entries)
+    print(f"{total / 1e6:.0f} MB of at most {cache_limit() / 1e6:.0f} MB in {cache_folder()}")
+    return 0

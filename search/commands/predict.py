@@ -1,0 +1,121 @@
+"""The commands `predict` and `export`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console as Terminal
+from rich.text import Text
+
+from search.console.steps import Steps
+from search.console.table import GAP, Column, fit, one_line, printable
+from trainable.errors import InputError
+from trainable.inference.predict import Prediction
+
+Style = Literal["table", "csv", "json"]
+
+
+def predict(model_path: Path, files: Sequence[Path], style: Style, top: int) -> int:
+    """Labels files and folders; 1 where a file could not be read, 2 is for input that makes no sense at all."""
+    from trainable.inference.model import load
+    from trainable.inference.predict import Unreadable, csv_header, predict_files
+
+    _must_exist(files)
+    model = load(model_path)
+    labelled: list[Prediction] = []
+    unreadable: list[Unreadable] = []
+    if style == "csv":
+        _write_row(csv_header(model))
+    with Steps(sys.stderr) as progress:
+        for found in predict_files(model, files, top, progress):
+            if isinstance(found, Unreadable):
+                unreadable.append(found)
+            elif style == "json":
+                print(json.dumps(found.to_json()), flush=True)
+            elif style == "csv":
+                _write_row(found.to_row())
+            else:
+                labelled.append(found)
+    terminal = Terminal()
+    for line in view(labelled, terminal.width if terminal.is_terminal else None):
+        terminal.print(line, soft_wrap=True)
+    for file in unreadable:
+        print(f"{file.path}: {file.reason}", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def export(model_path: Path, target: Path, clips: Sequence[Path], seconds: float | None) -> int:
+    """Writes an ONNX file and says how far it is from torch."""
+    from trainable.inference.onnx import export_onnx
+
+    done = export_onnx(model_path, target, clips, seconds)
+    print(
+        f"{done.path}: takes {done.samples} samples at {done.sample_rate} Hz; differs from torch by at most "
+        f"{done.difference:.1e} over {done.clips} clips"
+    )
+    return 0
+
+
+def _must_exist(paths: Sequence[Path]) -> None:
+    missing = [f"{path}: no such file or folder, got nothing to label. Check the path." for path in paths
+               if not path.exists()]  # fmt: skip
+    if missing:
+        raise InputError(missing)
+
+
+def _write_row(cells: Sequence[str]) -> None:
+    import csv
+
+    csv.writer(sys.stdout, lineterminator="\n").writerow(cells)
+    sys.stdout.flush()
+
+
+_INDENT = "  "  # of files below their folder
+_NARROWEST = 8  # characters of a file's name, however narrow the terminal
+
+
+def view(found: Sequence[Prediction], width: int | None) -> list[Text]:
+    """Lines of `width` characters (None: no terminal): each folder once, and its files below it by name.
+
+    Names matter more than the runners-up, which go first where there is little room; a name that is still too long
+    loses its middle, because the ends are what files of one folder differ in.
+    """
+    if not found:
+        return []
+    paths = [Path(each.path) for each in found]
+    labels = [each.label for each in found]
+    shares = [f"{each.probability:.0%}" for each in found]
+    then = [", ".join(f"{label} {share:.0%}" for label, share in each.top[1:3]) for each in found]
+    inner = width - len(_INDENT) if width else None
+    taken = sum(GAP + max(map(cell_len, cells)) for cells in (["label", *labels], ["probability", *shares]))
+    names = [_shortened(printable(path.name), max(inner - taken, _NARROWEST) if inner else None) for path in paths]
+    columns = [
+        Column("file", names, right=False, widest=None),
+        Column("label", labels, right=False, widest=None),
+        Column("probability", shares),
+        Column("then", then, right=False, widest=None),
+    ]
+    fitted = fit(columns[: None if any(then) else 3], inner)
+    lines = [Text(_INDENT).append_text(line) for line in fitted.header]
+    folder = None
+    for path, row in zip(paths, fitted.rows, strict=True):
+        if path.parent != folder:
+            folder = path.parent
+            lines.append(one_line(str(folder), None, "dim"))
+        lines.append(Text(_INDENT).append_text(row))
+    return lines
+
+
+def _shortened(name: str, room: int | None) -> str:
+    """`name` with an ellipsis in its middle where it is longer than `room` characters."""
+    if room is None or cell_len(name) <= room:
+        return name
+    end = name[len(name) - room // 2 :]
+    while cell_len(end) > room // 2:  # letters of two columns
+        end = end[1:]
+    return set_cell_size(name, room - 1 - cell_len(end)).rstrip() + "…" + end

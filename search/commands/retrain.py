@@ -1,0 +1,164 @@
+"""One sitting of a retraining: its jobs through Ray, mirrored and resumable, like a search without a sampler."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+from rich.console import Console as Terminal
+
+from search.commands.session import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, check_every_node, shown_path
+from search.console.console import Console, Header, split_parts
+from search.console.steps import Steps
+from search.console.time_left import Plan
+from search.mirror.mirror import Mirror
+from search.mirror.mode import ResolvedMode, resolve_again
+from search.report.report import write_report
+from search.retrain.jobs import Interrupted, TrainingFailed, missing
+from search.retrain.plan import Job, RetrainOptions
+from search.retrain.retrain import retrain
+from search.retrain.text import view
+from search.runs.folder import nested_run
+from search.runs.format import program
+from search.runs.journal import Journal, Trial
+from search.runs.run import Run, load_run, trial_folder
+from search.space.sections import Resources, Scheduler
+from search.space.space import Space
+from search.tune.cluster import Machines, check_device, concurrency, connected, fit_resources, hide_gpus
+from search.tune.scheduler import JournalASHA
+from search.tune.stop import Stop, signals_stop
+from search.tune.tuner import Running, run_trials
+from trainable.training.loop import train
+
+
+class JobSearch(Searcher):  # type: ignore[misc]  # Ray has no types
+    """Hands out the jobs of a retraining: unfinished ones of the journal first, then those that are `missing` in it."""
+
+    def __init__(self, journal: Journal, jobs: Sequence[Job], since: float) -> None:
+        super().__init__(metric="val_acc", mode="max")
+        self._journal = journal
+        self._waiting: list[Trial | Job] = [*journal.unfinished, *missing(journal, jobs, since)]
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial for Tune, or `Searcher.FINISHED`."""
+        if not self._waiting:
+            return str(Searcher.FINISHED)
+        following = self._waiting.pop(0)
+        if isinstance(following, Job):
+            following = self._journal.suggested("retrain", following.name, {}, following.config.to_json())
+        folder = trial_folder(self._journal.path.parent.resolve(), following.number).path
+        return {"number": following.number, "folder": str(folder), "config": following.config}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: how a trial ended is what the journal says."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is all that a resumed retraining needs."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, likewise."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher beside its results and we never read it
+
+
+def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, address: str | None) -> int:
+    """Retrains from a run, prints the result and returns the exit code.
+
+    Raises:
+        InputError: the run, its data or the flags do not allow it.
+    """
+    run = load_run(path)
+    mode = resolve_again(swanlab, run.record["mirror"], run.path / "retrained")
+    wanted = Resources.model_validate(run.record["space"]["resources"])
+    with nested_run(run.path / "retrained"), connected(address) as machines:
+        resources, notes = fit_resources(wanted, machines)
+        if not resources.gpu:
+            hide_gpus()  # scoring here does without it as well
+        steps = Steps()
+
+        def runner(folder: Path, jobs: Sequence[Job]) -> Journal:
+            for job in jobs:
+                check_device(job.config.device, f"{run.path}: {job.candidate}: device", machines, resources.gpu or 0)
+            nested = load_run(folder)
+            check_every_node(nested, machines)  # its weights may be others than the search's
+            with steps.paused():  # trainings have a view of their own
+                return _run_jobs(nested, jobs, resources, machines, mode, notes)
+
+        try:
+            with steps:
+                result = retrain(run, options, runner, steps)
+        except Interrupted:
+            command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+            print(f"Stopped. To go on from here: {program('python')} {command}")
+            return EXIT_INTERRUPTED
+        except TrainingFailed as error:
+            print(error, file=sys.stderr)
+            return EXIT_FAILED
+    page = write_report([load_run(path)])
+    terminal = Terminal()
+    width = terminal.width if terminal.is_terminal else None
+    terminal.print(*view(result, str(shown_path(run.path / "retrained")), width), sep="\n", soft_wrap=True)
+    terminal.print(f"report  {shown_path(page)}", soft_wrap=True, highlight=False)
+    return EXIT_DONE
+
+
+def _run_jobs(
+    run: Run, jobs: Sequence[Job], resources: Resources, machines: Machines, mode: ResolvedMode,
+    notes: tuple[str, ...],
+) -> Journal:  # fmt: skip
+    """The journal of the nested run, with every job in it ended unless the user has interrupted."""
+    journal, since = run.journal, time.time()
+    new = len(missing(journal, jobs, since))
+    if not new and not journal.unfinished:
+        return journal
+    at_once = concurrency(machines, resources.cpu or 0, resources.gpu or 0)
+    epochs = max(job.config.epochs for job in jobs)
+    searched = Space.from_json(run.record["space"])
+    space = replace(searched, scheduling=Scheduler(kind="none"), epochs=epochs)  # every training runs to its end
+    stop = Stop(journal, grace_epochs=1)
+    console = Console(journal, _header(run, jobs, resources, machines, mode, notes, at_once),
+                      Plan(len(journal.trials) + new, at_once, epochs, 1, None))  # fmt: skip
+    mirror = Mirror(run, mode, at_once)
+    journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=at_once)
+    journal.listen(console.on_event)
+    journal.listen(mirror.on_event)
+    try:
+        with console, signals_stop(stop, console.notice, "give the same command again"):
+            run_trials(
+                run.path, journal, lambda: JobSearch(journal, jobs, since), lambda: JournalASHA(space, journal), stop,
+                Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
+            )  # fmt: skip
+        journal.stopped(stop.reason or "budget")
+    finally:
+        mirror.close()
+    if mirror.summary:
+        console.warn(mirror.summary)
+    console.repeat_warnings()
+    return journal
+
+
+def _header(
+    run: Run, jobs: Sequence[Job], resources: Resources, machines: Machines, mode: ResolvedMode, notes: tuple[str, ...],
+    at_once: int,
+) -> Header:  # fmt: skip
+    data, split = run.record["data"], run.record["split"]
+    shown = shown_path(run.path)
+    return Header(
+        run=str(shown),
+        data=f"{data['path']}: {data['clips']} clips, {len(data['labels'])} classes",
+        space=f"{len(jobs)} trainings of up to {max(job.config.epochs for job in jobs)} epochs",
+        split=split_parts(split),
+        devices=machines.describe(resources, at_once),
+        mirror=mode.mode,
+        how_to_watch=mode.how.replace(str(run.path), str(shown)) if mode.mode != "off" else "",
+        notes=(*run.record["notes"], *notes, *filter(None, [mode.warning])),
+    )

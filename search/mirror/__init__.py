@@ -1,0 +1,1 @@
+"""Every trial as a SwanLab experiment, written by processes beside the search."""

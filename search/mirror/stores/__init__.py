@@ -1,0 +1,1 @@
+"""SwanLab's stores: its cloud, its local pages and its offline folder."""

@@ -1,0 +1,203 @@
+"""Confusion matrix and worst mistakes: of the retrained model where there is one, else of the search's best trial."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from search.report.facts import label
+from search.report.figures import percent
+from search.report.page import Html, join, note, table, tag
+from search.retrain.plan import same_dataset
+from search.runs.run import Run
+from trainable.config import TrialConfig
+from trainable.errors import InputError
+from trainable.inference.metrics import class_scores, confusion
+from trainable.inference.preview import Excerpt, excerpt
+from trainable.inference.scores import score_trial
+
+CLIPS = 8  # so many mistakes are shown
+SECONDS = 8.0  # of each, s: enough to hear what it is; eight of them are about half a megabyte
+_COLUMNS = 320  # px of the mel picture
+# Dark to bright, even steps to the eye. Source: matplotlib's "magma".
+_MAGMA = ((0, 0, 4), (40, 17, 89), (114, 31, 129), (182, 54, 121), (241, 96, 93), (254, 175, 119), (252, 253, 191))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model said of one clip whose class is known."""
+
+    path: str  # absolute, or relative to the data set; "" where the data set is gone
+    label: str
+    predicted: str
+    probability: float  # of the predicted class
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions for all clips of one kind."""
+
+    about: str  # whose they are and on what, for the caption
+    labels: tuple[str, ...]
+    predictions: tuple[Prediction, ...]
+    lost: str = ""  # why the clips themselves cannot be shown
+
+    @property
+    def pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """True and predicted classes [n] as indices into `labels`."""
+        index = {name: number for number, name in enumerate(self.labels)}
+        true = np.array([index[item.label] for item in self.predictions], dtype=np.int64)
+        return true, np.array([index[item.predicted] for item in self.predictions], dtype=np.int64)
+
+    @property
+    def mistakes(self) -> list[Prediction]:
+        """The wrong ones, the surest first."""
+        wrong = [item for item in self.predictions if item.label != item.predicted]
+        return sorted(wrong, key=lambda item: (-item.probability, item.path))
+
+    def confusion(self) -> list[list[int]]:
+        """Counts: row = true class, column = predicted class."""
+        counts: list[list[int]] = confusion(*self.pairs, len(self.labels)).tolist()
+        return counts
+
+    def class_rows(self) -> list[list[object]]:
+        """Class, clips, recall, precision, F1 and what it is most often taken for, one row per class."""
+        rows: list[list[object]] = []
+        for score, counts in zip(class_scores(self.labels, *self.pairs), self.confusion(), strict=True):
+            others = [(count, name) for name, count in zip(self.labels, counts, strict=True) if name != score.label]
+            count, name = max(others, key=lambda other: other[0], default=(0, ""))
+            taken = f"{name} ({count})" if count else ""
+            rows.append([score.label, score.clips, *map(percent, (score.recall, score.precision, score.f1)), taken])
+        return rows
+
+
+def scored(run: Run, result: Mapping[str, Any] | None) -> Scored | None:
+    """The predictions to show, or None where there are none; `result` is `retrained/result.json`."""
+    table_file = run.path / "retrained" / "predictions.csv"
+    if result is not None and table_file.exists():
+        return from_csv(table_file, f"the retrained model on {_clips_of(result)}", result.get("labels") or ())
+    best = run.best()
+    if best is None or not run.folder(best.trial).checkpoint("best").exists():
+        return None
+    scores = score_trial(run.folder(best.trial), "val")
+    about = f"trial {label(best.trial)} at epoch {best.epoch} on the validation clips, on which it was chosen"
+    paths, lost = [""] * len(scores.clips), ""
+    try:
+        dataset = same_dataset(run)
+        paths = [dataset.clips[clip].path for clip in scores.clips]
+    except InputError as error:
+        lost = str(error)
+    rows = zip(paths, scores.true, scores.predicted, scores.probabilities.max(axis=1), strict=True)
+    predictions = [
+        Prediction(path, scores.labels[true], scores.labels[said], share) for path, true, said, share in rows
+    ]
+    return Scored(about, scores.labels, tuple(predictions), lost)
+
+
+def _clips_of(result: Mapping[str, Any]) -> str:
+    return {"test": "the test clips", "folds": "all clips, out of fold"}.get(
+        result["measured_on"], "the validation clips, on which it was chosen"
+    )
+
+
+def from_csv(path: Path, about: str, labels: Sequence[str]) -> Scored:
+    """The predictions in a table with the columns path, label, predicted and probability; `labels` gives the order."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [
+            Prediction(row["path"], row["label"], row["predicted"], float(row["probability"]))
+            for row in csv.DictReader(file)
+        ]
+    others = {row.label for row in rows} | {row.predicted for row in rows}
+    return Scored(about, (*labels, *sorted(others - set(labels))), tuple(rows))
+
+
+def class_table(found: Scored) -> Html:
+    """Recall, precision and F1 of every class."""
+    headers = ["class", "clips", "recall", "precision", "F1", "taken for"]
+    return table(headers, found.class_rows(), numeric=(1, 2, 3, 4), tall=len(found.labels) > 20)
+
+
+def mistake_cards(run: Run, found: Scored, config: TrialConfig) -> Html:
+    """The surest mistakes, each with a picture and a player, and a sentence where a file cannot be had."""
+    if found.lost:
+        return note(f"The clips themselves are not shown: {found.lost}")
+    root = run.record["data"]["path"]
+    cards: list[Html] = []
+    lost: list[str] = []
+    for item in found.mistakes:
+        if len(cards) == CLIPS:
+            break
+        try:
+            cards.append(_card(item, excerpt(_locate(root, item.path), config, SECONDS)))
+        except InputError as error:
+            lost.append(str(error))
+    parts: list[object] = [tag("div", *cards, class_="clips")] if cards else []
+    if lost:
+        clips = "1 mistaken clip" if len(lost) == 1 else f"{len(lost)} mistaken clips"
+        parts.append(note(f"{clips} cannot be shown: {lost[0]}"))
+    return join(parts)
+
+
+def _locate(root: str, path: str) -> Path:
+    base = Path(root)
+    return Path(path) if Path(path).is_absolute() else (base.parent if base.is_file() else base) / path
+
+
+def _card(item: Prediction, start: Excerpt) -> Html:
+    name = "/".join(Path(item.path).parts[-2:])
+    picture = base64.b64encode(png(_fit(start.mel))).decode()
+    sound = base64.b64encode(start.mp3).decode()
+    return tag(
+        "div",
+        tag("img", src=f"data:image/png;base64,{picture}", alt=f"mel spectrogram of {name}"),
+        tag("audio", src=f"data:audio/mpeg;base64,{sound}", controls="", preload="metadata"),
+        tag(
+            "p",
+            "is ",
+            tag("b", item.label),
+            ", taken for ",
+            tag("b", item.predicted),
+            f" ({percent(item.probability, 0)})",
+        ),
+        tag("p", name, f", first {start.seconds:.0f} s" if start.seconds >= 1 else "", class_="name"),
+        class_="clip",
+    )
+
+
+def _fit(mel: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A mel [m, f] with at most `_COLUMNS` columns, the loudest frame of each kept."""
+    frames = mel.shape[1]
+    if frames <= _COLUMNS:
+        return mel
+    starts = np.linspace(0, frames, _COLUMNS, endpoint=False).astype(int)
+    return np.maximum.reduceat(mel, starts, axis=1)
+
+
+def png(gray: npt.NDArray[np.uint8]) -> bytes:
+    """A picture [h, w] as PNG, its values through a palette from dark to bright.
+
+    Source: PNG specification, third edition (colour type 3, filter 0).
+    """
+    height, width = gray.shape
+    steps = np.linspace(0, len(_MAGMA) - 1, 256)
+    palette = np.stack([np.interp(steps, range(len(_MAGMA)), channel) for channel in zip(*_MAGMA, strict=True)], axis=1)
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), gray], axis=1)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", palette.round().astype(np.uint8).tobytes()),
+        (b"IDAT", zlib.compress(rows.tobytes(), 9)),
+        (b"IEND", b""),
+    ]
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

@@ -1,0 +1,1 @@
+"""From a search to a tested number and a model: `RUN/retrained/`."""

@@ -1,0 +1,111 @@
+"""Trained jobs and what they say of clips: each model is scored on each part once, and the scores are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from search.retrain.plan import Job
+from search.runs.journal import Journal, Trial
+from search.runs.run import best_epoch, trial_folder
+from trainable.inference.scores import Part, Scores, load_scores, save_scores, score_trial
+from trainable.progress import Progress
+from trainable.training.trial_folder import TrialFolder
+
+# Trains what is `missing` in the journal of a folder and takes up what is unfinished, each job as a trial of kind
+# "retrain" under the job's name; returns when nothing is left to do or the user has interrupted.
+Runner = Callable[[Path, Sequence[Job]], Journal]
+
+
+class TrainingFailed(Exception):
+    """Nothing could be trained; the message says why."""
+
+
+class Interrupted(Exception):
+    """The user has stopped the retraining; every finished epoch is kept, and the same command goes on from there."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A job that has become a model."""
+
+    job: Job
+    epoch: int  # whose weights count: the best on validation, or the last where nothing was validated
+    folder: TrialFolder
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that has not, and why."""
+
+    job: Job
+    trial: Trial
+
+
+def trial_of(journal: Journal, job: Job) -> Trial | None:
+    """The last trial of a job, whatever its name: the configuration says what was trained."""
+    config = job.config.to_json()
+    return next((trial for trial in reversed(journal.trials.values()) if trial.config == config), None)
+
+
+def missing(journal: Journal, jobs: Sequence[Job], since: float) -> list[Job]:
+    """The jobs that are to be trained, in their order; a configuration that two jobs share is trained once.
+
+    They have no trial yet, or one that failed before `since` (s since 1970): what failed is tried once a sitting,
+    because its reason may be gone. A training that diverged or ran out of memory would do so again.
+    """
+    new: list[Job] = []
+    for job in jobs:
+        trial = trial_of(journal, job)
+        wanted = trial is None or (trial.status == "failed" and (trial.ended or 0.0) < since)
+        if wanted and all(job.config != other.config for other in new):
+            new.append(job)
+    return new
+
+
+def train_all(folder: Path, jobs: Sequence[Job], runner: Runner) -> tuple[list[Trained], list[Failure]]:
+    """The models of all jobs, and the jobs that did not end well.
+
+    Raises:
+        Interrupted: the user has stopped it.
+        TrainingFailed: it has stopped for a reason of its own, such as every training failing alike.
+    """
+    journal = runner(folder, jobs)
+    trained, failures = [], []
+    for job in jobs:
+        trial = trial_of(journal, job)
+        if trial is None or not trial.over:
+            if journal.stop_reason not in (None, "interrupted"):
+                raise TrainingFailed(f"{folder}: the retraining stopped before its end: {journal.stop_reason}.")
+            raise Interrupted
+        if trial.status == "finished":
+            trained.append(Trained(job, _epoch(trial, job), trial_folder(folder, trial.number)))
+        else:
+            failures.append(Failure(job, trial))
+    return trained, failures
+
+
+def _epoch(trial: Trial, job: Job) -> int:
+    best = best_epoch(trial, grace_epochs=1)
+    return best.epoch if best else len(trial.reports)
+
+
+@dataclass(frozen=True)
+class ScoreBook:
+    """The scores of models in a folder, one file per model and part.
+
+    A model whose test scores exist is never scored on them again: what is on file is what counts.
+    """
+
+    folder: Path
+    progress: Progress | None = None
+
+    def of(self, model: TrialFolder, part: Part) -> Scores:
+        """The scores of a model on a part of its clips, made now if this is the first time."""
+        path = self.folder / f"{model.path.parent.name}-{model.path.name}.{part}.npz"
+        scores = load_scores(path)
+        if scores is None:
+            scores = score_trial(model, part, self.progress)
+            save_scores(path, scores)
+        return scores

@@ -1,0 +1,200 @@
+"""From the scores of models on clips to what `result.json` says of them. Accuracies are fractions in [0, 1]."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from search.retrain.plan import Candidate
+from trainable.inference.metrics import (
+    SMALLEST,
+    Floats,
+    Ints,
+    bootstrap_difference,
+    calibration_error,
+    class_scores,
+    confusion,
+    fit_temperature,
+    mcnemar,
+    spread,
+    wilson_interval,
+    with_temperature,
+)
+from trainable.inference.scores import Scores
+
+GREEDY_ROUNDS = 20  # members with repeats; Caruana et al. see no gain from more on small validation sets
+
+
+@dataclass(frozen=True)
+class Models:
+    """A candidate's models, one per seed that ended well."""
+
+    candidate: Candidate
+    seeds: tuple[int, ...]
+    epochs: tuple[int, ...]  # whose weights each model has
+    validation: tuple[Scores, ...]  # () where there was no validation
+    measured: tuple[Scores, ...]  # on the clips that count; () where they were not scored
+    refitted: bool = False  # measured are new models on more clips; validation is of those before them
+
+    @property
+    def validation_accuracy(self) -> float:
+        """The mean over seeds on the validation clips."""
+        return float(np.mean([scores.accuracy for scores in self.validation]))
+
+    @property
+    def validation_loss(self) -> float:
+        """The mean cross-entropy over seeds on the validation clips, nats."""
+        return float(np.mean([cross_entropy(s.probabilities, s.true) for s in self.validation]))
+
+    @property
+    def accuracy(self) -> float:
+        """The mean over seeds on the clips that count."""
+        return float(np.mean([scores.accuracy for scores in self.measured]))
+
+    @property
+    def validated(self) -> bool:
+        """Whether it is the measured models themselves that validation clips have judged."""
+        return bool(self.validation) and not self.refitted
+
+    @property
+    def handed_over(self) -> int:
+        """The position of the seed whose model is handed over: best on validation; the first if none was validated."""
+        if not self.validated:
+            return 0
+        quality = [(-s.accuracy, cross_entropy(s.probabilities, s.true)) for s in self.validation]
+        return min(range(len(quality)), key=quality.__getitem__)
+
+
+def choose(models: Sequence[Models]) -> Models:
+    """The candidate that the result is about: best mean over seeds on validation, then the lower loss there."""
+    return min(models, key=lambda each: (-each.validation_accuracy, each.validation_loss))
+
+
+def cross_entropy(probabilities: Floats, true: Ints) -> float:
+    """The mean of -log p of the true class, nats; `probabilities` [n, k], `true` [n]."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(true)), true], SMALLEST)).mean())
+
+
+def greedy_members(probabilities: Floats, true: Ints, rounds: int = GREEDY_ROUNDS) -> list[int]:
+    """The members of an ensemble, with repeats, as positions in `probabilities` [models, n, k] of validation clips.
+
+    Starts with the best and adds what makes the mean better: accuracy, then cross-entropy. Ends when nothing does.
+
+    Source: Caruana et al. 2004, "Ensemble selection from libraries of models".
+    """
+    members: list[int] = []
+    total = np.zeros_like(probabilities[0])
+    best = (np.inf, np.inf)
+    for _ in range(rounds):
+        means = (total + probabilities) / (len(members) + 1)
+        quality = [(-float((mean.argmax(1) == true).mean()), cross_entropy(mean, true)) for mean in means]
+        chosen = min(range(len(quality)), key=quality.__getitem__)
+        if quality[chosen] >= best:
+            break
+        best = quality[chosen]
+        members.append(chosen)
+        total = total + probabilities[chosen]
+    return members
+
+
+def row(models: Models) -> dict[str, Any]:
+    """What a table says of one candidate: per seed, mean and deviation, interval."""
+    facts: dict[str, Any] = {
+        "name": models.candidate.name,
+        "trial": models.candidate.trial,
+        "searched": models.candidate.searched,
+        "validation": _spread(models.validation),
+        "measured": _spread(models.measured),
+        "interval_95": interval(models.accuracy, models.measured[0]) if models.measured else None,
+        "per_seed": [],
+    }
+    for position, seed in enumerate(models.seeds):
+        facts["per_seed"].append(
+            {
+                "seed": seed,
+                "epoch": models.epochs[position],
+                "validation": models.validation[position].accuracy if models.validated else None,
+                "accuracy": models.measured[position].accuracy if models.measured else None,
+            }
+        )
+    return facts
+
+
+def interval(accuracy: float, scores: Scores) -> list[float]:
+    """The Wilson 95% interval of an accuracy on the clips of `scores`."""
+    return list(wilson_interval(accuracy * len(scores.true), len(scores.true)))
+
+
+def difference(ours: Models, baseline: Models) -> dict[str, Any]:
+    """How far `ours` is above the baseline on the same clips, and whether that could be chance.
+
+    The mean over seeds with a bootstrap interval over clips, and McNemar's exact test of the two models that each
+    would hand over.
+    """
+    mean = bootstrap_difference(_share_right(ours.measured), _share_right(baseline.measured))
+    tested = "the models with the best validation" if ours.validated else "the first seeds, as nothing validated"
+    test = mcnemar(ours.measured[ours.handed_over].right, baseline.measured[baseline.handed_over].right)
+    return {
+        "mean": mean.value,
+        "interval_95": [mean.low, mean.high],
+        "p_value": test.p_value,
+        "only_ours_right": test.only_first,
+        "only_baseline_right": test.only_second,
+        "how": f"mean over seeds, bootstrap over clips; p: McNemar exact, {tested}",
+    }
+
+
+def calibration(temperature: float, measured: Scores) -> dict[str, Any]:
+    """The expected calibration error on the clips that count, before and after the temperature."""
+    after = with_temperature(measured.probabilities, temperature)
+    return {
+        "temperature": temperature,
+        "ece_before": calibration_error(measured.probabilities, measured.true),
+        "ece_after": calibration_error(after, measured.true),
+    }
+
+
+def temperature_of(validation: Sequence[Scores]) -> float:
+    """The temperature fitted on the validation scores of one or more models; 1 without validation clips."""
+    if not validation:
+        return 1.0
+    stacked = np.concatenate([scores.probabilities for scores in validation])
+    return fit_temperature(stacked, np.concatenate([scores.true for scores in validation]))
+
+
+def by_class(scores: Scores) -> dict[str, Any]:
+    """Precision, recall and F1 per class, and the confusion matrix (row = true class)."""
+    return {
+        "labels": list(scores.labels),
+        "classes": [dataclasses.asdict(s) for s in class_scores(scores.labels, scores.true, scores.predicted)],
+        "confusion": confusion(scores.true, scores.predicted, len(scores.labels)).tolist(),
+    }
+
+
+def winners_curse(models: Models | None) -> dict[str, Any] | None:
+    """How much the search's own best score flatters, in points: that score minus what fresh seeds of it reach.
+
+    `models`: of the search's best configuration. None where the search has no score of it.
+    """
+    if models is None or models.candidate.searched is None:
+        return None
+    searched = models.candidate.searched
+    return {
+        "name": models.candidate.name,
+        "searched": searched,
+        "points_validation": 100 * (searched - models.validation_accuracy) if models.validation else None,
+        "points_measured": 100 * (searched - models.accuracy) if models.measured else None,
+    }
+
+
+def _spread(scores: Sequence[Scores]) -> dict[str, float] | None:
+    return dataclasses.asdict(spread([each.accuracy for each in scores])) if scores else None
+
+
+def _share_right(scores: Sequence[Scores]) -> Floats:
+    share: Floats = np.mean([each.right for each in scores], axis=0, dtype=np.float64)
+    return share

@@ -1,0 +1,159 @@
+"""The result of a retraining in words: what its numbers were measured on, and the table in the terminal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from rich.text import Text
+
+from search.console.table import Column, fact, fit
+from search.retrain.plan import Plan
+from search.retrain.protocols import Outcome
+from search.runs.format import program
+from search.runs.run import Run
+
+OPTIMISTIC = "validation, chosen by the search: optimistic"
+
+
+def other_horizon(run: Run, plan: Plan) -> list[str]:
+    """A note where --epochs makes another training of the search's best configuration, so that nothing is compared."""
+    first = plan.candidates[0]
+    searched = first.config.epochs if first.trial is None else run.journal.trials[first.trial].config["epochs"]
+    if searched == first.config.epochs:
+        return []
+    return [
+        f"Trained for {first.config.epochs} epochs where the search trained for {searched}: by how much the search "
+        "flattered itself cannot be said."
+    ]
+
+
+def sentence(outcome: Outcome, plan: Plan) -> str:
+    """What the number was measured on, for whoever reads nothing else."""
+    clips = len(outcome.chosen.measured[0].true)
+    match outcome.measured_on:
+        case "test":
+            return f"{clips} test clips, on which nothing was trained or chosen; each model was scored on them once"
+        case "folds":
+            return f"all {clips} clips, each scored by models that were not trained on it; epochs fixed beforehand"
+        case _:
+            return f"{clips} validation clips: {OPTIMISTIC}"
+
+
+def protocol_in_words(plan: Plan) -> str:
+    """The protocol in words; the tutorial's is named, because its numbers are compared with."""
+    config = plan.candidates[0].config
+    if plan.folds:
+        return f"out of fold, {plan.folds} folds"
+    tutorial = plan.split.name == "stratified" and (config.val_share, config.test_share, config.split_seed) == (
+        0.2,
+        0.0,
+        42,
+    )
+    if tutorial:
+        return "the tutorial's: 80/20 per class, seed 42, no test clips, best epoch of the clips that are scored"
+    return f"{plan.split.name}: trained on {plan.options.train_on}"
+
+
+_MEASURED = {"test": "test", "folds": "out of fold", "validation": "validation"}
+SAME = 0.05  # points: a smaller gap rounds to none
+_NAME = 32  # characters of a configuration's name
+
+
+def view(result: Mapping[str, Any], folder: str, width: int | None) -> list[Text]:
+    """Lines of `width` characters (None: no terminal): configurations, ensembles, baseline, and what they mean.
+
+    `result` is what `retrain` returns, `folder` where it lies.
+    """
+    lines = [*_table(result, width), Text()]
+    for name, text in _facts(result):
+        lines += fact(name, text, width)
+    if result["model"]:
+        command = f"{program('python')} run_search.py predict {shlex.quote(f'{folder}/model')} FILE..."
+        lines += fact("next", command, None)  # whole, to be copied
+    return lines
+
+
+def _table(result: Mapping[str, Any], width: int | None) -> list[Text]:
+    """One row per configuration, the chosen one in bold, then the ensembles."""
+    rows = [*result["candidates"]]
+    baseline = result["baseline"]["name"] if result["baseline"] else None
+    if baseline and all(row["name"] != baseline for row in rows):
+        rows.append(result["baseline"])
+    ensembles = [
+        (title.format(len(ensemble["members"])), ensemble)
+        for title, ensemble in (
+            ("ensemble of {} seeds", result["ensembles"]["seeds"]),
+            ("greedy ensemble of {}", result["ensembles"]["greedy"]),
+        )
+        if ensemble and len(ensemble["members"]) > 1
+    ]
+    names = [row["name"] + (" (baseline)" if row["name"] == baseline else "") for row in rows]
+    names += [name for name, _ in ensembles]
+    measured = [_spread(row["measured"]) for row in rows] + [_percent(each["accuracy"]) for _, each in ensembles]
+    intervals = [_interval(each["interval_95"]) for each in [*rows, *(each for _, each in ensembles)]]
+    validation = [_spread(row["validation"]) for row in rows] + [_percent(each["validation"]) for _, each in ensembles]
+    columns = [
+        Column("", names, right=False, widest=_NAME),
+        Column(_MEASURED[result["measured_on"]], measured),
+        Column("95% interval", intervals),
+        Column("search", [_percent(row["searched"]) for row in rows] + [""] * len(ensembles)),
+    ]
+    if result["measured_on"] == "test":
+        columns.insert(3, Column("validation", validation))
+    fitted = fit(columns, width, ["bold" if row["name"] == result["chosen"] else "" for row in rows])
+    left_out = f"no room for {', '.join(fitted.left_out)}: widen the terminal, or see result.json"
+    return [*fitted.header, *fitted.rows, *(fact("", left_out, width, "dim") if fitted.left_out else [])]
+
+
+def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    seeds = len(result["per_seed"])
+    facts = [
+        (
+            "result",
+            f"{result['chosen']}: {_percent(result['accuracy'])} ({_interval(result['interval_95'])})"
+            + (f", mean of {seeds} seeds." if seeds > 1 else "."),
+        ),
+        ("on", f"{result['sentence']}."),
+        ("how", f"{result['protocol']}."),
+    ]
+    if len(result["candidates"]) > 1:
+        facts.append(("chosen", f"by {result['chosen_by']}."))
+    gap = result["difference"]
+    if gap and result["chosen"] != result["baseline"]["name"]:
+        low, high = gap["interval_95"]
+        facts.append((
+            "against",
+            f"{result['baseline']['name']}: {100 * gap['mean']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}); "
+            f"p = {gap['p_value']:.2g} (McNemar, exact).",
+        ))  # fmt: skip
+    curse = result["winners_curse"]
+    points = (
+        [curse[f"points_{on}"] for on in ("measured", "validation") if curse[f"points_{on}"] is not None]
+        if curse
+        else []
+    )
+    if curse and points:
+        off = f"{abs(points[0]):.1f} points too {'high' if points[0] > 0 else 'low'}"
+        found = off if abs(points[0]) >= SAME else "what fresh seeds reach"
+        facts.append(("search", f"its own best score, {_percent(curse['searched'])}, was {found}."))
+    before, after = result["calibration"]["ece_before"], result["calibration"]["ece_after"]
+    facts.append(("sure", f"calibration error {_percent(before)}, after temperature scaling {_percent(after)}."))
+    facts += [("failed", f"{each['name']}: {each['status']}: {each['message']}") for each in result["failed"]]
+    facts += [("note", note) for note in result["notes"]]
+    if result["earlier"]:
+        facts.append(("note", f"results of this run before this one: {len(result['earlier'])}."))
+    return facts
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}%"
+
+
+def _spread(value: Mapping[str, float] | None) -> str:
+    return "" if value is None else f"{100 * value['mean']:.1f} ± {100 * value['deviation']:.1f}%"
+
+
+def _interval(value: list[float] | None) -> str:
+    return "" if value is None else f"{100 * value[0]:.1f} to {100 * value[1]:.1f}%"

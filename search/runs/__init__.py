@@ -1,0 +1,1 @@
+"""The run folder: journal, records, tables, and the rule for "best"."""

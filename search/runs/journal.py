@@ -1,0 +1,205 @@
+"""The journal of a run: every decision of the driver, one line each, written before it takes effect.
+
+A search is a function of its seed and of this file. Resuming is reading it: suggestions, rungs and the study are
+rebuilt from its lines, so a driver may be killed at any moment, as often as one likes. Lines are appended by one
+process and only read by all others; a last line cut off by a kill does not count.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from trainable.errors import InputError
+
+Kind = Literal["baseline", "search", "retrain"]
+Status = Literal["running", "finished", "cut", "diverged", "out_of_memory", "failed"]
+# A trial that is over for good: it is never started again.
+OVER: frozenset[str] = frozenset({"finished", "cut", "diverged", "out_of_memory", "failed"})
+
+
+@dataclass
+class Report:
+    """One epoch as the driver saw it, and what the scheduler said to it."""
+
+    epoch: int  # 1-based
+    value: float  # validation accuracy, fraction
+    loss: float  # validation loss, nats; breaks ties
+    decision: Literal["continue", "cut"]
+    time: float  # s since 1970
+
+
+@dataclass
+class Trial:
+    """What the journal knows of one trial."""
+
+    number: int  # 0-based, in the order of suggestion; also the folder's name
+    kind: Kind
+    name: str  # the baseline's name; "" for a suggested trial
+    params: dict[str, Any]  # the sample: values of the dimensions that were active
+    config: dict[str, Any]  # the whole TrialConfig
+    started: float  # s since 1970
+    status: Status = "running"
+    message: str = ""  # why it failed, diverged or ran out of memory
+    ended: float | None = None
+    reports: list[Report] = field(default_factory=list)
+    sampler: dict[str, Any] = field(default_factory=dict)  # what the sampler noted with its suggestion
+
+    @property
+    def over(self) -> bool:
+        """Whether the trial has ended for good."""
+        return self.status in OVER
+
+
+class Journal:
+    """The trials of a run, in memory and in `events.jsonl`."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads `path` where it exists; nothing is written until the first event.
+
+        Raises:
+            InputError: a line is no event, or one of a trial that no line before it has suggested.
+        """
+        self.path = path
+        self.trials: dict[int, Trial] = {}
+        self.sessions: list[dict[str, Any]] = []  # one per start or resume of the driver: time, command, ...
+        self.warm: list[dict[str, Any]] = []  # trials of other runs that the sampler has learned from
+        self.stop_reason: str | None = None  # why the last session ended; None while it runs or after a kill
+        self._listeners: list[Callable[[dict[str, Any]], None]] = []
+        self._valid_bytes = 0
+        self._seconds = self._seconds_before_budget = 0.0
+        self._last_time: float | None = None  # of the last event of the current sitting
+        for number, line in enumerate(self._lines(), start=1):
+            try:
+                self._apply(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                raise InputError(
+                    f"{path}: line {number}: must be an event of the trials before it, got {_shown(line)}. Delete the "
+                    f"line if it never was one. Otherwise keep only the {number - 1} lines before it, delete the "
+                    "folders of the trials that they do not name, and resume the search from there."
+                ) from None
+
+    def __reduce__(self) -> tuple[type[Journal], tuple[Path]]:
+        # Ray pickles whatever its searcher, stopper and callbacks hold; who listens here may hold a terminal.
+        return Journal, (self.path,)
+
+    def listen(self, listener: Callable[[dict[str, Any]], None]) -> None:
+        """Calls `listener` with every event after it has been applied and written."""
+        self._listeners.append(listener)
+
+    def session(self, **facts: Any) -> None:
+        """Notes that a driver has started or resumed the run."""
+        self._write({"event": "session", **facts})
+
+    def warmed(self, run: str, trials: list[dict[str, Any]]) -> None:
+        """Notes trials of another run that the sampler learns from, so that a resumed search needs that run no more."""
+        self._write({"event": "warm", "run": run, "trials": trials, "before": len(self.trials)})
+
+    def suggested(
+        self, kind: Kind, name: str, params: dict[str, Any], config: dict[str, Any],
+        sampler: dict[str, Any] | None = None,
+    ) -> Trial:  # fmt: skip
+        """Notes a new trial and returns it with its number."""
+        number = len(self.trials)
+        self._write(
+            {"event": "suggested", "trial": number, "kind": kind, "name": name, "params": params, "config": config,
+             **({"sampler": sampler} if sampler else {})}
+        )  # fmt: skip
+        return self.trials[number]
+
+    def reported(self, number: int, epoch: int, value: float, loss: float, decision: str) -> None:
+        """Notes one epoch of a trial; an epoch that is already there, as a replay repeats it, is left as it was."""
+        if self.report(number, epoch) is None:
+            self._write(
+                {"event": "reported", "trial": number, "epoch": epoch, "value": value, "loss": loss,
+                 "decision": decision}
+            )  # fmt: skip
+
+    def ended(self, number: int, status: Status, message: str = "") -> None:
+        """Notes the end of a trial, once."""
+        if not self.trials[number].over:
+            self._write({"event": "ended", "trial": number, "status": status, "message": message})
+
+    def stopped(self, reason: str) -> None:
+        """Notes why this session ended: budget, interrupted, ..."""
+        self._write({"event": "stopped", "reason": reason})
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all sittings so far, s; a kill counts until its last event."""
+        return self._seconds
+
+    @property
+    def seconds_of_budget(self) -> float:
+        """Wall time since a time budget was last used up, s: a search that is resumed after that has a new one."""
+        return self._seconds - self._seconds_before_budget
+
+    def report(self, number: int, epoch: int) -> Report | None:
+        """What was reported of a trial's epoch, or None."""
+        reports = self.trials[number].reports
+        return reports[epoch - 1] if epoch <= len(reports) else None
+
+    @property
+    def unfinished(self) -> list[Trial]:
+        """The trials that a resumed run must take up again, oldest first."""
+        return [trial for trial in self.trials.values() if not trial.over]
+
+    def _lines(self) -> Iterator[bytes]:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._valid_bytes += len(line)
+                yield line
+
+    def _write(self, event: dict[str, Any]) -> None:
+        event = {**event, "time": time.time()}
+        line = (json.dumps(event) + "\n").encode()
+        with self.path.open("ab") as file:
+            if file.tell() > self._valid_bytes:  # half a line that a kill left behind
+                file.truncate(self._valid_bytes)
+            file.write(line)
+        self._valid_bytes += len(line)
+        self._apply(event)
+        for listener in self._listeners:
+            listener(event)
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        if self._last_time is not None and event["event"] != "session":
+            self._seconds += event["time"] - self._last_time
+        self._last_time = event["time"]
+        match event["event"]:
+            case "session":
+                self.sessions.append(event)
+                self.stop_reason = None
+            case "warm":
+                self.warm.append(event)
+            case "suggested":
+                number = event["trial"]
+                self.trials[number] = Trial(
+                    number, event["kind"], event["name"], event["params"], event["config"], started=event["time"],
+                    sampler=event.get("sampler", {}),
+                )  # fmt: skip
+            case "reported":
+                self.trials[event["trial"]].reports.append(
+                    Report(event["epoch"], event["value"], event["loss"], event["decision"], event["time"])
+                )
+            case "ended":
+                trial = self.trials[event["trial"]]
+                trial.status, trial.message, trial.ended = event["status"], event["message"], event["time"]
+            case "stopped":
+                self.stop_reason = event["reason"]
+                if event["reason"] == "time budget":
+                    self._seconds_before_budget = self._seconds
+
+
+def _shown(line: bytes) -> str:
+    """The start of a line, on one line and without what a terminal would choke on."""
+    text = repr(line.decode(errors="replace").rstrip("\n"))
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -1,0 +1,142 @@
+"""A run folder as typed records, and the one rule for "best" that console, SwanLab, report and retrain share."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.runs.journal import Journal, Trial
+from trainable.errors import InputError
+from trainable.training.trial_folder import EpochResult, TrialFolder
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch of a trial."""
+
+    trial: Trial
+    epoch: int  # 1-based
+    accuracy: float  # validation accuracy, fraction
+    loss: float  # validation loss, nats
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: what `run.json` and the journal say."""
+
+    path: Path
+    record: dict[str, Any]  # run.json
+    journal: Journal
+
+    @property
+    def name(self) -> str:
+        """The run's name, which is its folder's."""
+        return self.path.name
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials in the order of their numbers."""
+        return list(self.journal.trials.values())
+
+    @property
+    def grace_epochs(self) -> int:
+        """Epochs that every trial gets before it may be cut."""
+        return int(self.record["space"]["budget"]["grace_epochs"])
+
+    def folder(self, trial: Trial) -> TrialFolder:
+        """Where a trial keeps its files."""
+        return trial_folder(self.path, trial.number)
+
+    def epochs(self, trial: Trial) -> list[EpochResult]:
+        """A trial's finished epochs, from its own folder."""
+        return self.folder(trial).epochs()
+
+    def best(self) -> Best | None:
+        """The best trial and epoch, or None where no trial got past the grace period."""
+        return best_of(self.trials, self.grace_epochs)
+
+    def ranked(self) -> list[Best]:
+        """All trials that may be called best, best first."""
+        return rank(self.trials, self.grace_epochs)
+
+
+def trial_folder(run: Path, number: int) -> TrialFolder:
+    """The folder of trial `number` of a run."""
+    return TrialFolder(run / f"trial_{number:04d}")
+
+
+def record_of(path: Path) -> Path:
+    """The run.json of a run folder.
+
+    Raises:
+        InputError: it is no run folder.
+    """
+    record = path / "run.json"
+    if not record.exists():
+        runs = sorted(p.parent.name for p in path.parent.glob("*/run.json"))
+        hint = f"Runs beside it: {', '.join(runs)}." if runs else "Name a folder that a search has written."
+        raise InputError(f"{path}: must be a run folder with run.json, got none. {hint}")
+    return record
+
+
+def load_run(path: str | Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        InputError: it is no run folder, or its record or journal is damaged.
+    """
+    path = Path(path)
+    return Run(path, _read_record(record_of(path)), Journal(path / "events.jsonl"))
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+        found = repr(record)[:40]
+    except ValueError as error:
+        record, found = None, f"no JSON ({error})"
+    if not isinstance(record, dict) or "space" not in record:
+        raise InputError(
+            f"{path}: must hold the record of a run, got {found}. Put back a copy of it, or search anew; "
+            f"python -m trainable --config {path.parent}/trial_NNNN/config.json repeats a trial without it."
+        )
+    return record
+
+
+def validates(config: Mapping[str, Any]) -> bool:
+    """Whether a trial of this configuration keeps clips back to validate on; its values mean nothing otherwise."""
+    return bool(config.get("train_on", "train") == "train")
+
+
+def best_epoch(trial: Trial, grace_epochs: int) -> Best | None:
+    """A trial's best epoch: highest validation accuracy, then lowest validation loss, then earliest.
+
+    None where the trial did not get past the grace period: it was cut or ended there, or has not come so far yet. A
+    trial whose own horizon is shorter than the grace period counts when it has finished. None, too, where a trial of a
+    retraining learned from its validation clips.
+    """
+    if not validates(trial.config):
+        return None
+    reports = [report for report in trial.reports if math.isfinite(report.value)]
+    at_grace = trial.reports[grace_epochs - 1 : grace_epochs]
+    past_grace = trial.status == "finished" or any(report.decision == "continue" for report in at_grace)
+    if not past_grace or not reports:
+        return None
+    top = min(reports, key=lambda report: (-report.value, report.loss, report.epoch))
+    return Best(trial, top.epoch, top.value, top.loss)
+
+
+def rank(trials: Iterable[Trial], grace_epochs: int) -> list[Best]:
+    """The best epochs of all trials that have one, best first; older trials first among equals."""
+    bests = [best for trial in trials if (best := best_epoch(trial, grace_epochs))]
+    return sorted(bests, key=lambda best: (-best.accuracy, best.loss, best.trial.number))
+
+
+def best_of(trials: Iterable[Trial], grace_epochs: int) -> Best | None:
+    """The best trial, or None where none has got past the grace period."""
+    ranked = rank(trials, grace_epochs)
+    return ranked[0] if ranked else None

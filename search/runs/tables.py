@@ -1,0 +1,97 @@
+"""`trials.csv`: one row per trial of a run, and what is measured of a trial wherever trials stand in rows."""
+
+from __future__ import annotations
+
+import bisect
+import csv
+import io
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from search.runs.journal import Trial
+from search.runs.run import Run, best_epoch
+from trainable.files import write_atomically
+
+# What stands before the settings in each row; no name is that of a setting.
+MEASURED = ("run", "trial", "name", "kind", "status", "best_acc", "best_epoch", "last_acc", "epochs_run", "seconds")
+
+
+class TrialsTable:
+    """Keeps `trials.csv` of a run up to date: one row per trial, with its ending, its best epoch and its sample."""
+
+    def __init__(self, run: Run) -> None:
+        """Writes nothing yet."""
+        self._run = run
+        self._columns: list[str] = []
+        self._over: dict[int, str] = {}  # lines that do not change any more
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Writes the file whenever a trial has ended: `journal.listen(table.on_event)`."""
+        if event["event"] == "ended":
+            self.write()
+
+    def write(self) -> Path:
+        """The file, written anew in one go."""
+        samples = dict.fromkeys(key for trial in self._run.trials for key in trial.params)
+        columns = [*(name for name in MEASURED if name != "run"), *samples, "message"]
+        if columns != self._columns:  # a conditional dimension that nobody has used before
+            self._columns, self._over = columns, {}
+        path = self._run.path / "trials.csv"
+        write_atomically(path, _csv(columns) + "".join(self._line(trial) for trial in self._run.trials))
+        return path
+
+    def _line(self, trial: Trial) -> str:
+        if trial.number in self._over:
+            return self._over[trial.number]
+        row = {**measured(self._run, trial), **trial.params, "message": trial.message}
+        line = _csv([row.get(column) for column in self._columns])
+        if trial.over:
+            self._over[trial.number] = line
+        return line
+
+
+def write_trials_csv(run: Run) -> Path:
+    """The path of the run's `trials.csv`, written anew."""
+    return TrialsTable(run).write()
+
+
+def _csv(cells: Sequence[Any]) -> str:
+    """One line of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def measured(run: Run, trial: Trial) -> dict[str, Any]:
+    """What is known of a trial without its settings, by the names in MEASURED."""
+    best = best_epoch(trial, run.grace_epochs)
+    sessions = [session["time"] for session in run.journal.sessions]
+    return {
+        "run": run.name,
+        "trial": trial.number,
+        "name": trial.name,
+        "kind": trial.kind,
+        "status": trial.status,
+        "best_acc": best.accuracy if best else None,
+        "best_epoch": best.epoch if best else None,
+        "last_acc": trial.reports[-1].value if trial.reports else None,
+        "epochs_run": len(trial.reports),
+        "seconds": round(sum(epoch_seconds(trial, sessions)), 3),
+    }
+
+
+def epoch_seconds(trial: Trial, sessions: Sequence[float]) -> list[float]:
+    """The wall time of each of a trial's epochs, s; the first holds the worker's start, no time without a driver does.
+
+    `sessions`: when the driver was started and resumed, s since 1970, oldest first.
+    """
+    moments = [trial.started, *(report.time for report in trial.reports)]
+    return [awake(start, end, sessions) for start, end in itertools.pairwise(moments)]
+
+
+def awake(start: float, end: float, sessions: Sequence[float]) -> float:
+    """Seconds from `start` to `end`, from the last start of the driver in between where there is one."""
+    index = bisect.bisect_right(sessions, end) - 1
+    return max(end - max(start, sessions[index] if index >= 0 else start), 0.0)

@@ -1,0 +1,1 @@
+"""Space files: what is searched, checked before anything is spent."""

@@ -1,0 +1,224 @@
+"""A space file to a typed `Space`: fixed values, dimensions, conditions, baselines, budget; every error at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from search.space.dimension import Dimension, parse_dimension
+from search.space.sections import Budget, Resources, Scheduler, Searcher, rungs_before
+from trainable.config import TrialConfig
+from trainable.errors import InputError
+from trainable.training.network import checked_config
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A trial that is evaluated before the sampler's own."""
+
+    name: str
+    values: dict[str, Any]  # the whole configuration
+    params: dict[str, Any] | None  # its sample where it is a point of the space; None: the sampler never hears of it
+    note: str = ""  # how it was completed, or why the sampler does not hear of it
+
+
+# Counted in epochs, so they follow when --epochs changes the horizon.
+_IN_EPOCHS = ("warmup_epochs", "step_size", "patience")
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched, and how. Build it with `load_space`."""
+
+    source: str  # the file, for messages
+    fixed: dict[str, Any]
+    dimensions: dict[str, Dimension]  # parents before their children
+    baselines: tuple[Baseline, ...]
+    budget: Budget
+    resources: Resources
+    scheduling: Scheduler
+    searcher: Searcher
+    epochs: int | None = None  # --epochs: the horizon of every trial, baselines included
+
+    @property
+    def scheduler(self) -> str:
+        """Who cuts: "asha" or "none"."""
+        return self.scheduling.kind
+
+    def active(self, dimension: Dimension, sample: Mapping[str, Any]) -> bool:
+        """Whether the dimension has a value, given those of its parents; a parent without a value leaves it none."""
+        return all(parent in sample and sample[parent] in values for parent, values in dimension.when)
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+        """A sample, `{field: value}`, of the dimensions that are active in it."""
+        sample: dict[str, Any] = {}
+        for dimension in self.dimensions.values():
+            if self.active(dimension, sample):
+                sample[dimension.name] = dimension.suggest(trial)
+        return sample
+
+    def sample_of(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The sample that `values` make, and its fields that lie outside their dimensions: with any it is none."""
+        sample: dict[str, Any] = {}
+        outside = []
+        for dimension in self.dimensions.values():
+            if self.active(dimension, sample):
+                sample[dimension.name] = values.get(dimension.name)
+                if not dimension.contains(sample[dimension.name]):
+                    outside.append(dimension.name)
+        return sample, outside
+
+    def config(self, sample: Mapping[str, Any], name: str = "") -> TrialConfig:
+        """The configuration of a sample: its values, then the fixed ones, then the defaults.
+
+        Raises:
+            InputError: the values do not go together.
+        """
+        return checked_config(self.stretched({**self.fixed, **sample}), source=name or self.source)
+
+    def default_config(self) -> TrialConfig:
+        """The configuration in which every dimension has its usual value; its `SHARED_FIELDS` are everybody's."""
+        return self.config(self.usual_sample())
+
+    def usual_sample(self) -> dict[str, Any]:
+        """The sample in which every active dimension has its usual value."""
+        sample: dict[str, Any] = {}
+        for dimension in self.dimensions.values():
+            if self.active(dimension, sample):
+                sample[dimension.name] = dimension.usual(TrialConfig.model_fields[dimension.name].default)
+        return sample
+
+    def stretched(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`values` with the horizon of --epochs; what is counted in epochs shrinks or grows along."""
+        if self.epochs is None:
+            return dict(values)
+        factor = self.epochs / values.get("epochs", TrialConfig.model_fields["epochs"].default)
+        along = {name: scaled(values[name], factor) for name in _IN_EPOCHS if values.get(name)}
+        return {**values, **along, "epochs": self.epochs}
+
+    def with_fixed(self, **values: Any) -> Space:
+        """The space with these values fixed, for its baselines too."""
+        baselines = tuple(dataclasses.replace(b, values={**b.values, **values}) for b in self.baselines)
+        return dataclasses.replace(self, fixed={**self.fixed, **values}, baselines=baselines)
+
+    def with_budget(self, **values: Any) -> Space:
+        """The space with other limits, as `resume --trials` sets them."""
+        return dataclasses.replace(self, budget=self.budget.model_copy(update=values))
+
+    @property
+    def max_epochs(self) -> int:
+        """The longest horizon of a searched trial, epochs."""
+        if self.epochs is not None:
+            return self.epochs
+        if "epochs" in self.dimensions:
+            return int(max(self.dimensions["epochs"].corners()))
+        return int(self.fixed.get("epochs", TrialConfig.model_fields["epochs"].default))
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs after which a searched trial may be cut; none without ASHA."""
+        if self.scheduler == "none":
+            return ()
+        return rungs_before(self.max_epochs, self.budget.grace_epochs, self.budget.reduction_factor)
+
+    @property
+    def device(self) -> str:
+        """The device that the space fixes for its trials."""
+        return str(self.fixed.get("device", "auto"))
+
+    def weights_by_backbone(self) -> dict[str, str]:
+        """The strongest wish for weights, imagenet before auto before none, of every backbone that may be used."""
+        used = [(b.values["backbone"], b.values["weights"]) for b in self.baselines]
+        if self.dimensions:
+            used += [(name, weights) for name in self._values("backbone") for weights in self._values("weights")]
+        return strongest_wishes(used)
+
+    @property
+    def size(self) -> int | None:
+        """How many different samples there can be, None where there is no end of them; 0 without dimensions."""
+        if not self.dimensions:
+            return 0
+        if any(dimension.size is None for dimension in self.dimensions.values()):
+            return None
+        return self._count(tuple(self.dimensions.values()), {})
+
+    def _count(self, dimensions: tuple[Dimension, ...], sample: Mapping[str, Any]) -> int:
+        """How many samples begin with `sample`, whose values are those of the dimensions before these."""
+        if not dimensions:
+            return 1
+        first, rest = dimensions[0], dimensions[1:]
+        if not self.active(first, sample):
+            return self._count(rest, sample)
+        asked = {value for other in rest for parent, values in other.when if parent == first.name for value in values}
+        counts = [self._count(rest, {**sample, first.name: value}) for value in asked]
+        if others := (first.size or 0) - len(asked):  # values that no condition asks for, all alike
+            counts.append(others * self._count(rest, {**sample, first.name: object()}))
+        return sum(counts)
+
+    @property
+    def trials(self) -> int:
+        """How many trials a search makes: its budget, or fewer where baselines and samples are used up before."""
+        if self.size is None:
+            return self.budget.trials
+        points = {frozenset(baseline.params.items()) for baseline in self.baselines if baseline.params}
+        return min(self.budget.trials, len(self.baselines) + self.size - len(points))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `from_json` turns back into an equal space."""
+        return {
+            "source": self.source,
+            "fixed": self.fixed,
+            "search": {name: dimension.to_json() for name, dimension in self.dimensions.items()},
+            "baselines": [dataclasses.asdict(baseline) for baseline in self.baselines],
+            "budget": self.budget.model_dump(),
+            "resources": self.resources.model_dump(),
+            "scheduler": self.scheduling.model_dump(),
+            "searcher": self.searcher.model_dump(),
+            "epochs": self.epochs,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Space:
+        """The space that `to_json` has written; how its values go together is not checked again.
+
+        Raises:
+            InputError: another version has written it, with a dimension that this one does not know.
+        """
+        parsed = {name: parse_dimension(name, raw) for name, raw in values["search"].items()}
+        problems = [f"{values['source']}: {line}" for _, found in parsed.values() for line in found]
+        if problems:
+            raise InputError(problems)
+        return cls(
+            values["source"],
+            dict(values["fixed"]),
+            {name: dimension for name, (dimension, _) in parsed.items() if dimension},
+            tuple(Baseline(**baseline) for baseline in values["baselines"]),
+            Budget.model_validate(values["budget"]),
+            Resources.model_validate(values["resources"]),
+            Scheduler.model_validate(values["scheduler"]),
+            Searcher.model_validate(values["searcher"]),
+            values["epochs"],
+        )
+
+    def _values(self, name: str) -> tuple[Any, ...]:
+        if name in self.dimensions:
+            return self.dimensions[name].corners()
+        return (self.fixed.get(name, TrialConfig.model_fields[name].default),)
+
+
+def strongest_wishes(used: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Of pairs of a backbone and its `weights`, the strongest wish for each backbone: imagenet, auto, none."""
+    wishes = ("none", "auto", "imagenet")
+    found: dict[str, str] = {}
+    for name, weights in used:
+        found[name] = max(weights, found.get(name, "none"), key=wishes.index)
+    return found
+
+
+def scaled(epochs: int, factor: float) -> int:
+    """A number of epochs on another horizon: at least one, never more than its share."""
+    return max(1, int(epochs * factor + 1e-9))

@@ -1,0 +1,215 @@
+"""Who comes next: unfinished trials, then baselines, then Optuna's proposals, through Ray's `OptunaSearch`.
+
+A proposal depends on the seed, the trial's number and the journal, on nothing else: the study is rebuilt from the
+journal and the sampler is made anew for every trial. So there is no random state to save, and a resumed search
+proposes what an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from search.runs.journal import Journal, Trial
+from search.runs.run import Run, best_epoch, trial_folder
+from search.space.space import Space
+from search.tune.study import BAD_VALUE, JournalStudy, check_cmaes
+from trainable.config import SHARED_FIELDS, TrialConfig
+from trainable.errors import InputError
+
+# A small space repeats itself. Another draw costs milliseconds, a repeated trial a whole training; the fewer samples of
+# a finite space are left, the more draws it takes to meet one.
+_ATTEMPTS, _MOST_ATTEMPTS = 40, 1000
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What a search has learned from another run."""
+
+    run: str
+    added: int
+    left_out: dict[str, int]  # reason: trials
+    notes: tuple[str, ...]  # what differs between the runs outside their dimensions
+
+
+class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
+    """Suggests trials until `budget.trials` are in the journal, baselines included: a budget of 10 is 10.
+
+    Whatever Tune tells a searcher is ignored: a trial that Tune calls complete may only have lost its driver. How a
+    trial ended is what the journal says.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        journal: Journal,
+        settle: Callable[[TrialConfig], TrialConfig] = lambda config: config,
+    ) -> None:
+        """Rebuilds the study. `settle` has the last word on a configuration, such as the weights that can be had.
+
+        Raises:
+            InputError: the space asks for a sampler that cannot search it.
+        """
+        check_cmaes(space)
+        self._journal_study = JournalStudy(space, journal)
+        study = self._journal_study.study
+        super().__init__(space.suggest, metric="val_acc", mode="max", storage=self._journal_study.storage,
+                         study_name=study.study_name)  # fmt: skip
+        self._ot_study = study
+        self._search_space = space
+        self._journal = journal
+        self._settle = settle
+        self._handed_out: set[int] = set()
+        self._tried: set[str] = set()
+        self._looked_at = 0
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial for Tune, `{"number", "folder", "config", ...}`, or `Searcher.FINISHED`."""
+        while True:
+            trial = self._unfinished() or self._new()
+            if trial is None:
+                return str(Searcher.FINISHED)
+            self._handed_out.add(trial.number)
+            if not trial.over:
+                break
+        folder = trial_folder(self._journal.path.parent.resolve(), trial.number).path
+        return {
+            "number": trial.number, "folder": str(folder), "config": trial.config, "name": trial.name,
+            "kind": trial.kind,
+        }  # fmt: skip
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: the study follows the journal."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the study follows the journal."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is all that a resumed search needs."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a resumed search makes a new searcher from the journal."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher beside its results and we never read it; listeners cannot be pickled
+
+    def _unfinished(self) -> Trial | None:
+        waiting = [trial for trial in self._journal.unfinished if trial.number not in self._handed_out]
+        return waiting[0] if waiting else None
+
+    def _new(self) -> Trial | None:
+        """A new trial, noted in the journal; None where the budget or the space is used up."""
+        if len(self._journal.trials) >= self._search_space.budget.trials:
+            return None
+        begun = {trial.name for trial in self._journal.trials.values() if trial.kind == "baseline"}
+        for baseline in self._search_space.baselines:
+            if baseline.name not in begun:
+                config = self._settle(TrialConfig.parse(baseline.values, source=baseline.name))
+                return self._journal.suggested("baseline", baseline.name, baseline.params or {}, config.to_json())
+        return self._proposed()
+
+    def _proposed(self) -> Trial | None:
+        """A trial of the sampler's own."""
+        tried = self._all_tried()
+        size = self._search_space.size
+        if size is not None and len(tried) >= size:
+            return None
+        number = len(self._journal.trials)
+        attempts = _ATTEMPTS if size is None else min(max(_ATTEMPTS, 10 * size // (size - len(tried))), _MOST_ATTEMPTS)
+        for attempt in range(attempts):
+            asked, sample = self._journal_study.propose(number, attempt)
+            if _key(sample) not in tried or attempt == attempts - 1:
+                break
+            self._journal_study.reject(asked)
+        attrs = self._journal_study.accept(asked, number)
+        noted = {"attrs": attrs, "rejected": attempt}
+        try:
+            config = self._settle(self._search_space.config(sample, name=f"trial {number}"))
+        except InputError as error:  # loading the space has tried its corners, alone and in pairs, and no others
+            space = self._search_space
+            values = {**TrialConfig().to_json(), **space.stretched({**space.fixed, **sample})}
+            trial = self._journal.suggested("search", "", sample, values, noted)
+            self._journal.ended(number, "failed", str(error))
+            return trial
+        return self._journal.suggested("search", "", sample, config.to_json(), noted)
+
+    def _all_tried(self) -> set[str]:
+        """The samples of all trials; each is looked at once."""
+        for number in range(self._looked_at, len(self._journal.trials)):
+            if params := self._journal.trials[number].params:
+                self._tried.add(_key(params))
+        self._looked_at = len(self._journal.trials)
+        return self._tried
+
+    def add_warm(self, run: Run, split_hash: str | None = None) -> WarmStart:
+        """Learns from the trials of another run where its configurations lie inside this space.
+
+        `split_hash`: this run's split; trials that were scored on other clips stay out. A run that is in the journal
+        already, because this search was resumed, is not added again.
+        """
+        records, left_out = [], Counter[str]()
+        same_clips = split_hash is None or run.record.get("split", {}).get("hash") == split_hash
+        differing: set[str] = set()
+        for trial in run.trials:
+            record = _warm_record(self._search_space, run, trial) if same_clips else "scored on other clips"
+            if isinstance(record, str):
+                left_out[record] += 1
+                continue
+            records.append(record)
+            differing |= _differing(self._search_space, trial, record["params"])
+        path = str(run.path.resolve())
+        if all(event["run"] != path for event in self._journal.warm):
+            self._journal.warmed(path, records)
+        notes = [f"{run.name} differs in {', '.join(sorted(differing))}, which is fixed here"] if differing else []
+        return WarmStart(run.name, len(records), dict(left_out), tuple(notes))
+
+
+def _warm_record(space: Space, run: Run, trial: Trial) -> dict[str, Any] | str:
+    """What the study needs of another run's trial, or the reason why it cannot have it."""
+    if not trial.over:
+        return "not finished"
+    if trial.status == "failed":
+        return "failed"
+    # What it was sampled as, where it was: --epochs may have changed what is counted in epochs since.
+    samples = [space.sample_of(values) for values in ({**trial.config, **trial.params}, trial.config)]
+    params = next((sample for sample, outside in samples if not outside and _makes(space, sample, trial)), None)
+    if params is None:
+        missed = [outside[0] for _, outside in samples if outside]
+        return f"{missed[0]} outside this space" if missed else "counted in epochs of another horizon"
+    horizon, here = trial.config["epochs"], space.stretched({**space.fixed, **params}).get("epochs", space.max_epochs)
+    if horizon > here:
+        return f"trained for {horizon} epochs, not {here}"
+    best = best_epoch(trial, run.grace_epochs)
+    # A shorter training is to a longer one what a cut trial is to a finished one.
+    status = "cut" if trial.status == "finished" and horizon < here else trial.status
+    return {
+        "params": params, "status": status, "value": best.accuracy if best else BAD_VALUE,
+        "values": [report.value for report in trial.reports],
+    }  # fmt: skip
+
+
+def _makes(space: Space, params: Mapping[str, Any], trial: Trial) -> bool:
+    """Whether the space makes the trial's own values of a sample, on its own horizon or on the trial's."""
+    horizons = (space, replace(space, epochs=trial.config["epochs"]))
+    made = [each.stretched({**space.fixed, **params}) for each in horizons]
+    return any(all(values[name] == trial.config[name] for name in params) for values in made)
+
+
+def _differing(space: Space, trial: Trial, params: Mapping[str, Any]) -> set[str]:
+    """The fields outside the dimensions in which a trial differs from what this space would have made of its sample."""
+    try:
+        twin = space.config(params).to_json()
+    except InputError:
+        return set()
+    ignored = {*params, *SHARED_FIELDS, "epochs", "seed", "device", "weights"}
+    return {name for name, value in twin.items() if name not in ignored and trial.config.get(name) != value}
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)

@@ -1,0 +1,153 @@
+"""When a search stops: budgets, signals, and failures that all have one reason."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from ray import tune
+
+from search.runs.journal import Journal, Trial
+from search.runs.run import best_epoch
+
+# So many first trials failing for one and the same reason is a broken setup, not bad luck.
+HOPELESS_AFTER = 5
+
+
+class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
+    """Stops the whole search, once, for the first reason that comes up.
+
+    It listens to the journal, so every reason is found at the event that causes it and not a trial later.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        grace_epochs: int,
+        seconds: float | None = None,
+        target_accuracy: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Starts the clock: `seconds` from now is the end, and `target_accuracy` is a fraction."""
+        self.reason: str | None = None
+        self._journal = journal
+        self._grace_epochs = grace_epochs
+        self._target = target_accuracy
+        self._clock = clock
+        self._deadline = clock() + seconds if seconds is not None else None
+        if journal.sessions and journal.stop_reason is None:  # killed, perhaps after what should have stopped it
+            for trial in journal.trials.values():
+                self._look_at(trial)
+            self._look_for_hopelessness()
+        elif any(self._reaches_target(trial) for trial in journal.trials.values()):
+            self._target = None  # it has stopped a sitting; who searches on all the same wants more
+        journal.listen(self._on_event)
+
+    def request(self, reason: str) -> None:
+        """Asks for a stop; the first reason stays."""
+        self.reason = self.reason or reason
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never stops a single trial: that is the scheduler's business."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the search is over for a reason of its own."""
+        if self._deadline is not None and self._clock() >= self._deadline:
+            self.request("time budget")
+        return self.reason is not None
+
+    def lost(self, messages: Mapping[int, str]) -> None:
+        """Hears of the trials, by number, whose workers were lost for good; if it is all there is, that is a reason."""
+        if len(messages) >= HOPELESS_AFTER and not any(trial.reports for trial in self._journal.trials.values()):
+            last = messages[max(messages)]
+            self.request(f"the first {len(messages)} trials all lost their workers before an epoch was done: {last}")
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        if event["event"] in ("reported", "ended"):  # one that is shorter than the grace period counts at its end
+            self._look_at(self._journal.trials[event["trial"]])
+        if event["event"] == "ended" and event["status"] == "failed":
+            self._look_for_hopelessness()
+
+    def _look_at(self, trial: Trial) -> None:
+        if self._reaches_target(trial):
+            self.request("target accuracy")
+
+    def _reaches_target(self, trial: Trial) -> bool:
+        if self._target is None:
+            return False
+        best = best_epoch(trial, self._grace_epochs)
+        return best is not None and best.accuracy >= self._target
+
+    def _look_for_hopelessness(self) -> None:
+        trials = [self._journal.trials[number] for number in sorted(self._journal.trials)]
+        if any(trial.over and trial.status != "failed" for trial in trials):
+            return  # one has got somewhere: it is not the setup
+        # What failed in an earlier sitting may have been mended since.
+        since = self._journal.sessions[-1]["time"] if self._journal.sessions else 0.0
+        first = [trial for trial in trials if trial.ended is None or trial.ended >= since][:HOPELESS_AFTER]
+        reasons = {_reason(trial) for trial in first}
+        if len(first) == HOPELESS_AFTER and len(reasons) == 1 and all(t.status == "failed" for t in first):
+            self.request(f"the first {HOPELESS_AFTER} trials all failed: {first[-1].message}")
+
+
+def _reason(trial: Trial) -> str:
+    """Why a trial failed, without what only tells it from the others: name, folder, worker's number, own value."""
+    own = rf"\b({re.escape(trial.name) + '|' if trial.name else ''}trial {trial.number}|trial_{trial.number:04d})\b"
+    message = re.sub(own, "trial", trial.message)
+    return re.sub(r"\.tmp\d+\b", ".tmp", re.sub(r"\bgot -?\d[\d.e+-]*", "got", message))
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Within it SIGINT and SIGTERM wait for its end, for what cannot bear to be interrupted.
+
+    Raises:
+        KeyboardInterrupt: at its end, where one of them has come.
+    """
+    came: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def signals_stop(stop: Stop, say: Callable[[str], None], go_on: str) -> Iterator[None]:
+    """Within it, the first SIGINT or SIGTERM asks for a stop and the second ends the process at once.
+
+    Nothing is lost by the second: every file is written whole, and Ray's processes die with this one. It says `go_on`,
+    the command that goes on from there.
+    """
+
+    signals = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a live view has hidden it
+            sys.stderr.write(f"{cursor}\nStopped at once. To go on: {go_on}\n")
+            sys.stderr.flush()
+            os._exit(130)
+        stop.request("interrupted")
+        say("Stopping: every finished epoch is saved. Once more to stop at once.")
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

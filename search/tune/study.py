@@ -1,0 +1,306 @@
+"""A run's Optuna study and samplers: made from its journal, kept in step with it, exported one way.
+
+The study holds nothing of its own. Every trial in it comes from an event of the journal, by one path for a running
+search and for a resumed one, so both have the same study down to the last bit and the sampler proposes the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import os
+import warnings
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.engine import URL
+
+from search.runs.journal import Journal, Trial
+from search.runs.run import best_epoch
+from search.space.space import Space
+from trainable.errors import InputError
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # the console tells of trials
+# The value of a trial that diverged or ran out of memory: worse than any guess, and something TPE learns from.
+BAD_VALUE = 0.0
+BROKEN = ("diverged", "out_of_memory")
+# What Optuna is told of each end. It learns from complete and cut trials; a crash says nothing of the values.
+OUTCOMES = {
+    "finished": TrialState.COMPLETE, "cut": TrialState.PRUNED, "diverged": TrialState.COMPLETE,
+    "out_of_memory": TrialState.COMPLETE, "failed": TrialState.FAIL,
+}  # fmt: skip
+# Optuna's TPE fills its "good" set with complete trials before cut ones, whatever their value. A violated constraint
+# puts a broken trial behind all of them.
+_BROKEN = {"trains": 1.0}
+
+
+class JournalStudy:
+    """The study of a run, in step with its journal. Optuna numbers trials its own way, hence the map."""
+
+    def __init__(self, space: Space, journal: Journal) -> None:
+        """Rebuilds the study; from then on it follows the journal's events."""
+        self.storage = AsOfNow(space)
+        self.study = optuna.create_study(storage=self.storage, direction="maximize", sampler=RandomSampler(0))
+        self._study_id = self.storage.get_study_id_from_name(self.study.study_name)
+        self._space = space
+        self._journal = journal
+        self._numbers: dict[int, int] = {}  # the run's number to Optuna's, for the trials that the study has
+        warm = list(journal.warm)
+        for trial in journal.trials.values():
+            while warm and warm[0]["before"] <= trial.number:
+                self._add_warm(warm.pop(0))
+            self._add(trial)
+        for event in warm:
+            self._add_warm(event)
+        journal.listen(self._on_event)
+
+    def propose(self, number: int, attempt: int) -> tuple[optuna.Trial, dict[str, Any]]:
+        """A new trial of the study, to be `accepted` or `rejected`, and its sample."""
+        self.study.sampler = make_sampler(self._space, number, attempt)
+        with self.storage.as_of_now():
+            asked = self.study.ask()
+            return asked, self._space.suggest(asked)
+
+    def accept(self, asked: optuna.Trial, number: int) -> dict[str, Any]:
+        """What the sampler has noted with a trial, which from now on is the run's trial `number`."""
+        self._numbers[number] = asked.number
+        return dict(self.storage.get_trial_system_attrs(self._id(asked.number)))
+
+    def reject(self, asked: optuna.Trial) -> None:
+        """Leaves a trial unused: no sampler learns from one that failed."""
+        self.study.tell(asked, state=TrialState.FAIL)
+
+    def _on_event(self, event: Mapping[str, Any]) -> None:
+        match event["event"]:
+            case "warm":
+                self._add_warm(event)
+            case "suggested" if event["trial"] not in self._numbers:  # what was asked for is there already
+                self._add(self._journal.trials[event["trial"]])
+            case "reported" if event["trial"] in self._numbers:
+                self._report(self._numbers[event["trial"]], event["epoch"], event["value"])
+            case "ended" if event["trial"] in self._numbers:
+                self._end(self._journal.trials[event["trial"]])
+
+    def _add(self, trial: Trial) -> None:
+        """Adds a trial of the journal; a baseline that is no point of the space has no sample and stays out."""
+        for _ in range(trial.sampler.get("rejected", 0)):
+            self.study.add_trial(create_trial(state=TrialState.FAIL))
+        if not trial.params:
+            return
+        self._numbers[trial.number] = self._add_running(trial.params, trial.sampler.get("attrs", {}))
+        if trial.kind == "baseline" and not self._space.scheduling.cut_baselines:
+            self.storage.unchallenged.add(self._numbers[trial.number])
+        for report in trial.reports:
+            self._report(self._numbers[trial.number], report.epoch, report.value)
+        if trial.over:
+            self._end(trial)
+
+    def _add_warm(self, event: Mapping[str, Any]) -> None:
+        for record in event["trials"]:
+            number = self._add_running(record["params"], {})
+            for epoch, value in enumerate(record["values"], start=1):
+                self._report(number, epoch, value)
+            self._tell(number, record["status"], record["value"])
+
+    def _add_running(self, params: Mapping[str, Any], attrs: Mapping[str, Any]) -> int:
+        dimensions = self._space.dimensions
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params={name: dimensions[name].to_optuna(value) for name, value in params.items()},
+                distributions={name: dimensions[name].distribution for name in params},
+                system_attrs=dict(attrs),
+            )
+        )
+        return self.storage.get_n_trials(self._study_id) - 1
+
+    def _report(self, number: int, epoch: int, value: float) -> None:
+        self.storage.set_trial_intermediate_value(self._id(number), epoch, value)
+
+    def _end(self, trial: Trial) -> None:
+        best = best_epoch(trial, self._space.budget.grace_epochs)
+        self._tell(self._numbers[trial.number], trial.status, best.accuracy if best else BAD_VALUE)
+
+    def _tell(self, number: int, status: str, value: float) -> None:
+        """Tells Optuna the end of a trial."""
+        state, value_told = OUTCOMES[status], value
+        if status in BROKEN:
+            value_told = BAD_VALUE
+            if self._space.searcher.kind == "tpe":  # the only one that looks at constraints
+                for key, constraint in create_trial(value=BAD_VALUE, constraints=_BROKEN).system_attrs.items():
+                    self.storage.set_trial_system_attr(self._id(number), key, constraint)
+        self.study.tell(number, value_told if state == TrialState.COMPLETE else None, state=state)
+
+    def _id(self, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+
+
+def export_study(space: Space, journal: Journal, path: Path) -> None:
+    """Writes the study to an SQLite file that `optuna-dashboard sqlite:///PATH` opens; an old file is replaced.
+
+    Optuna takes about 45 ms for a trial of 15 epochs, so this belongs at the end of a sitting and not into its course.
+    Quantised values appear as themselves, and each trial carries its number and its status in this run.
+    """
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        # Not as an f-string: in a URL, `?` ends the path and `%20` is a space.
+        url = URL.create("sqlite", database=str(temporary.resolve()))
+        storage = optuna.storages.RDBStorage(url.render_as_string())
+        study = optuna.create_study(storage=storage, study_name=path.resolve().parent.name, direction="maximize")
+        study.add_trials([_shown(space, trial) for trial in journal.trials.values() if trial.params])
+        storage.engine.dispose()
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _shown(space: Space, trial: Trial) -> FrozenTrial:
+    """A trial as the exported study has it."""
+    state = OUTCOMES[trial.status] if trial.over else TrialState.RUNNING
+    best = best_epoch(trial, space.budget.grace_epochs)
+    values = {report.epoch: report.value for report in trial.reports}
+    value = {
+        TrialState.COMPLETE: BAD_VALUE if trial.status in BROKEN or not best else best.accuracy,
+        TrialState.PRUNED: trial.reports[-1].value if trial.reports else None,
+    }.get(state)
+    shown = create_trial(
+        state=state,
+        value=value,
+        params=trial.params,
+        distributions={name: space.dimensions[name].shown_distribution for name in trial.params},
+        intermediate_values=values,
+        user_attrs={"number": trial.number, "kind": trial.kind, "name": trial.name, "status": trial.status},
+    )
+    shown.datetime_start = datetime.fromtimestamp(trial.started)
+    if trial.ended is not None:
+        shown.datetime_complete = datetime.fromtimestamp(trial.ended)
+    return shown
+
+
+# After so many draws of trials that have been there, chance takes over from a sampler that insists.
+_LEARNED_ATTEMPTS = 10
+
+
+def make_sampler(space: Space, number: int, attempt: int = 0) -> BaseSampler:
+    """The sampler for trial `number`: new for each, so that no random state needs saving.
+
+    Raises:
+        InputError: the space asks for CMA-ES, which cannot work with it or is not installed.
+    """
+    seed = int(np.random.SeedSequence([space.searcher.seed, number, attempt]).generate_state(1)[0])
+    startup = space.searcher.startup_trials
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match space.searcher.kind if attempt < _LEARNED_ATTEMPTS else "random":
+            case "random":
+                return RandomSampler(seed)
+            case "cmaes":
+                check_cmaes(space)
+                return _NumbersOnly(space, seed, startup)
+            case _:
+                return TPESampler(
+                    seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
+                )
+
+
+class AsOfNow(InMemoryStorage):
+    """A study's storage that can show TPE every trial that has proven something as what it is worth so far.
+
+    TPE itself ranks finished trials before cut ones whatever their values, and cut ones by how far they came. It counts
+    every running trial among the bad ones, so that parallel workers keep apart: in a search with cuts that turns it
+    away from the best trial there is, for as long as that trains, longest of all. Here cut trials, and running ones
+    past the grace period, compare with finished ones by their best accuracy. Running trials before that stay what they
+    are.
+    """
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self._proven = space.budget.grace_epochs  # epochs
+        self._applies = space.searcher.kind == "tpe" and space.scheduler == "asha"
+        self._asked = False
+        self.unchallenged: set[int] = set()  # trials that nobody cuts, by Optuna's numbers: getting far proves nothing
+
+    @contextmanager
+    def as_of_now(self) -> Iterator[None]:
+        """Shows trials so for the time of the context: while a sampler looks at them."""
+        self._asked = self._applies
+        try:
+            yield
+        finally:
+            self._asked = False
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The trials in one of `states`."""
+        if not self._asked:
+            return super().get_all_trials(study_id, deepcopy, states)
+        trials = [self._shown(trial) for trial in super().get_all_trials(study_id, deepcopy)]
+        return [trial for trial in trials if states is None or trial.state in states]
+
+    def _shown(self, trial: FrozenTrial) -> FrozenTrial:
+        proven = max(trial.intermediate_values, default=0) >= self._proven and trial.number not in self.unchallenged
+        if trial.state != TrialState.PRUNED and not (trial.state == TrialState.RUNNING and proven):
+            return trial
+        shown = copy.copy(trial)
+        shown.state, shown.value = TrialState.COMPLETE, max(trial.intermediate_values.values())
+        return shown
+
+
+class _NumbersOnly(CmaEsSampler):
+    """CMA-ES over the numeric dimensions that every sample has.
+
+    Left to itself it takes what the finished trials so far have in common, and stops for good once a conditional
+    dimension drops out of that.
+    """
+
+    def __init__(self, space: Space, seed: int, startup: int) -> None:
+        super().__init__(
+            n_startup_trials=startup,
+            seed=seed,
+            warn_independent_sampling=False,
+            consider_pruned_trials=space.scheduler != "none",  # or it would hear of one trial in nine
+        )
+        self._numeric = _numeric(space)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, optuna.distributions.BaseDistribution]:
+        return dict(self._numeric)
+
+
+def _numeric(space: Space) -> dict[str, optuna.distributions.BaseDistribution]:
+    dimensions = [d for d in space.dimensions.values() if d.kind != "choice" and not d.when]
+    return {d.name: d.distribution for d in dimensions if not d.distribution.single()}
+
+
+def check_cmaes(space: Space) -> None:
+    """Nothing, if the space leaves CMA-ES out, or it can search what there is to search.
+
+    Raises:
+        InputError: the package is missing, or there are fewer than two numbers to search.
+    """
+    if space.searcher.kind != "cmaes" or not space.dimensions:
+        return
+    try:
+        importlib.import_module("cmaes")
+    except ImportError:
+        raise InputError(
+            f"{space.source}: searcher.kind: needs the package cmaes, got 'cmaes' without it. "
+            "Run pip install cmaes, or use tpe."
+        ) from None
+    numeric = _numeric(space)
+    if len(numeric) < 2:
+        raise InputError(
+            f"{space.source}: searcher.kind: cmaes needs two numeric dimensions without conditions, "
+            f"got {', '.join(numeric) or 'none'}. Use tpe."
+        )

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search.mirror.experiment import Experiment, trial_experiment
+from search.mirror.mirror import replay
+from search.mirror.mode import ResolvedMode
+from search.mirror.stores.offline import what_is_missing
+from search.mirror.worker import finite, init_arguments, metrics
+from search.runs.run import Run
+from tests.support.mirrored import METRICS, epoch_result, make_run, suggest, train, until
+
+OFFLINE = ResolvedMode("offline", "")
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    run = make_run(tmp_path / "run", trials=1)
+    return trial_experiment(run, run.trials[0])
+
+
+@pytest.mark.parametrize("mode", ["local", "offline", "cloud"])
+def test_swanlab_knows_every_argument_that_it_is_given(mode: str, experiment: Experiment, tmp_path: Path) -> None:
+    import swanlab  # it ignores unknown arguments and settings silently
+
+    arguments = init_arguments(experiment, mode, "music", tmp_path)
+    known = inspect.signature(swanlab.init).parameters
+    assert [name for name in arguments if name not in known or known[name].kind is not known[name].KEYWORD_ONLY] == []
+    assert ("id" in arguments) == (mode == "cloud")
+    settings = swanlab.Settings
+    asked = {settings: {"interactive", "probe", "terminal", "run"},
+             settings.Probe: {"hardware", "runtime", "requirements", "conda", "git", "swanlab", "monitor"},
+             settings.Terminal: {"proxy_type"}, settings.Run: {"dir"}}  # fmt: skip
+    for section, fields in asked.items():
+        assert fields <= set(section.model_fields)
+
+
+def test_the_tutorials_names_are_used_and_what_no_chart_can_draw_is_left_out() -> None:
+    assert list(metrics(epoch_result(0, 1), with_validation=True)) == METRICS
+    assert list(metrics(epoch_result(0, 1), with_validation=False)) == METRICS[2:]
+    assert finite({"val/loss": float("nan"), "train/loss": float("inf"), "val/acc": 0.5}) == {"val/acc": 0.5}
+
+
+ORPHAN = """
+import os, subprocess, sys
+code = (
+    "from search.mirror import worker as w; w.ORPHAN_S = 0.5; w.Link.receive = lambda *a: w.time.sleep(600); "
+    f"w.main({os.getpid()})"
+)
+print(subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL).pid)
+"""
+
+
+def test_a_worker_that_hangs_does_not_outlive_its_driver_for_long() -> None:
+    root = Path(__file__).parents[3]
+    driver = subprocess.run([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True, cwd=root, check=True)
+    status = Path(f"/proc/{int(driver.stdout)}/stat")
+    until(lambda: not status.exists() or ") Z " in status.read_text())
+
+
+LEAKS = """
+import os, sys, threading
+from pathlib import Path
+import swanlab
+from search.mirror.stores import sdk
+from search.mirror.experiment import Experiment
+from search.mirror.worker import init_arguments
+sdk.load("local")
+for number in range(3):
+    experiment = Experiment(f"trial_{number:04d}", "", "", f"{number}", "d", "g", "search", [], "#000000", {"a": 1})
+    run = swanlab.init(**init_arguments(experiment, "local", "music", Path(sys.argv[1])))
+    run.log({"val/acc": 0.5}, step=1)
+    run.finish()
+paths = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+links = [os.readlink(path) for path in paths if os.path.lexists(path)]
+print("left", threading.active_count(), [link for link in links if "inotify" in link])
+"""
+
+
+def test_runs_in_a_row_leave_no_thread_and_no_inotify_instance_behind(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAKS, str(tmp_path / "swanlog")],
+        capture_output=True, text=True, cwd=Path(__file__).parents[3], check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "left 1 []"
+
+
+@pytest.fixture
+def offline_run(tmp_path: Path) -> Run:
+    run = make_run(tmp_path / "run")
+    suggest(run)
+    train(run, 0, upto=3)
+    run.journal.ended(0, "finished")
+    return run
+
+
+def test_an_offline_run_keeps_the_whole_curve_for_a_later_sync(offline_run: Run) -> None:
+    done = replay(offline_run.path, OFFLINE)
+    assert (done.mirrored, done.failed, done.problem) == (1, 0, "")
+    run_dir = offline_run.path / "swanlog" / "offline" / "trial_0000"
+    assert what_is_missing(run_dir, 3) is None
+    assert what_is_missing(run_dir, 4) == "SwanLab kept 3 of 4 epochs"
+
+
+def test_an_offline_run_that_was_cut_short_is_noticed(offline_run: Run) -> None:
+    replay(offline_run.path, OFFLINE)
+    run_dir = offline_run.path / "swanlog" / "offline" / "trial_0000"
+    (records,) = run_dir.glob("run-*.swanlab")
+    records.write_bytes(records.read_bytes()[:-40])
+    assert what_is_missing(run_dir, 3) == "the experiment still counts as running"
+
+
+def test_a_worker_outlives_the_signal_of_a_batch_system_and_leaves_when_its_orders_end(experiment: Experiment) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "search.mirror.worker", str(os.getpid())],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    assert json.loads(worker.stdout.readline()) == {"say": "alive"}
+    worker.terminate()
+    assert json.loads(worker.stdout.readline()) == {"say": "alive"}
+    assert os.getpriority(os.PRIO_PROCESS, worker.pid) >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+    worker.stdin.close()
+    assert worker.wait(30) == 0
+    assert worker.returncode != -signal.SIGTERM
+    worker.stdout.close()

@@ -1,0 +1,175 @@
+"""The report in a real browser: no error, every figure drawn, nothing asked of any network, and it fits the screen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.report.report import write_report
+from search.runs.run import load_run
+from tests.support.synthetic import (
+    add_result,
+    add_scores,
+    data_record,
+    make_run,
+    make_space,
+    write_clips,
+    write_record,
+)
+
+EVIL = "<img src=x onerror=window.hacked=1>'&"
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--mute-audio",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1400,1000",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium that keeps its console and its requests."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs the package selenium")
+    programs = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    program, driver = next(filter(None, programs), None), shutil.which("chromedriver")
+    if not program or not driver:
+        pytest.skip("needs Chromium and chromedriver on the PATH")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run that has everything, with hostile names."""
+    folder = tmp_path_factory.mktemp("browser")
+    dataset = write_clips(folder / "clips", [EVIL, "b", "c"])
+    run = make_run(folder / "run", labels=dataset.labels, data=data_record(dataset))
+    add_scores(run, dataset, range(18), wrong=9)
+    add_result(run)
+    return write_report([run])
+
+
+def show(browser: Any, path: Path, width: int = 1400, dark: bool = False) -> None:
+    """Opens a report and waits until its figures are drawn."""
+    browser.get_log("browser")
+    browser.get_log("performance")
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    browser.get(path.as_uri())
+    until = time.monotonic() + 60
+    while not browser.execute_script("return document.documentElement.dataset.drawn"):
+        assert time.monotonic() < until, f"figures are not drawn: {browser.get_log('browser')}"
+        time.sleep(0.1)
+
+
+def requests(browser: Any) -> list[str]:
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return [url for url in urls if not url.startswith(("data:", "blob:", "chrome:", "about:"))]
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (390, True)], ids=["wide", "phone"])
+def test_figures_are_drawn_without_an_error_or_a_request(browser: Any, report: Path, width: int, dark: bool) -> None:
+    show(browser, report, width, dark)
+    drawn = browser.execute_script(
+        "return [...document.querySelectorAll('.plot')].map(e => [e.id, e.querySelectorAll('svg.main-svg').length,"
+        " e.querySelectorAll('.trace, .heatmaplayer image, .bars').length])"
+    )
+    assert len(drawn) >= 18
+    assert [key for key, pictures, traces in drawn if not pictures or not traces] == []
+    assert browser.get_log("browser") == []
+    assert requests(browser) == [report.as_uri()]
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_hostile_names_do_nothing_in_the_browser(browser: Any, report: Path) -> None:
+    show(browser, report)
+    assert browser.execute_script("return window.hacked ?? null") is None
+    assert EVIL in browser.execute_script("return document.querySelector('.clip').textContent")
+    labels = browser.execute_script(
+        "return [...document.querySelectorAll('#mistakes-confusion .ytick text')].map(e => e.textContent)"
+    )
+    assert EVIL in labels
+
+
+def test_the_players_play_and_the_pictures_show(browser: Any, report: Path) -> None:
+    show(browser, report)
+    sounds = browser.execute_async_script(
+        "const done = arguments[0]; const all = [...document.querySelectorAll('audio')];"
+        "Promise.all(all.map(a => new Promise(r => {"
+        " a.onloadedmetadata = () => r(a.duration); a.onerror = () => r(-1); a.preload = 'auto'; a.load();"
+        " }))).then(done)"
+    )
+    assert len(sounds) == 8
+    assert all(0.4 < seconds < 1.0 for seconds in sounds)
+    widths = browser.execute_script("return [...document.querySelectorAll('.clip img')].map(i => i.naturalWidth)")
+    assert len(widths) == 8
+    assert all(widths)
+
+
+def test_a_click_on_a_heading_sorts_the_trials_by_number(browser: Any, report: Path) -> None:
+    show(browser, report)
+    column = (
+        "const t = document.querySelector('#trials table'); const h = [...t.tHead.rows[0].cells];"
+        "const i = h.findIndex(c => c.textContent === 'time'); h[i].click();"
+        "return [...t.tBodies[0].rows].map(r => Number(r.cells[i].querySelector('[data-value]').dataset.value))"
+    )
+    seconds = browser.execute_script(column)
+    assert seconds == sorted(seconds)
+    assert browser.execute_script(column) == sorted(seconds, reverse=True)
+
+
+def test_a_drag_along_an_axis_keeps_the_trials_that_pass_there(browser: Any, report: Path) -> None:
+    show(browser, report)
+    from selenium.webdriver import ActionChains
+
+    opacities = "return e.data.slice(0, e.layout.meta.trials).map(t => t.opacity)"
+    find = "const e = document.getElementById('settings-parallel');"
+    before = browser.execute_script(find + opacities)
+    area = browser.execute_script(
+        find + "e.scrollIntoView({block: 'center'}); const r = e.querySelector('.nsewdrag').getBoundingClientRect();"
+        "const x = e._fullLayout.xaxis, y = e._fullLayout.yaxis; const last = x.tickvals.length - 1;"
+        "return [r.left + x.d2p(last), r.top + y.d2p(0.85), r.top + y.d2p(1.05)]"
+    )
+    x, low, high = map(int, area)
+    actions = ActionChains(browser)
+    actions.w3c_actions.pointer_action.move_to_location(x - 8, low).pointer_down()
+    actions.w3c_actions.pointer_action.move_to_location(x, high).move_to_location(x + 8, high).pointer_up()
+    actions.perform()
+    time.sleep(0.5)
+    after = browser.execute_script(find + opacities)
+    kept = [opacity == 1 for opacity in after]
+    assert 0 < sum(kept) < len(kept)
+    assert max(opacity for opacity in after if opacity != 1) < 0.1 < min(before)
+
+
+@pytest.mark.parametrize("kind", ["empty", "interrupted", "compared"])
+def test_other_kinds_of_report_have_no_error_either(browser: Any, tmp_path: Path, kind: str) -> None:
+    if kind == "empty":
+        write_record(tmp_path / "run", make_space(tmp_path), ["a", "b"])
+        runs = [load_run(tmp_path / "run")]
+    elif kind == "interrupted":
+        runs = [make_run(tmp_path / "run", stop=5)]
+    else:
+        runs = [make_run(tmp_path / name, trials=6, seed=seed) for seed, name in enumerate(("one", "two"))]
+        add_result(
+            runs[0], sentence="40 test clips, on which nothing was trained or chosen; each model was scored once"
+        )
+    path = write_report(runs)
+    show(browser, path)
+    hidden = "return [...document.querySelectorAll('#compared .scroll')].some(e => e.scrollWidth > e.clientWidth)"
+    assert not browser.execute_script(hidden)
+    assert browser.get_log("browser") == []
+    assert requests(browser) == [path.as_uri()]

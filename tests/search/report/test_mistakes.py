@@ -1,0 +1,85 @@
+"""Confusion matrix and mistakes: whose they are, and that every one can be seen and heard."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.report.mistakes import CLIPS, mistake_cards, png, scored
+from search.runs.run import Run
+from tests.support.synthetic import add_result, add_scores, data_record, make_run, write_clips
+from trainable.config import TrialConfig
+from trainable.data.dataset import Dataset
+
+CONFIG = TrialConfig.parse({"n_fft": 256, "hop_length": 128, "n_mels": 32})
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return write_clips(tmp_path / "clips", ["a", "b", "c"])
+
+
+@pytest.fixture
+def run(tmp_path: Path, dataset: Dataset) -> Run:
+    return make_run(tmp_path / "run", trials=8, data=data_record(dataset))
+
+
+def test_the_best_trials_checkpoint_gives_confusion_and_mistakes(run: Run, dataset: Dataset) -> None:
+    assert scored(run, None) is None  # no best.pt yet
+    add_scores(run, dataset, range(0, 18, 2), wrong=2)
+    found = scored(run, None)
+    assert found
+    assert "validation clips, on which it was chosen" in found.about
+    assert np.array(found.confusion()).sum() == 9
+    assert np.trace(found.confusion()) == 7
+    assert [(item.label, item.predicted) for item in found.mistakes] == [("a", "b"), ("a", "b")]
+    assert found.mistakes[0].probability >= found.mistakes[1].probability
+
+
+def test_the_retrained_models_predictions_come_first_once_there_are_any(run: Run, dataset: Dataset) -> None:
+    add_scores(run, dataset, range(9))
+    add_result(run)
+    lines = ["path,label,predicted,probability,seeds_right", f"{dataset.clips[0].path},a,c,0.9,0"]
+    lines += [f"{dataset.clips[6].path},b,b,0.8,2"]
+    (run.path / "retrained" / "predictions.csv").write_text("\n".join(lines) + "\n")
+    found = scored(run, {"measured_on": "test", "labels": ["c", "b", "a"]})
+    assert found
+    assert found.about == "the retrained model on the test clips"
+    assert found.labels == ("c", "b", "a")
+    assert found.confusion() == [[0, 0, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def test_a_data_set_that_has_changed_gives_a_confusion_but_no_clips(run: Run, dataset: Dataset) -> None:
+    add_scores(run, dataset, range(9), wrong=2)
+    Path(dataset.clips[0].path).unlink()
+    found = scored(run, None)
+    assert found
+    assert np.trace(found.confusion()) == 7
+    assert "must be the data that the search ran on" in found.lost
+    assert "<audio" not in mistake_cards(run, found, CONFIG)
+
+
+def test_every_mistake_has_a_picture_and_a_player_and_lost_files_are_named(run: Run, dataset: Dataset) -> None:
+    add_scores(run, dataset, range(18), wrong=12)
+    found = scored(run, None)
+    assert found
+    lost = found.mistakes[0]
+    Path(lost.path).unlink()
+    cards = mistake_cards(run, found, CONFIG)
+    assert cards.count("data:image/png;base64,") == cards.count("data:audio/mpeg;base64,") == CLIPS
+    assert "1 mistaken clip cannot be shown" in cards
+    assert Path(lost.path).name in cards
+
+
+def test_a_png_holds_the_pixels_that_went_in() -> None:
+    gray = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    data = png(gray)
+    at = data.index(b"IDAT")
+    (length,) = struct.unpack(">I", data[at - 4 : at])
+    rows = np.frombuffer(zlib.decompress(data[at + 4 : at + 4 + length]), np.uint8).reshape(3, 5)
+    assert np.array_equal(rows[:, 1:], gray)
+    assert struct.unpack(">II", data[16:24]) == (4, 3)

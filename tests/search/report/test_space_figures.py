@@ -1,0 +1,71 @@
+"""The figures of the searched space: conditional trials stay, cut ones are marked, importances name what counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from search.report.facts import space_of, top, trials_of
+from search.report.space_figures import (
+    UNUSED_PLACE,
+    Axis,
+    axes_of,
+    importance_figure,
+    importances,
+    parallel,
+    slice_figure,
+)
+from search.runs.run import Run
+from tests.support.synthetic import make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("space") / "run", trials=60)
+
+
+def test_parallel_coordinates_keep_trials_without_a_conditional_setting(run: Run) -> None:
+    trials, space = trials_of(run), space_of(run)
+    axes = axes_of(trials, space)
+    plot = parallel(trials, axes, space)
+    shown = [trial for trial in trials if top(trial)]
+    assert plot.layout.meta["trials"] == len(shown)
+    place = [axis.name for axis in axes].index("momentum")
+    unused = sum(trace.y[place] == UNUSED_PLACE for trace in plot.data[: len(shown)])
+    assert unused == sum("momentum" not in trial.params for trial in shown) > 0
+
+
+def test_cut_trials_are_dotted_in_parallel_coordinates_and_crosses_in_slices(run: Run) -> None:
+    trials, space = trials_of(run), space_of(run)
+    axes = axes_of(trials, space)
+    shown = [trial for trial in trials if top(trial)]
+    lines = parallel(trials, axes, space).data[: len(shown)]
+    cut = sum(trial.status == "cut" for trial in shown)
+    assert sum(trace.line.dash == "dot" for trace in lines) == cut > 0
+    lr = next(axis for axis in axes if axis.name == "lr")
+    crosses = [trace for trace in slice_figure(trials, lr).data if trace.marker.symbol == "x"]
+    assert [len(trace.x) for trace in crosses] == [cut]
+
+
+def test_the_setting_that_decides_is_the_most_important_one(run: Run) -> None:
+    shares, count = importances(trials_of(run), space_of(run))
+    assert count > 40
+    free = [item for item in shares if not item.conditional]
+    assert max(free, key=lambda item: item.share).name in ("lr", "backbone")
+    assert sum(item.share for item in free) == pytest.approx(1)
+    assert all(item.trials < count for item in shares if item.conditional)
+    assert sum(len(trace.x) for trace in importance_figure(shares).data) == len(shares)
+
+
+def test_too_few_trials_have_no_importances(tmp_path: Path) -> None:
+    few = make_run(tmp_path / "run", trials=6)
+    assert importances(trials_of(few), space_of(few))[0] == []
+
+
+def test_an_axis_is_logarithmic_where_the_dimension_is_and_clamps_what_lies_outside() -> None:
+    axis = Axis("lr", None, 1e-4, 1e-2, log=True)
+    assert axis.place(1e-3) == pytest.approx(0.5)
+    assert axis.place(1.0) == pytest.approx(1.06)
+    assert axis.place(0.0) == axis.place(None) == pytest.approx(-0.06)
+    assert Axis("image_size", (64, 96)).place(224) == pytest.approx(1.06)

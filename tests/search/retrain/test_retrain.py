@@ -1,0 +1,442 @@
+"""The protocol of retraining: what is chosen on what, what is scored when, and what is said of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from search.retrain import jobs as retrain_models
+from search.retrain import retrain as retrain_module
+from search.retrain.jobs import Interrupted, TrainingFailed
+from search.retrain.plan import Job, RetrainOptions, changed, make_plan
+from search.retrain.result import Models, choose, difference, greedy_members, winners_curse
+from search.retrain.retrain import retrain
+from search.retrain.text import view
+from search.runs.journal import Journal
+from search.runs.run import Run, load_run
+from tests.support.retrained import Judge, Trainer, make_run, train_here
+from trainable.backbones import weights
+from trainable.data.split import split_dataset
+from trainable.errors import InputError
+from trainable.inference.model import load
+from trainable.inference.predict import predict_files
+from trainable.inference.scores import Scores, joined, mean_of
+
+
+@pytest.fixture
+def data(make_clips: Callable[..., Path]) -> Path:
+    return make_clips(classes=3, clips=20, seconds=0.1)
+
+
+@pytest.fixture
+def run(tmp_path: Path, data: Path) -> Run:
+    return make_run(tmp_path / "run", data)
+
+
+@pytest.fixture
+def judge(run: Run, monkeypatch: pytest.MonkeyPatch) -> Judge:
+    """Scores without networks, and saved models without weights."""
+    judge = Judge(run.path)
+    monkeypatch.setattr(retrain_models, "score_trial", judge)
+    saved: list[Any] = []
+    monkeypatch.setattr(retrain_module, "save_trial", lambda *args: saved.append(args))
+    return judge
+
+
+def test_the_result_is_chosen_on_validation_although_the_test_would_choose_otherwise(run: Run, judge: Judge) -> None:
+    result = retrain(run, RetrainOptions(top=2, seeds=3), Trainer())
+    assert result["chosen"] == "trial 1"  # resnet34: 90% on validation, 70% on test; resnet50: 80% and 95%
+    assert result["measured_on"] == "test"
+    assert result["config"]["backbone"] == "resnet34"
+    assert result["accuracy"] == pytest.approx(0.72, abs=0.03)
+    assert result["candidates"][1]["measured"]["mean"] > 0.9
+    assert len(result["per_seed"]) == 3
+
+
+def test_no_test_clip_is_scored_before_the_choice_is_written_down(run: Run, judge: Judge) -> None:
+    retrain(run, RetrainOptions(top=2, seeds=2), Trainer())
+    assert {chosen for _, _, part, chosen in judge.asked if part == "test"} == {True}
+    assert {chosen for _, _, part, chosen in judge.asked if part == "val"} == {False}
+    choice = json.loads((run.path / "retrained" / "choice.json").read_text())
+    assert choice["candidate"] == "trial 1"
+
+
+def test_a_model_is_scored_once_however_often_retraining_is_repeated(run: Run, judge: Judge) -> None:
+    first = retrain(run, RetrainOptions(top=1, seeds=2), Trainer())
+    asked = [entry[:3] for entry in judge.asked]
+    assert len(asked) == len(set(asked))
+    again = retrain(run, RetrainOptions(top=1, seeds=2), Trainer())
+    assert len(judge.asked) == len(asked)
+    assert again["accuracy"] == first["accuracy"]
+    assert [earlier["accuracy"] for earlier in again["earlier"]] == [first["accuracy"]]
+
+
+def test_more_seeds_train_only_the_new_ones(run: Run, judge: Judge) -> None:
+    trainer = Trainer()
+    retrain(run, RetrainOptions(top=1, seeds=2), trainer)
+    assert len(trainer.trained) == 4  # a candidate and the baseline
+    retrain(run, RetrainOptions(top=1, seeds=3), trainer)
+    assert [config.seed for config in trainer.trained[4:]] == [3, 3]
+
+
+def test_the_searchs_own_seed_is_never_drawn_again(run: Run, judge: Judge) -> None:
+    used = run.trials[0].config["seed"]
+    plan = make_plan(run, RetrainOptions(seeds=used + 5))
+    assert used not in plan.seeds
+    assert len(set(plan.seeds)) == used + 5
+
+
+def test_an_interrupted_retraining_goes_on_where_it_was(run: Run, judge: Judge) -> None:
+    trainer = Trainer(stop_after=3)
+    with pytest.raises(Interrupted):
+        retrain(run, RetrainOptions(top=1, seeds=2), trainer)
+    assert not (run.path / "retrained" / "result.json").exists()
+    trainer.stop_after = None
+    assert retrain(run, RetrainOptions(top=1, seeds=2), trainer)["accuracy"] > 0
+    assert len(trainer.trained) == 4
+
+
+def test_train_and_validation_together_are_learned_after_the_choice_and_for_a_fixed_count(
+    run: Run, judge: Judge
+) -> None:
+    trainer = Trainer()
+    result = retrain(run, RetrainOptions(top=2, seeds=2, train_on="train+val"), trainer)
+    assert [len(names) for names in trainer.asked] == [6, 4]  # three configurations, then the chosen and the baseline
+    final = [config for config in trainer.trained if config.train_on == "train+val"]
+    assert {config.backbone for config in final} == {"resnet34", "resnet18"}
+    assert {config.epochs for config in final} == {4}
+    assert result["chosen"] == "trial 1"
+    assert result["model"]["seed"] == 1  # nothing validates, so it is the first
+    assert result["difference"]["how"].endswith("McNemar exact, the first seeds, as nothing validated")
+    other = next(row for row in result["candidates"] if row["name"] == "trial 2")
+    assert other["measured"] is None
+    tested = {folder for _, folder, part, _ in judge.asked if part == "test"}
+    assert {f"retrained/trial_{number:04d}" for number in (6, 7, 8, 9)} <= tested
+
+
+def test_without_a_test_share_the_result_says_that_it_is_optimistic(
+    tmp_path: Path, data: Path, judge: Judge, run: Run
+) -> None:
+    searched = make_run(tmp_path / "tutorial", data, test_share=0.0, val_share=0.2)
+    result = retrain(searched, RetrainOptions(top=1, seeds=1), Trainer())
+    assert "the tutorial's: 80/20 per class, seed 42" in result["protocol"]
+    assert result["measured_on"] == "validation"
+    assert "validation, chosen by the search: optimistic" in result["sentence"]
+    assert "validation, chosen by the search: optimistic" in _shown(result)
+    assert {part for _, folder, part, _ in judge.asked} == {"val"}
+    with pytest.raises(InputError, match="no clips to measure on"):
+        retrain(searched, RetrainOptions(train_on="train+val"), Trainer())
+
+
+def test_folds_score_every_clip_once_by_models_that_did_not_learn_it(run: Run, judge: Judge) -> None:
+    trainer = Trainer()
+    result = retrain(run, RetrainOptions(protocol="folds", seeds=2), trainer)
+    assert result["measured_on"] == "folds"
+    assert result["clips"] == 60
+    low, high = result["interval_95"]
+    assert low < result["accuracy"] < high
+    folds = [config for config in trainer.trained if config.train_on == "other-folds"]
+    assert len(folds) == 2 * 2 * 5  # configurations, seeds, folds
+    assert [config.train_on for config in trainer.trained].count("all") == 1  # the model that is handed over
+    assert result["model"]["accuracy"] is None
+    assert result["ensembles"]["greedy"] is None
+    assert result["difference"]["how"].endswith("McNemar exact, the first seeds, as nothing validated")
+    table = list(csv.DictReader(io.StringIO((run.path / "retrained" / "predictions.csv").read_text())))
+    assert len({row["path"] for row in table}) == 60
+
+
+@pytest.mark.parametrize(("train_on", "learned"), [("train", 24), ("train+val", 42), ("other-folds", 48), ("all", 60)])
+def test_no_clip_is_learned_and_tested_whatever_is_learned_from(run: Run, train_on: str, learned: int) -> None:
+    plan = make_plan(run, RetrainOptions(top=1, protocol="folds"))
+    for fold in (1, 3):
+        config = changed(plan.candidates[0], train_on=train_on, fold=fold)
+        split = split_dataset(plan.dataset, config)
+        assert len(split.train) == learned
+        assert not set(split.train) & {*split.val, *split.test}
+        assert bool(len(split.val)) == (train_on == "train")
+        assert bool(len(split.test)) == (train_on != "all")
+
+
+def test_a_seed_without_all_folds_does_not_count(run: Run, judge: Judge) -> None:
+    trainer = Trainer(broken={"trial 1, seed 2, fold 3": "out_of_memory"})
+    result = retrain(run, RetrainOptions(protocol="folds", seeds=2), trainer)
+    assert [row["seed"] for row in result["per_seed"]] == [1]
+    assert result["failed"] == [{"name": "trial 1, seed 2, fold 3", "status": "out_of_memory", "message": "as told"}]
+    assert "trial 1, seed 2, fold 3: out_of_memory: as told" in _shown(result)
+
+
+def test_a_broken_baseline_leaves_a_result_without_comparison(run: Run, judge: Judge) -> None:
+    result = retrain(run, RetrainOptions(top=1, seeds=2), Trainer(broken={"simple": "diverged"}))
+    assert result["baseline_accuracy"] is None
+    assert result["difference"] is None
+    assert len(result["failed"]) == 2
+    _shown(result)
+
+
+def test_nothing_trained_is_an_error_that_says_why(run: Run, judge: Judge) -> None:
+    with pytest.raises(TrainingFailed, match="trial 1, seed 1: out_of_memory: as told"):
+        retrain(run, RetrainOptions(top=1, seeds=1), Trainer(broken={"trial": "out_of_memory"}))
+
+
+def test_a_retraining_that_stops_for_a_reason_of_its_own_says_it(run: Run, judge: Judge) -> None:
+    def hopeless(folder: Path, jobs: Sequence[Job]) -> Journal:
+        journal = Trainer(stop_after=1)(folder, jobs)
+        journal.stopped("the first 5 trials all failed: no GPU")
+        return journal
+
+    with pytest.raises(TrainingFailed, match="stopped before its end: the first 5 trials all failed: no GPU"):
+        retrain(run, RetrainOptions(top=1, seeds=2), hopeless)
+
+
+def test_result_and_tables_say_what_the_report_reads(run: Run, judge: Judge) -> None:
+    result = retrain(run, RetrainOptions(top=2, seeds=2), Trainer())
+    assert result == json.loads((run.path / "retrained" / "result.json").read_text())
+    for key in ("measured_on", "accuracy", "clips", "interval_95", "per_seed", "baseline_accuracy",
+                "ensemble_accuracy", "config"):  # fmt: skip
+        assert result[key] is not None
+    assert np.sum(result["confusion"]) == result["clips"] == 18
+    assert [row["label"] for row in result["classes"]] == ["class0", "class1", "class2"]
+    assert 0 <= result["calibration"]["ece_after"] <= 1
+    table = list(csv.DictReader(io.StringIO((run.path / "retrained" / "predictions.csv").read_text())))
+    assert len(table) == 18
+    right = np.mean([row["label"] == row["predicted"] for row in table])
+    assert right == pytest.approx(result["model"]["accuracy"])
+    assert result["command"]
+    assert result["difference"]["how"].endswith("McNemar exact, the models with the best validation")
+    shown = _shown(result)
+    assert "18 test clips" in shown
+    assert "simple (baseline)" in shown
+    assert "McNemar" in shown
+
+
+def test_the_winners_curse_is_the_searchs_best_score_minus_what_fresh_seeds_reach(run: Run, judge: Judge) -> None:
+    curse = retrain(run, RetrainOptions(top=1, seeds=2), Trainer())["winners_curse"]
+    assert curse["searched"] == 0.95
+    assert curse["points_validation"] == pytest.approx(100 * (0.95 - 16 / 18))
+    assert curse["points_measured"] == pytest.approx(100 * (0.95 - 13 / 18))
+
+
+def test_a_trial_or_a_file_can_be_retrained_in_the_place_of_the_best(run: Run, judge: Judge, tmp_path: Path) -> None:
+    assert retrain(run, RetrainOptions(trial=2, seeds=1), Trainer())["config"]["backbone"] == "resnet50"
+    file = tmp_path / "mine.yaml"
+    file.write_text("backbone: resnet50\nepochs: 3\nimage_size: 32\nlr: 1e-3\nweights: none\n")
+    result = retrain(run, RetrainOptions(config=file, seeds=1), Trainer())
+    assert result["chosen"] == "mine.yaml"
+    assert result["winners_curse"] is None
+    file.write_text("backbone: resnet50\nval_share: 0.1\ndata: demo\n")
+    with pytest.raises(InputError, match=r"mine.yaml: val_share: must be 0.3 as in the search") as error:
+        retrain(run, RetrainOptions(config=file), Trainer())
+    assert "data: must be" in str(error.value)
+
+
+def test_a_file_may_name_the_searchs_data_in_other_words(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = tmp_path / "linked"
+    linked.symlink_to(data)
+    searched = make_run(tmp_path / "by_link", linked)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("data: ~/linked\nbackbone: resnet50\nweights: none\nimage_size: 32\n")
+    plan = make_plan(searched, RetrainOptions(config=tmp_path / "mine.yaml"))
+    assert plan.candidates[0].config.data == str(linked)
+
+
+@pytest.fixture
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, and none of ImageNet's weights in torch's cache."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+
+
+@pytest.fixture
+def without_baselines(run: Run) -> Run:
+    """The same search with nothing to compare with but the tutorial's recipe."""
+    events = run.path / "events.jsonl"
+    events.write_text(events.read_text().replace('"kind": "baseline"', '"kind": "search"'))
+    return load_run(run.path)
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_baseline_that_has_no_imagenet_weights_says_so_before_and_after(without_baselines: Run, judge: Judge) -> None:
+    trainer = Trainer()
+    result = retrain(without_baselines, RetrainOptions(top=1, seeds=1), trainer)
+    assert [(each.backbone, each.weights) for each in trainer.trained] == [("resnet34", "none"), ("resnet18", "none")]
+    note = "no ImageNet weights for resnet18: tutorial-simple starts from random weights and is worse for it"
+    assert note in result["notes"]
+    assert load_run(without_baselines.path / "retrained").record["notes"] == [note]
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_weights_are_fetched_before_a_retraining_for_all_who_want_them(
+    without_baselines: Run, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def download(url: str, target: Path, name: str, progress: object) -> None:
+        fetched.append(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"weights")
+
+    monkeypatch.setattr(weights, "_download", download)
+    file = tmp_path / "mine.yaml"
+    file.write_text("backbone: resnet50\nimage_size: 32\n")
+    trainer = Trainer()
+    retrain(without_baselines, RetrainOptions(config=file, seeds=1), trainer)
+    assert fetched == ["resnet50", "resnet18"]
+    assert {each.weights for each in trainer.trained} == {"imagenet"}
+    record = load_run(without_baselines.path / "retrained").record
+    assert record["weights"] == {"resnet50": "imagenet", "resnet18": "imagenet"}
+    assert record["notes"] == []
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_imagenet_weights_that_cannot_be_had_end_a_retraining_before_it_begins(
+    run: Run, judge: Judge, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("backbone: resnet50\nimage_size: 32\n")
+    with pytest.raises(InputError, match=r"weights: imagenet for resnet50 needs .*resnet50-.*pth, which is missing"):
+        retrain(run, RetrainOptions(config=file, seeds=1), Trainer())
+    assert not (run.path / "retrained").exists()
+
+
+def test_epochs_replace_the_searchs_horizon(run: Run, judge: Judge) -> None:
+    trainer = Trainer()
+    result = retrain(run, RetrainOptions(top=1, seeds=1, epochs=7), trainer)
+    assert {config.epochs for config in trainer.trained} == {7}
+    assert result["winners_curse"] is None  # the search's score is of another training
+    assert result["notes"][-1].startswith("Trained for 7 epochs where the search trained for ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (RetrainOptions(top=2, trial=1), "--trial: cannot be used together with --top"),
+        (RetrainOptions(seeds=0), "--seeds: must be at least 1, got 0"),
+        (RetrainOptions(trial=9), "--trial: must be one of 0 to 2, got 9"),
+    ],
+)
+def test_wrong_flags_are_refused(run: Run, options: RetrainOptions, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        retrain(run, options, Trainer())
+
+
+def test_changed_data_is_refused_because_other_clips_would_be_tested(run: Run, data: Path) -> None:
+    (data / "class0" / "000.wav").unlink()
+    with pytest.raises(InputError, match="must be the data that the search ran on"):
+        retrain(run, RetrainOptions(), Trainer())
+
+
+def test_the_best_baseline_is_the_one_to_beat_and_is_not_trained_twice(tmp_path: Path, data: Path) -> None:
+    searched = make_run(tmp_path / "weak", data, searched=(0.5, 0.4))
+    plan = make_plan(searched, RetrainOptions(top=1))
+    assert plan.candidates[0] == plan.baseline
+    assert len(plan.all_candidates) == 1
+
+
+def test_any_baseline_of_the_run_can_be_the_one_to_compare_with(run: Run) -> None:
+    config = run.trials[0].config
+    other = run.journal.suggested("baseline", "strong", {}, {**config, "lr": 1e-3})
+    run.journal.reported(other.number, 1, 0.8, 1.0, "continue")
+    run.journal.ended(other.number, "finished")
+    run = load_run(run.path)
+    assert make_plan(run, RetrainOptions(top=1)).baseline.name == "strong"
+    plan = make_plan(run, RetrainOptions(top=1, baseline="simple"))
+    assert (plan.baseline.name, plan.baseline.config.backbone) == ("simple", "resnet18")
+    with pytest.raises(InputError, match=r"--baseline: must be one of .*'simpel'. Did you mean simple\?"):
+        make_plan(run, RetrainOptions(top=1, baseline="simpel"))
+
+
+def test_trained_models_say_of_files_what_the_result_says_of_them(
+    tmp_path: Path, make_clips: Callable[..., Path]
+) -> None:
+    small = ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "squeezenet1_1")
+    searched = make_run(tmp_path / "run", make_clips(clips=20, seconds=0.4), backbones=small)
+    options = RetrainOptions(trial=0, seeds=2, epochs=3, save_ensemble=True)
+    result = retrain(searched, options, train_here)
+    folder = searched.path / "retrained"
+    table = list(csv.DictReader(io.StringIO((folder / "predictions.csv").read_text())))
+    for name, label, probability in (
+        ("model", "predicted", "probability"), ("ensemble", "ensemble", "ensemble_probability"),
+    ):  # fmt: skip
+        model = load(folder / name)
+        found = list(predict_files(model, [row["path"] for row in table]))
+        assert [record.label for record in found] == [row[label] for row in table]
+        assert [record.probability for record in found] == pytest.approx(
+            [float(row[probability]) for row in table], abs=1e-4
+        )
+    assert model.record["accuracy"] == result["accuracy"]
+    # The folds train on more, validate nothing, and use the last epoch's weights.
+    folds = retrain(searched, RetrainOptions(trial=0, seeds=1, epochs=2, protocol="folds"), train_here)
+    assert {row["epoch"] for row in folds["per_seed"]} == {2}
+    assert folds["clips"] == 60
+    assert load(folder / "model").record["measured_on"] == "folds"
+    assert not (folder / "ensemble").exists()  # the earlier one does not belong to this result
+
+
+def test_greedy_ensemble_takes_models_that_mend_each_other_and_stops() -> None:
+    true = np.array([0, 0, 1, 1])
+    one = np.array([[0.9, 0.1], [0.4, 0.6], [0.1, 0.9], [0.2, 0.8]])  # wrong on the second
+    other = np.array([[0.4, 0.6], [0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])  # wrong where the first is sure
+    useless = np.array([[0.1, 0.9], [0.1, 0.9], [0.9, 0.1], [0.9, 0.1]])
+    members = greedy_members(np.stack([useless, one, other]), true)
+    assert set(members) == {1, 2}
+    assert members[0] == 1
+    assert len(greedy_members(np.stack([useless]), true)) == 1
+
+
+def _models(name: str, validation: list[Scores], measured: list[Scores]) -> Models:
+    from search.retrain.plan import Candidate
+    from trainable.config import TrialConfig
+
+    candidate = Candidate(name, TrialConfig(), searched=0.9)
+    return Models(candidate, tuple(range(len(measured))), (1,) * len(measured), tuple(validation), tuple(measured))
+
+
+def _scores(right: list[bool], sure: float = 0.9) -> Scores:
+    true = np.zeros(len(right), dtype=np.int64)
+    probabilities = np.array([[sure, 1 - sure] if yes else [1 - sure, sure] for yes in right])
+    return Scores(("a", "b"), np.arange(len(right)), true, probabilities)
+
+
+def test_equal_validation_accuracy_is_decided_by_the_lower_loss() -> None:
+    shy, sure = _scores([True, True, True, False], 0.6), _scores([True, True, True, False], 0.95)
+    assert choose([_models("sure", [sure], []), _models("shy", [shy], [])]).candidate.name == "shy"
+    assert _models("", [shy, _scores([True] * 4)], [shy, shy]).handed_over == 1
+
+
+def test_difference_compares_clip_by_clip() -> None:
+    better, worse = _scores([True] * 15 + [False] * 5), _scores([True] * 5 + [False] * 15)
+    gap = difference(_models("ours", [better], [better]), _models("base", [worse], [worse]))
+    assert gap["mean"] == pytest.approx(0.5)
+    assert (gap["only_ours_right"], gap["only_baseline_right"]) == (10, 0)
+    assert gap["p_value"] == pytest.approx(2 / 2**10)
+    assert winners_curse(_models("ours", [better], [worse])) == {
+        "name": "ours", "searched": 0.9, "points_validation": pytest.approx(15), "points_measured": pytest.approx(65),
+    }  # fmt: skip
+
+
+def test_scores_are_joined_by_clip_and_averaged_on_equal_clips_only() -> None:
+    first, second = _scores([True, False]), _scores([True])
+    moved = Scores(second.labels, np.array([7]), second.true, second.probabilities)
+    assert joined([moved, first]).clips.tolist() == [0, 1, 7]
+    with pytest.raises(ValueError, match="scored twice"):
+        joined([first, second])
+    with pytest.raises(ValueError, match="same clips"):
+        mean_of([first, moved])
+
+
+def _shown(result: dict[str, Any]) -> str:
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(*view(result, "runs/x/retrained", None), sep="\n")
+    return console.export_text()

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from search.commands.session import Sitting, _header
+from search.mirror.mode import resolve_mode
+from search.runs.folder import free_folder, new_run
+from search.runs.run import Run, load_run
+from search.space.load import load_space
+from search.space.sections import Resources
+from search.space.space import Space
+from search.tune.cluster import Machines
+from search.tune.prepare import Options, choose_data, prepare, record, resolve_weights, settle
+from trainable.backbones.weights import weights_file
+from trainable.data.dataset import load_dataset
+from trainable.errors import InputError
+
+SPACE = """
+fixed: {image_size: 64, weights: WEIGHTS, n_fft: 256, n_mels: 32, epochs: 2}
+search: {backbone: {choice: [mobilenet_v3_small, squeezenet1_1]}}
+budget: {trials: 3, grace_epochs: 1}
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, and of all ImageNet weights only those of squeezenet1_1."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    weights_file("squeezenet1_1").parent.mkdir(parents=True)
+    weights_file("squeezenet1_1").write_bytes(b"weights")
+
+
+def space_of(folder: Path, weights: str) -> Space:
+    (folder / "space.yaml").write_text(SPACE.replace("WEIGHTS", weights))
+    return load_space(folder / "space.yaml")
+
+
+def test_auto_leaves_exactly_the_missing_backbones_without_imagenet_weights(tmp_path: Path) -> None:
+    resolved, missing = resolve_weights(space_of(tmp_path, "auto").weights_by_backbone(), None)
+    assert resolved == {"mobilenet_v3_small": "none", "squeezenet1_1": "imagenet"}
+    assert missing == ("mobilenet_v3_small",)
+    none = space_of(tmp_path, "none").weights_by_backbone()
+    assert resolve_weights(none, None)[1] == ()  # nothing is missing where nothing was wanted
+
+
+def test_a_trials_configuration_says_which_weights_it_really_has(tmp_path: Path) -> None:
+    space = space_of(tmp_path, "auto")
+    resolved, _ = resolve_weights(space.weights_by_backbone(), None)
+    for backbone in ("mobilenet_v3_small", "squeezenet1_1"):
+        assert settle(space.config({"backbone": backbone}), resolved).weights == resolved[backbone]
+
+
+def test_imagenet_weights_that_cannot_be_had_are_one_error_with_three_ways_out(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        resolve_weights(space_of(tmp_path, "imagenet").weights_by_backbone(), None)
+    (line,) = error.value.problems
+    assert str(weights_file("mobilenet_v3_small")) in line
+    for way in ("TORCH_HOME", "weights: auto", "weights: none"):
+        assert way in line
+
+
+def test_without_data_gtzan_is_taken_where_it_is_and_the_demo_set_elsewhere_and_both_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert choose_data("clips", None) == ("clips", ())
+    assert choose_data(None, "fixed") == ("fixed", ())
+    assert choose_data("clips", "fixed") == ("clips", ())
+    name, (note,) = choose_data(None, None)
+    assert name == "demo"
+    assert "DEMO" in note
+    Path("GTZAN/genres_original").mkdir(parents=True)
+    name, (note,) = choose_data(None, None)
+    assert name == "GTZAN/genres_original"
+    assert name in note
+
+
+def test_the_header_says_what_will_be_done_and_what_is_not_as_wished(
+    tmp_path: Path, make_clips: Callable[..., Path]
+) -> None:
+    space_of(tmp_path, "auto")
+    options = Options(tmp_path / "space.yaml", data=str(make_clips()), storage=str(tmp_path), name="run", swanlab="off")
+    prepared, machines = prepare(options), Machines(1, 2.0, 0.0)
+    mode = resolve_mode("off", prepared.run)
+    space = replace(prepared.space, resources=Resources(gpu=0, cpu=1))
+    content = record(prepared, options, mode.to_json(), machines.to_json(space.resources))
+    with new_run(prepared.run, content, options.storage) as run:
+        header = _header(Sitting(run, space, machines, mode, notes=("no GPU here",)), 2)
+    assert header.data == f"{tmp_path / 'clips'}: 30 clips, 3 classes"
+    shown = "1 dimensions, 2 trials of up to 2 epochs (the space has no more, of 3 asked for)"
+    assert header.space == f"{tmp_path / 'space.yaml'}: {shown}"
+    assert header.devices == "2 CPU cores, no GPU; 2 trials at a time, 1 CPU core each"
+    assert header.weights == "ImageNet for squeezenet1_1; random for mobilenet_v3_small"
+    assert any(note.startswith("no ImageNet weights for mobilenet_v3_small: ") for note in header.notes)
+    assert "no GPU here" in header.notes
+
+
+def test_data_is_recorded_where_it_was_found_whether_at_home_or_behind_a_link(
+    tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = make_clips()
+    rows = [f"{clip.relative_to(tmp_path)},{clip.parent.name}" for clip in clips.rglob("*.wav")]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "clips.csv").write_text("\n".join(["path,label", *rows]))
+    (tmp_path / "link.csv").symlink_to("elsewhere/clips.csv")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = SPACE.replace("WEIGHTS", "none")
+    for data, found in {"~/clips": clips, "~/link.csv": tmp_path / "link.csv"}.items():
+        (tmp_path / "space.yaml").write_text(text.replace("fixed: {", f"fixed: {{data: {data}, "))
+        prepared = prepare(Options(tmp_path / "space.yaml", storage=str(tmp_path), name="run"))
+        assert prepared.space.fixed["data"] == str(found)
+        assert load_dataset(prepared.space.fixed["data"]).hash == prepared.dataset.hash
+
+
+def test_a_run_folder_in_which_trials_have_begun_survives_bad_input(tmp_path: Path) -> None:
+    def refuse_later(begin: Callable[[Run], object]) -> None:
+        with new_run(tmp_path / "a" / "run", {"space": {}}, "a") as run:
+            begin(run)
+            raise InputError("the disk is full")
+
+    with pytest.raises(InputError):
+        refuse_later(lambda run: None)
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(InputError):
+        refuse_later(lambda run: run.journal.suggested("search", "", {}, {}))
+    assert len(load_run(tmp_path / "a" / "run").trials) == 1
+
+
+@pytest.mark.parametrize("moment", ["before it is made", "while it is made"])
+def test_a_run_that_has_taken_the_name_meanwhile_is_named_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    path = free_folder(str(tmp_path / "runs"), "same", tmp_path / "space.yaml")
+
+    mkdir = Path.mkdir
+
+    def other_search() -> None:
+        mkdir(path.parent, exist_ok=True)
+        mkdir(path)
+        (path / "run.json").write_text("the other search")
+
+    def overtaken(self: Path, *args: Any, **kwargs: Any) -> None:
+        if self == path and not path.exists():
+            other_search()
+        mkdir(self, *args, **kwargs)
+
+    if moment == "before it is made":
+        other_search()
+    monkeypatch.setattr(Path, "mkdir", overtaken)
+    message = rf"--name: must be new, because runs are never overwritten, got 'same' \({path} exists\)"
+    with pytest.raises(InputError, match=message), new_run(path, {"space": {}}, str(path.parent)):
+        pass
+    assert (path / "run.json").read_text() == "the other search"
+
+
+def test_searches_without_a_name_that_start_in_the_same_second_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.runs.folder.time.strftime", lambda pattern: "20260101-120000")
+    names = {free_folder(str(tmp_path), None, Path("spaces/quick.yaml")).name for _ in range(4)}
+    assert len(names) > 1
+    assert all(name.startswith("quick-20260101-120000-") for name in names)
+
+
+def test_the_name_of_any_space_file_makes_a_folder_name(tmp_path: Path) -> None:
+    assert free_folder(str(tmp_path), None, Path("my spaces/wide (2) é.yaml")).name.startswith("wide-2-é-")

@@ -1,0 +1,1 @@
+"""Clips: where they are, what they hold, and how they are split."""

@@ -1,0 +1,122 @@
+"""Cached mels to network inputs, batched on the device.
+
+Legend: n clips of the data set, b clips of a batch, w windows (stretches of clips), c channels of a mel, k classes,
+s the image size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainable.config import TrialConfig
+from trainable.data.dataset import Dataset
+from trainable.data.split import Split
+from trainable.features import augment
+from trainable.features.crops import (
+    crop_frames,
+    drawn_windows,
+    free_bytes,
+    make_source,
+    on_device,
+    scoring_windows,
+    statistics,
+)
+from trainable.features.frontend import Frontend, Normalisation, fit
+from trainable.features.images import Renderer
+from trainable.features.mel_cache import MelCache, mels_of_waveform
+
+# Images that never change are made once and kept, up to this size: 5000 of 224 x 224. Making one takes 0.1 ms.
+KEPT_BYTES = 1 << 30
+
+
+class Inputs:
+    """The inputs of one trial: random augmented ones to learn from, fixed ones to score.
+
+    Without random crops and changes to the mel itself an image never changes, so it is made once and kept; what is
+    drawn for each batch then acts on the image.
+    """
+
+    def __init__(
+        self, mels: MelCache, dataset: Dataset, split: Split, config: TrialConfig, device: torch.device
+    ) -> None:
+        """Inputs made of `mels` on `device`; `split.train` alone decides what normalises them."""
+        self.config = config
+        self.device = device
+        self.classes = len(dataset.labels)
+        self._mels = mels  # as long as it lives, its entry stays in the cache
+        self._labels = torch.tensor([clip.label for clip in dataset.clips], device=device)
+        mean, square = statistics(mels, config)
+        train = torch.as_tensor(split.train)
+        self.normalisation = fit(config.normalise, mean[train], square[train], mels.offsets.diff()[train])
+        self._source = make_source(mels, config, self.normalisation, mean, square, device)
+        self._renderer = Renderer(config, mels.n_mels)
+        self._crop = crop_frames(config, mels.sample_rate, mels.hop)
+        self._fixed = self._crop is None and not self._renderer.changes_frames
+        self._kept: dict[int, Tensor] = {}  # clip to its images in the mel's scale [windows, c, s, s]
+        self._room = min(KEPT_BYTES, free_bytes(device) // 8)
+
+    def train_batch(self, clips: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Augmented images [b, 3, s, s] and target distributions [b, k] of `clips` [b].
+
+        `clips` are indices into `dataset.clips`, best on the CPU: elsewhere they have to be waited for.
+        """
+        chosen = clips.tolist()
+        source, config = self._source, self.config
+        clip = on_device(chosen, self.device)
+        decibels = self._renderer.decibels(len(chosen), rng, self.device)
+        if self._fixed:
+            image = torch.cat(self._images(chosen))
+        else:
+            local = source.local(chosen)
+            windows = drawn_windows(local, chosen, clip, self._crop, rng)
+            if self._renderer.changes_frames:
+                image = self._renderer.changed(local, windows, decibels, rng)
+            else:
+                image = self._renderer.plain(local, windows)
+        image = self._renderer.normalise(self._renderer.level(image, decibels, rng), source, clip)
+        targets = F.one_hot(self._labels[clip], self.classes).float()
+        if config.random_resized_crop:
+            image = augment.random_resized_crop(image, 1 - config.random_resized_crop, rng)
+        if config.mixup or config.cutmix:
+            image, targets = augment.mix(image, targets, config.mixup, config.cutmix, rng)
+        return image.expand(-1, 3, -1, -1), targets
+
+    def eval_batch(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [w, 3, s, s] of all scoring windows of `clips` [b], and whose each is: [w], a position in `clips`."""
+        chosen = clips.tolist()
+        images = self._images(chosen)
+        owner = on_device([place for place, image in enumerate(images) for _ in range(len(image))], self.device)
+        image = self._renderer.normalise(torch.cat(images), self._source, on_device(chosen, self.device)[owner])
+        return image.expand(-1, 3, -1, -1), owner
+
+    def _images(self, chosen: Sequence[int]) -> list[Tensor]:
+        """Each clip's scoring windows as images [w, c, s, s] in the mel's scale, kept while there is room."""
+        missing = [clip for clip in dict.fromkeys(chosen) if clip not in self._kept]
+        made: dict[int, Tensor] = {}
+        if missing:
+            source = self._source.local(missing)
+            windows, counts = scoring_windows(source, missing, self._crop, self.config.eval_crops)
+            image = self._renderer.plain(source, windows)
+            made = dict(zip(missing, torch.split(image, counts), strict=True))
+            if image.nbytes <= self._room:
+                self._kept.update(made)
+                self._room -= image.nbytes
+        return [self._kept[clip] if clip in self._kept else made[clip] for clip in chosen]
+
+
+def waveform_windows(waveform: Tensor, frontend: Frontend, config: TrialConfig, normalisation: Normalisation) -> Tensor:
+    """All scoring windows [w, 3, s, s] of one waveform [n] at the front end's rate, as the trained network sees them.
+
+    They are those of `Inputs.eval_batch` for the same clip, on the waveform's device.
+    """
+    mels = mels_of_waveform(waveform, frontend)
+    mean, square = statistics(mels, config)
+    source = make_source(mels, config, normalisation, mean, square, waveform.device)
+    windows, _ = scoring_windows(source, [0], crop_frames(config, mels.sample_rate, mels.hop), config.eval_crops)
+    renderer = Renderer(config, mels.n_mels)
+    image = renderer.normalise(renderer.plain(source, windows), source, windows.clip)
+    return image.expand(-1, 3, -1, -1)

@@ -1,0 +1,1 @@
+"""What trained networks say of clips, and what that is worth."""

@@ -1,0 +1,283 @@
+"""Trained networks at work, and how they are kept: waveforms of any length and rate to calibrated probabilities.
+
+A model is a folder: `weights.safetensors` and `model.json` are all that is needed to label files elsewhere; neither
+runs code when it is read. An ensemble is a folder whose `model.json` names the folders of its members.
+
+Legend: n clips, w windows of a clip, k classes, s the image size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trainable.config import TrialConfig
+from trainable.data.audio import resample
+from trainable.errors import InputError
+from trainable.features.frontend import Frontend, Normalisation
+from trainable.features.inputs import waveform_windows
+from trainable.files import write_atomically
+from trainable.inference.metrics import Floats, with_temperature
+from trainable.training.device import find_device
+from trainable.training.network import build_network
+from trainable.training.trial_folder import TrialFolder
+
+Sound = tuple[Tensor, int]  # a waveform [n], full scale 1, and its rate in Hz
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a network must know beside its weights."""
+
+    config: TrialConfig
+    labels: tuple[str, ...]
+    sample_rate: int  # Hz, of the front end
+    clip_seconds: float  # s: the longest clip that it was trained or chosen on; longer files are cut into such parts
+    normalisation: Normalisation
+
+
+def network_of(config: TrialConfig, labels: Sequence[str], weights: Mapping[str, Tensor]) -> nn.Module:
+    """The network of a configuration with trained weights, on the CPU."""
+    module = build_network(config.model_copy(update={"weights": "none"}), len(labels))
+    module.load_state_dict(dict(weights))
+    return module
+
+
+class Network:
+    """One trained network with its front end."""
+
+    def __init__(self, facts: Facts, weights: Mapping[str, Tensor], device: torch.device) -> None:
+        self.facts = facts
+        self.device = device
+        self.module = network_of(facts.config, facts.labels, weights).to(device).eval()
+        self.frontend = Frontend(facts.config, facts.sample_rate).to(device).eval()
+        # Networks that see the same windows: seeds of one configuration.
+        seen = facts.config.to_json() | {"seed": 0}
+        self.view = json.dumps([seen, facts.sample_rate, dataclasses.asdict(facts.normalisation)])
+
+    def windows(self, sound: Sound) -> Tensor:
+        """The windows [w, 3, s, s] of a waveform at any rate."""
+        waveform, rate = sound
+        if rate != self.facts.sample_rate:
+            waveform = resample(waveform, rate, self.facts.sample_rate)
+        facts = self.facts
+        return waveform_windows(waveform.to(self.device), self.frontend, facts.config, facts.normalisation)
+
+    def scores(self, windows: Sequence[Tensor]) -> Tensor:
+        """The probabilities [n, k] of n clips, each with its windows: softmax, then the mean over a clip's windows."""
+        counts = [len(each) for each in windows]
+        chunks = torch.split(torch.cat(list(windows)), self.facts.config.batch_size)
+        each = torch.cat([self.module(chunk).float().softmax(dim=1) for chunk in chunks])
+        return torch.stack([part.mean(dim=0) for part in torch.split(each, counts)])
+
+
+class _Clip:
+    """A clip on its way through the networks, or the reason why it is none."""
+
+    def __init__(self, parts: int, classes: int, reason: str = "") -> None:
+        self.reason = reason
+        self.missing = parts  # stretches that are not scored yet
+        self.parts = parts
+        self.total = np.zeros(classes)
+
+    def add(self, probabilities: Floats) -> None:
+        self.total += probabilities / self.parts
+        self.missing -= 1
+
+
+class Model:
+    """One network or an ensemble of several, with calibrated probabilities.
+
+    A clip's windows are those of the evaluation. A file much longer than any clip of the training set is first cut
+    into equal parts of about the longest clip's length, and the parts' probabilities are averaged.
+    """
+
+    def __init__(
+        self, labels: tuple[str, ...], networks: Sequence[Network], counts: Sequence[int], temperature: float,
+        record: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        """`counts`: how often each network counts."""
+        self.labels = labels
+        self.networks = tuple(networks)
+        self.temperature = temperature
+        self.record = dict(record)
+        self.shares = [count / sum(counts) for count in counts]
+        self._clip_seconds = max(network.facts.clip_seconds for network in networks)
+
+    def probabilities(self, sounds: Iterable[Sound]) -> Floats:
+        """The calibrated probabilities [n, k] of n waveforms with their rates, for the classes of `labels`."""
+        rows = [row for row in self.stream(sounds) if not isinstance(row, str)]
+        return np.stack(rows) if rows else np.zeros((0, len(self.labels)))
+
+    def stream(self, sounds: Iterable[Sound | str]) -> Iterator[Floats | str]:
+        """As `probabilities`, one row [k] after the other; a text in the place of a sound comes out at its place."""
+        waiting: deque[_Clip] = deque()
+        batch: list[tuple[_Clip, Sound]] = []
+        for sound in sounds:
+            if isinstance(sound, str):
+                waiting.append(_Clip(0, len(self.labels), sound))
+            else:
+                parts = self._parts(sound)
+                waiting.append(_Clip(len(parts), len(self.labels)))
+                batch += [(waiting[-1], part) for part in parts]
+            while len(batch) >= self._at_once:
+                self._score(batch[: self._at_once])
+                batch = batch[self._at_once :]
+            while waiting and not waiting[0].missing:
+                yield self._result(waiting.popleft())
+        if batch:
+            self._score(batch)
+        yield from map(self._result, waiting)
+
+    @property
+    def _at_once(self) -> int:
+        """How many stretches are scored together: about as many windows as a batch of training had."""
+        configs = [network.facts.config for network in self.networks]
+        return min(max(1, c.batch_size // c.scored_crops) for c in configs)
+
+    def _parts(self, sound: Sound) -> list[Sound]:
+        waveform, rate = sound
+        count = max(1, round(waveform.numel() / rate / self._clip_seconds))
+        return [(part, rate) for part in torch.tensor_split(waveform, count)]
+
+    @torch.inference_mode()
+    def _score(self, batch: Sequence[tuple[_Clip, Sound]]) -> None:
+        seen: dict[str, list[Tensor]] = {}
+        mean = np.zeros((len(batch), len(self.labels)))
+        for network, share in zip(self.networks, self.shares, strict=True):
+            if network.view not in seen:
+                seen = {network.view: [network.windows(sound) for _, sound in batch]}  # only one view is kept
+            mean += share * network.scores(seen[network.view]).double().cpu().numpy()
+        for (clip, _), probabilities in zip(batch, mean, strict=True):
+            clip.add(probabilities)
+
+    def _result(self, clip: _Clip) -> Floats | str:
+        return clip.reason or with_temperature(clip.total[None], self.temperature)[0]
+
+
+FORMAT = 1  # of model.json
+ABOUT, WEIGHTS = "model.json", "weights.safetensors"
+_PACKAGES = ("torch", "torchvision", "torchaudio", "numpy", "soundfile")
+
+
+def save_model(
+    folder: Path, facts: Facts, weights: Mapping[str, Tensor], temperature: float = 1.0,
+    record: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Writes a model's folder. `record` says how it was trained and what it achieved, as plain values."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Clones: tied or sliced tensors share memory, which safetensors refuses.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    temporary = folder / f".{WEIGHTS}.tmp"
+    save_file(tensors, temporary)
+    temporary.replace(folder / WEIGHTS)
+    _write_about(folder, facts.labels, temperature, record, {
+        "config": facts.config.to_json(),
+        "sample_rate": facts.sample_rate,
+        "clip_seconds": facts.clip_seconds,
+        "normalisation": dataclasses.asdict(facts.normalisation),
+    })  # fmt: skip
+
+
+def best_state(trial: TrialFolder) -> dict[str, Any]:
+    """The best checkpoint of a trial.
+
+    Raises:
+        InputError: it is gone.
+    """
+    state = trial.load("best")
+    if state is None:
+        raise InputError(f"{trial.checkpoint('best')}: must be there, got no such file. Put it back, or train again.")
+    return state
+
+
+def save_trial(
+    trial: TrialFolder, folder: Path, temperature: float = 1.0, record: Mapping[str, Any] | None = None
+) -> None:
+    """Writes the model's folder of a trial's best checkpoint."""
+    state = best_state(trial)
+    config = TrialConfig.parse(state["config"], source=str(trial.path))
+    facts = Facts(
+        config, tuple(state["labels"]), state["sample_rate"], state["clip_seconds"],
+        _normalisation(state["normalisation"]),
+    )  # fmt: skip
+    save_model(folder, facts, state["weights"], temperature, {"epoch": state["epoch"], **(record or {})})
+
+
+def save_ensemble(
+    folder: Path, members: Sequence[str], labels: Sequence[str], temperature: float = 1.0,
+    record: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Writes an ensemble's `model.json`; `members` are model folders inside `folder`, named as often as they count."""
+    _write_about(folder, labels, temperature, record, {"members": list(members)})
+
+
+def _write_about(
+    folder: Path, labels: Sequence[str], temperature: float, record: Mapping[str, Any] | None, more: dict[str, Any]
+) -> None:
+    versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    about = {
+        "format": FORMAT, "labels": list(labels), "temperature": temperature, **more, "record": dict(record or {}),
+        "versions": versions,
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / ABOUT, json.dumps(about, indent=2) + "\n")
+
+
+def load(path: str | Path, device: str = "auto") -> Model:
+    """The model in a folder that `retrain` has written, ready to label clips on `device`.
+
+    Raises:
+        InputError: it is no model folder, or one that this version cannot read.
+    """
+    folder = Path(path)
+    about = _read_about(folder)
+    place = find_device(device)
+    counts: dict[str, int] = {}
+    for member in about.get("members", ["."]):
+        counts[member] = counts.get(member, 0) + 1
+    networks = [_network(folder / member, place) for member in counts]
+    return Model(tuple(about["labels"]), networks, list(counts.values()), about["temperature"], about["record"])
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    path = folder / ABOUT
+    if not path.exists():
+        inside = sorted(found.parent for found in folder.glob(f"**/{ABOUT}")) if folder.is_dir() else []
+        hint = (
+            f"Did you mean {inside[0]}?" if inside else "Name a folder that `retrain` has written: RUN/retrained/model."
+        )
+        raise InputError(f"{folder}: must be a model's folder with {ABOUT}, got none. {hint}")
+    about: dict[str, Any] = json.loads(path.read_text())
+    if about["format"] != FORMAT:
+        raise InputError(f"{path}: format: must be {FORMAT}, got {about['format']!r}. Use the version that wrote it.")
+    return about
+
+
+def _network(folder: Path, device: torch.device) -> Network:
+    about = _read_about(folder)
+    weights = folder / WEIGHTS
+    if not weights.exists():
+        raise InputError(f"{folder}: must hold {WEIGHTS}, got none. Copy the whole folder.")
+    facts = Facts(
+        TrialConfig.parse(about["config"], source=str(folder / ABOUT)), tuple(about["labels"]), about["sample_rate"],
+        about["clip_seconds"],
+        _normalisation(about["normalisation"]),
+    )  # fmt: skip
+    return Network(facts, load_file(weights), device)
+
+
+def _normalisation(values: Mapping[str, Any]) -> Normalisation:
+    return Normalisation(values["kind"], tuple(values["mean"]), tuple(values["std"]))

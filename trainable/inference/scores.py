@@ -1,0 +1,137 @@
+"""What a trained trial says of clips whose class is known, as files that later steps count and compare.
+
+Legend: n clips, k classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trainable.config import TrialConfig
+from trainable.data.dataset import load_dataset
+from trainable.data.split import split_dataset
+from trainable.features.inputs import Inputs
+from trainable.features.mel_cache import mels_of
+from trainable.inference.metrics import Floats, Ints
+from trainable.inference.model import best_state, network_of
+from trainable.progress import Progress
+from trainable.training.device import find_device
+from trainable.training.loop import clip_probabilities
+from trainable.training.trial_folder import TrialFolder
+
+Part = Literal["val", "test"]
+_AT_ONCE = 32  # clips between two words of progress
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """A model's probabilities for some clips of a data set."""
+
+    labels: tuple[str, ...]
+    clips: Ints  # [n] indices into Dataset.clips
+    true: Ints  # [n] indices into labels
+    probabilities: Floats  # [n, k], not calibrated
+
+    @property
+    def predicted(self) -> Ints:
+        """The likeliest class of each clip, [n]."""
+        chosen: Ints = self.probabilities.argmax(axis=1)
+        return chosen
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Which clips the model has right, [n]."""
+        same: npt.NDArray[np.bool_] = self.predicted == self.true
+        return same
+
+    @property
+    def accuracy(self) -> float:
+        """The share of clips that the model has right."""
+        return float(self.right.mean())
+
+
+def mean_of(scores: Sequence[Scores]) -> Scores:
+    """The ensemble of models on the same clips: their mean probabilities."""
+    first = scores[0]
+    for other in scores[1:]:
+        if not np.array_equal(other.clips, first.clips):
+            raise ValueError("models can be averaged on the same clips only")
+    mean = np.mean([each.probabilities for each in scores], axis=0)
+    return Scores(first.labels, first.clips, first.true, mean)
+
+
+def joined(scores: Sequence[Scores]) -> Scores:
+    """The scores of models on different clips as if they were one model's, clips in order."""
+    clips = np.concatenate([each.clips for each in scores])
+    order = np.argsort(clips, kind="stable")
+    if len(np.unique(clips)) != len(clips):
+        raise ValueError("scores can be joined only where no clip is scored twice")
+    true = np.concatenate([each.true for each in scores])[order]
+    probabilities = np.concatenate([each.probabilities for each in scores])[order]
+    return Scores(scores[0].labels, clips[order], true, probabilities)
+
+
+def save_scores(path: Path, scores: Scores) -> None:
+    """Writes scores; afterwards the file is there, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.tmp{os.getpid()}.npz")
+    np.savez_compressed(
+        temporary, labels=np.array(scores.labels), clips=scores.clips, true=scores.true,
+        probabilities=scores.probabilities,
+    )  # fmt: skip
+    temporary.replace(path)
+
+
+def load_scores(path: Path) -> Scores | None:
+    """The scores in a file, or None where there is none."""
+    if not path.exists():
+        return None
+    with np.load(path) as file:
+        labels = tuple(str(label) for label in file["labels"])
+        return Scores(labels, file["clips"], file["true"], file["probabilities"])
+
+
+def score_trial(trial: TrialFolder, part: Part, progress: Progress | None = None) -> Scores:
+    """What the best checkpoint of a trial says of its validation or test clips.
+
+    The validation scores are those that chose the checkpoint. Test clips are scored in float32, as `predict` does.
+
+    Raises:
+        InputError: the checkpoint or the clips cannot be had any more.
+    """
+    state = best_state(trial)
+    labels = tuple(state["labels"])
+    if part == "val":
+        return Scores(
+            labels, _ints(state["val_clips"]), _ints(state["val_labels"]), _floats(state["val_probabilities"])
+        )
+    config = TrialConfig.parse(state["config"], source=str(trial.path))
+    dataset = load_dataset(config.data, progress)
+    split = split_dataset(dataset, config)
+    device = find_device("cpu" if config.device == "cpu" else "auto")  # this need not be the machine that trained it
+    inputs = Inputs(mels_of(dataset, config, progress), dataset, split, config, device)
+    model = network_of(config, labels, state["weights"]).to(device)
+    rows = []
+    clips = torch.as_tensor(split.test)
+    for batch in torch.split(clips, _AT_ONCE):
+        rows.append(clip_probabilities(model, inputs, batch, config.batch_size, config.scored_crops))
+        if progress:
+            progress(f"Scoring {trial.path.name} on test clips", sum(map(len, rows)), len(clips))
+    true = np.array([dataset.clips[index].label for index in split.test], dtype=np.int64)
+    return Scores(labels, split.test, true, _floats(torch.cat(rows)))
+
+
+def _ints(tensor: torch.Tensor) -> Ints:
+    return tensor.numpy().astype(np.int64)
+
+
+def _floats(tensor: torch.Tensor) -> Floats:
+    return tensor.numpy().astype(np.float64)

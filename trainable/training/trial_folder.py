@@ -1,0 +1,112 @@
+"""A trial's folder: its configuration, one line per finished epoch, its last and its best checkpoint.
+
+Nothing here is ever half-written: files are written beside their place and renamed. The last checkpoint carries
+the whole history, so a process killed between the checkpoint and the line in `epochs.jsonl` loses neither.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trainable.errors import InputError
+from trainable.files import write_atomically
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch of training achieved; accuracies are fractions of clips in [0, 1]."""
+
+    epoch: int  # 1-based: epochs finished so far
+    train_loss: float  # mean cross-entropy per clip, nats
+    train_acc: float  # on the augmented batches that were trained on; with mixed labels, the larger share counts
+    val_loss: float  # mean cross-entropy per clip, nats, over the averaged probabilities of a clip's crops; 0: no clips
+    val_acc: float  # one vote per clip, crops averaged; 0 where there are no validation clips
+    lr: float  # learning rate at the end of the epoch
+    seconds: float  # wall time of the epoch, training and validation, s
+
+
+Which = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """The files of one trial under `path`."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The path of the trial's configuration."""
+        return self.path / "config.json"
+
+    @property
+    def epochs_file(self) -> Path:
+        """The path of the finished epochs, one JSON object a line."""
+        return self.path / "epochs.jsonl"
+
+    def checkpoint(self, which: Which) -> Path:
+        """The path of the last or best checkpoint, there or not."""
+        return self.path / f"{which}.pt"
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Makes the folder and writes the configuration into it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.config_file, json.dumps(config, indent=2) + "\n")
+
+    def save(self, which: Which, state: dict[str, Any]) -> None:
+        """Writes a checkpoint; afterwards either the old one or the new one is there, whole."""
+        import torch  # here, so that reading a run folder needs no torch
+
+        target = self.checkpoint(which)
+        temporary = target.with_suffix(f".tmp{os.getpid()}")
+        torch.save(state, temporary)
+        temporary.replace(target)
+
+    def load(self, which: Which) -> dict[str, Any] | None:
+        """The checkpoint's state on the CPU, or None where there is none yet."""
+        import torch
+
+        path = self.checkpoint(which)
+        if not path.exists():
+            return None
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+
+    def epochs(self) -> list[EpochResult]:
+        """The finished epochs; a last line cut off by a kill does not count.
+
+        Raises:
+            InputError: a line is damaged.
+        """
+        if not self.epochs_file.exists():
+            return []
+        lines = self.epochs_file.read_text(errors="replace").splitlines(keepends=True)
+        return [self._epoch(number, line) for number, line in enumerate(lines, start=1) if line.endswith("\n")]
+
+    def _epoch(self, number: int, line: str) -> EpochResult:
+        try:
+            return EpochResult(**json.loads(line))
+        except (ValueError, TypeError):
+            raise InputError(
+                f"{self.epochs_file}, line {number}: must be what an epoch achieved, got {line.strip()[:40]!r}. "
+                "Put back a copy of the file, or delete it: a trial that goes on writes it anew from last.pt, and the "
+                "search keeps the accuracies of all trials in events.jsonl."
+            ) from None
+
+    def append(self, result: EpochResult) -> None:
+        """Adds the line of a finished epoch."""
+        with self.epochs_file.open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(result)) + "\n")
+
+    def recover(self, history: list[EpochResult]) -> None:
+        """Makes `epochs.jsonl` say exactly what the last checkpoint knows."""
+        text = "".join(json.dumps(dataclasses.asdict(result)) + "\n" for result in history)
+        # By the text, not by the epochs: half a line that a kill left would join the next one.
+        if not self.epochs_file.exists() or self.epochs_file.read_text() != text:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.epochs_file, text)
