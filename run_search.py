@@ -267,6 +267,23 @@ def mirror(
 
 
 @app.command()
+def fields(
+    name: Annotated[str | None, typer.Argument(help="Part of a field's name.", show_default="all of them")] = None,
+) -> None:
+    """Say what a configuration's fields mean, what they take, and their defaults.
+
+    Example: python run_search.py fields crop
+    """
+
+    def work() -> int:
+        from search.commands.fields import fields as show
+
+        return show(name)
+
+    answer(work)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of space files, for editors.
 

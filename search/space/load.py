@@ -15,7 +15,7 @@ from search.space.dimension import Dimension, parse_dimension
 from search.space.sections import Budget, Resources, Scheduler, Searcher, check_gpus, parse_duration, parse_section
 from search.space.space import Space, scaled
 from search.space.validate import corner_problems
-from trainable.config import FIELDS, SHARED_FIELDS, TrialConfig, describe
+from trainable.config import FIELDS, NOT_SEARCHED, TrialConfig, describe
 from trainable.errors import InputError, did_you_mean
 from trainable.files import read_mapping, read_value
 from trainable.training.network import checked_config
@@ -102,10 +102,6 @@ def _with_flags(space: Space, flags: Flags) -> Space:
         searcher=space.searcher.model_copy(update=given(seed=flags.seed)),
         epochs=flags.epochs,
     )
-
-
-# Fields that no search may vary: which clips are scored, luck, and the machine.
-NOT_SEARCHED = (*SHARED_FIELDS, "seed", "device")
 
 
 def parse_fixed(raw: Any) -> tuple[dict[str, Any], list[str]]:
