@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import pandas as pd
 
 from search.console.table import Column, fact, fit
-from search.runs.format import ABSENT, short, value_of
+from search.runs.format import ABSENT, percent, short, value_of
 from search.runs.journal import Trial
 from search.runs.run import Run, load_run
 from search.runs.tables import MEASURED, measured
@@ -196,7 +196,7 @@ def _cell(name: str, value: Any) -> str:
     if pd.isna(value):
         return "-"
     if name in HIGHEST_FIRST:
-        return f"{value:.1%}"
+        return percent(float(value))
     return f"{value:.0f}" if name == "seconds" else short(value)
 
 

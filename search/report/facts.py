@@ -15,17 +15,6 @@ from search.runs.journal import Trial
 from search.runs.run import Best, Run, best_epoch
 from search.space.space import Space
 
-# The words that the report has for each status, in the order in which it lists them.
-STATUS_WORDS = {
-    "finished": "finished",
-    "cut": "cut",
-    "running": "not finished",
-    "diverged": "diverged",
-    "out_of_memory": "out of memory",
-    "failed": "failed",
-}
-BROKEN = ("diverged", "out_of_memory", "failed")
-
 
 @dataclass(frozen=True)
 class Progress:

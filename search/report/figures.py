@@ -7,8 +7,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from search.report.facts import STATUS_WORDS, Progress, Rung, Span, label, top, trials_of
+from search.report.facts import Progress, Rung, Span, label, top, trials_of
 from search.report.page import plain
+from search.runs.format import STATUS_WORDS, duration, percent
 from search.runs.journal import Trial
 from search.runs.run import Run
 from trainable.training.trial_folder import EpochResult
@@ -32,21 +33,6 @@ SCALE = ((0.0, "#eef5f3"), (0.25, "#b9dcd6"), (0.5, "#6fb8ae"), (0.75, "#2a8f86"
 def hours(seconds: float) -> tuple[float, str]:
     """How many seconds the unit has that suits a span of so many `seconds`, and its name."""
     return (3600.0, "h") if seconds > 2 * 3600 else (60.0, "min") if seconds > 120 else (1.0, "s")
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """A fraction as `84.5%`."""
-    return f"{100 * value:.{digits}f}%"
 
 
 def scatter(index: int) -> float:

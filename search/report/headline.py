@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.report.facts import label
-from search.report.figures import percent
 from search.report.page import Html, note, tag
 from search.retrain.text import OPTIMISTIC
+from search.runs.format import percent, percent_range
 from search.runs.run import Best, Run
 from trainable.inference.metrics import wilson_interval
 
@@ -76,7 +76,7 @@ def headline_block(run: Run) -> Html:
     """The headline as it stands on the page."""
     found = headline(run)
     value = percent(found.accuracy) if found.accuracy is not None else "none"
-    interval = f"95% interval {percent(found.interval[0])} to {percent(found.interval[1])}" if found.interval else ""
+    interval = f"95% interval {percent_range(found.interval)}" if found.interval else ""
     return tag(
         "div",
         tag("div", value, class_="value"),

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from search.report.facts import label
-from search.report.figures import percent
 from search.report.page import Html, join, note, table, tag
 from search.retrain.plan import same_dataset
+from search.runs.format import percent
 from search.runs.run import Run
 from trainable.config import TrialConfig
 from trainable.errors import InputError

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from search.report import figures
 from search.report.facts import progress, spans, trials_of
-from search.report.figures import duration, percent
 from search.report.headline import headline
 from search.report.page import Html, figure, note, page, table, tag
 from search.report.sections import run_article
 from search.retrain.text import OPTIMISTIC
+from search.runs.format import duration, percent, percent_range
 from search.runs.run import Run
 from trainable.files import write_atomically
 
@@ -47,7 +47,7 @@ def _comparison(runs: Sequence[Run]) -> Html:
         found, trials = headline(run), trials_of(run)
         epochs = sum(len(trial.reports) for trial in trials)
         times = spans(run)
-        interval = f"{percent(found.interval[0])} to {percent(found.interval[1])}" if found.interval else ""
+        interval = percent_range(found.interval)
         split = run.record.get("split", {})
         measured_on = OPTIMISTIC if found.optimistic else found.sentence if found.accuracy is not None else ""
         rows.append(

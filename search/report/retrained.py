@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.report.figures import intervals, percent
+from search.report.figures import intervals
 from search.report.headline import retrained
 from search.report.page import Html, figure, join, note, table, tag
 from search.report.record import whole
 from search.retrain.text import SAME
+from search.runs.format import percent, percent_range, percent_spread, points
 from search.runs.run import Run
 
 
@@ -69,15 +70,15 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
         low, high = difference["interval_95"]
         chance = "chance alone would hardly do that" if low > 0 else "which may be chance"
         found.append(
-            f"Against the retrained baseline: {100 * difference['mean']:+.1f} points (95% interval {100 * low:+.1f} to "
+            f"Against the retrained baseline: {points(difference['mean'])} (95% interval {100 * low:+.1f} to "
             f"{100 * high:+.1f}), {chance}. McNemar's exact test of the two models: p = {difference['p_value']:.3g}."
         )
     curse = result.get("winners_curse") or {}
-    points = curse.get("points_measured")
-    points = curse.get("points_validation") if points is None else points
-    if points is not None:
-        above = f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
-        flattered = above if abs(points) >= SAME else "just"
+    gap = curse.get("points_measured")
+    gap = curse.get("points_validation") if gap is None else gap
+    if gap is not None:
+        above = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}"
+        flattered = above if abs(gap) >= SAME else "just"
         found.append(
             f"The search's own best score, {percent(curse['searched'])}, is {flattered} what fresh seeds of the same "
             "configuration reach."
@@ -99,7 +100,7 @@ def _candidates(result: Mapping[str, Any]) -> Html:
         listed.append(baseline)
     if not listed:
         rows = [
-            [_seed(item, index), _share(_accuracy(item))] for index, item in enumerate(result.get("per_seed") or [])
+            [_seed(item, index), percent(_accuracy(item))] for index, item in enumerate(result.get("per_seed") or [])
         ]
         return table(["seed", "accuracy"], rows, numeric=(1,)) if rows else Html("")
     headers = ["configuration", "in the search", "validation, mean", "measured, mean", "95% interval", "each seed"]
@@ -108,23 +109,15 @@ def _candidates(result: Mapping[str, Any]) -> Html:
 
 def _candidate(item: Mapping[str, Any]) -> Sequence[object]:
     interval = _pair(item.get("interval_95"))
-    seeds = [_share(_accuracy(seed)) for seed in item.get("per_seed") or []]
+    seeds = [percent(_accuracy(seed)) for seed in item.get("per_seed") or []]
     return [
         item["name"],
-        _share(item.get("searched")),
-        _mean(item.get("validation")),
-        _mean(item.get("measured")),
-        f"{percent(interval[0])} to {percent(interval[1])}" if interval else "",
+        percent(item.get("searched")),
+        percent_spread(item.get("validation")),
+        percent_spread(item.get("measured")),
+        percent_range(interval),
         ", ".join(filter(None, seeds)),
     ]
-
-
-def _mean(spread: Mapping[str, float] | None) -> str:
-    return f"{percent(spread['mean'])} ± {100 * spread['deviation']:.1f}" if spread else ""
-
-
-def _share(value: float | None) -> str:
-    return percent(value) if value is not None else ""
 
 
 def _pair(interval: Sequence[float] | None) -> tuple[float, float] | None:

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from search.report import figures
-from search.report.facts import STATUS_WORDS, label, progress, rungs, space_of, spans, top, trials_of
-from search.report.figures import duration, percent
+from search.report.facts import label, progress, rungs, space_of, spans, top, trials_of
 from search.report.headline import against_baselines, headline_block, validation_interval
 from search.report.page import Html, facts, figure, join, note, section, tag
 from search.report.record import best_settings, record
@@ -21,6 +20,7 @@ from search.report.space_figures import (
     slice_figure,
 )
 from search.report.tables import failed_section, mistakes_section, time_section, trials_section
+from search.runs.format import STATUS_WORDS, duration, percent
 from search.runs.journal import Trial
 from search.runs.run import Best, Run, best_epoch
 

@@ -18,9 +18,10 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 from plotly.colors import sample_colorscale
 
-from search.report.facts import STATUS_WORDS, label, settings_of, top
-from search.report.figures import BASELINE_COLOUR, STATUS_COLOURS, STATUS_SYMBOLS, percent, scatter
+from search.report.facts import label, settings_of, top
+from search.report.figures import BASELINE_COLOUR, STATUS_COLOURS, STATUS_SYMBOLS, scatter
 from search.report.page import plain
+from search.runs.format import STATUS_WORDS, percent, short, status_word
 from search.runs.journal import Trial
 from search.runs.run import Best
 from search.space.space import Space
@@ -233,15 +234,10 @@ def importance_figure(found: Sequence[Importance]) -> Any:
 
 def _hover(best: Best, settings: Mapping[str, Any], axes: Sequence[Axis]) -> str:
     trial = best.trial
-    lines = [f"<b>{plain(label(trial))}</b>, {STATUS_WORDS[trial.status]}"]
+    lines = [f"<b>{plain(label(trial))}</b>, {status_word(trial.status)}"]
     lines.append(f"{percent(best.accuracy)} at epoch {best.epoch}")
     names = [axis.name for axis in axes if axis.name in settings]
-    return "<br>".join(lines + [f"{plain(name)}: {plain(written(settings[name]))}" for name in names])
-
-
-def written(value: Any) -> str:
-    """A setting's value as people write it."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "<br>".join(lines + [f"{plain(name)}: {plain(short(settings[name]))}" for name in names])
 
 
 def _short(name: str, most: int = 16) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from search.report import figures
-from search.report.facts import BROKEN, STATUS_WORDS, label, settings_of, space_of, spans, top, trials_of
-from search.report.figures import duration, epoch_times, percent, timeline
+from search.report.facts import label, settings_of, space_of, spans, top, trials_of
+from search.report.figures import epoch_times, timeline
 from search.report.headline import retrained
 from search.report.mistakes import class_table, mistake_cards, scored
 from search.report.page import Html, facts, figure, join, note, table, tag
-from search.report.space_figures import written
-from search.runs.journal import Trial
+from search.runs.format import duration, percent, short, status_in_words, status_word
+from search.runs.journal import BROKEN
 from search.runs.run import Run
 from trainable.config import TrialConfig
 
@@ -89,18 +89,15 @@ def trials_section(run: Run, key: str) -> Html:
         best, has = top(trial), settings_of(trial, space)
         rows.append(
             [
-                label(trial), _ended(trial), percent(best.accuracy, 2) if best else "", best.epoch if best else "",
+                label(trial), status_in_words(trial), percent(best.accuracy if best else None, 2),
+                best.epoch if best else "",
                 len(trial.reports), _sortable(duration(times[trial.number]), times[trial.number]),
-                *(written(has[name]) if name in has else "" for name in names),
+                *(short(has[name]) if name in has else "" for name in names),
             ]
         )  # fmt: skip
     headers = ["trial", "ended", "best val. accuracy", "at epoch", "epochs", "time", *names]
     about = note("Best first by the rule of the search; a trial cut in the grace period is never called best.")
     return join([about, table(headers, rows, numeric=(2, 3, 4, 5), tall=True)])
-
-
-def _ended(trial: Trial) -> str:
-    return f"cut at epoch {len(trial.reports)}" if trial.status == "cut" else STATUS_WORDS[trial.status]
 
 
 def _sortable(shown: str, value: float) -> Html:
@@ -113,9 +110,9 @@ def failed_section(run: Run, key: str) -> Html:
     rows = []
     for trial in trials_of(run):
         if trial.status in BROKEN:
-            settings = ", ".join(f"{name} {written(value)}" for name, value in settings_of(trial, space).items())
+            settings = ", ".join(f"{name} {short(value)}" for name, value in settings_of(trial, space).items())
             rows.append(
-                [label(trial), STATUS_WORDS[trial.status], len(trial.reports),
+                [label(trial), status_word(trial.status), len(trial.reports),
                  tag("div", trial.message or "no message", class_="message"), tag("div", settings, class_="message")]
             )  # fmt: skip
     return (

@@ -1,18 +1,30 @@
-"""Values as people read them: a trial's settings in few characters, and commands as one would type them here."""
+"""The one place where values become text: settings, durations, shares, statuses, and commands as typed here."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from search.runs.journal import Trial
 
 ABSENT = object()  # the value of a conditional dimension where its condition does not hold
+# A word for each status, in the order in which they are listed. Of a run that nobody drives now nothing is "running".
+STATUS_WORDS = {
+    "finished": "finished",
+    "cut": "cut",
+    "running": "not finished",
+    "diverged": "diverged",
+    "out_of_memory": "out of memory",
+    "failed": "failed",
+}
+# A unit, its length in s, and the time in s below which people use it.
+UNITS = (("s", 1.0, 90.0), ("min", 60.0, 90 * 60.0), ("h", 3600.0, 48 * 3600.0), ("days", 86_400.0, math.inf))
 
 
 def dimensions(trials: Iterable[Trial]) -> list[str]:
@@ -46,6 +58,66 @@ def short(value: Any) -> str:
             return re.sub(r"(\.0)?e([-+])0?", lambda match: f"e{match[2]}".replace("+", ""), f"{value:.1e}")
         return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
     return "none" if value is None else str(value)
+
+
+def duration(seconds: float) -> str:
+    """A time span: `0.3 s`, `12 s`, `3 min 05 s`, `2 h 07 min`."""
+    whole = max(round(seconds), 0)
+    if whole < 10 and seconds != whole:
+        return f"{max(seconds, 0.0):.2g} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def time_range(low: float, high: float) -> str:
+    """A range of seconds in one unit, in steps that an estimate deserves: `about 3 to 5 min`, `less than 10 s`."""
+    unit, size = next((unit, size) for unit, size, below in UNITS if high < below)
+    step = 10 if unit == "s" else 1 if high / size >= 10 or unit == "min" else 0.5
+    bottom, top = math.floor(low / size / step) * step, math.ceil(high / size / step) * step
+    if top <= step:
+        return f"less than {step:g} {unit}"
+    return f"about {bottom:g} to {top:g} {unit}" if bottom else f"up to {top:g} {unit}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as `84.5%`; nothing where there is none."""
+    return "" if value is None else f"{100 * value:.{digits}f}%"
+
+
+def percent_range(interval: Sequence[float] | None) -> str:
+    """An interval of fractions as `66.0% to 91.0%`; nothing where there is none."""
+    return "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
+
+
+def percent_spread(spread: Mapping[str, float] | None) -> str:
+    """Mean and deviation of fractions as `81.2% ± 1.8`; nothing where there is none."""
+    return "" if spread is None else f"{percent(spread['mean'])} ± {100 * spread['deviation']:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference of two fractions as `+2.1 points`."""
+    return f"{100 * difference:+.1f} points"
+
+
+def quantity(value: float | None) -> str:
+    """A large number as people say it: `11.2M`, `430k`, `1.8G`; nothing where there is none."""
+    if value is None:
+        return ""
+    size, unit = next(((size, unit) for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= size), (1.0, ""))
+    return f"{value / size:.3g}{unit}" if value / size < 999.5 else f"{value / size:.0f}{unit}"
+
+
+def status_word(status: str, live: bool = False) -> str:
+    """The word for a status; `live`: the trial is being driven now."""
+    return "running" if live and status == "running" else STATUS_WORDS.get(status, status.replace("_", " "))
+
+
+def status_in_words(trial: Trial, live: bool = False) -> str:
+    """How a trial stands, with the epoch of a cut: `finished`, `cut at 8`, `out of memory`."""
+    return f"cut at {len(trial.reports)}" if trial.status == "cut" else status_word(trial.status, live)
 
 
 def described(trial: Trial, keys: Iterable[str]) -> str:

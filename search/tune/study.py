@@ -31,7 +31,7 @@ from trainable.errors import InputError
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the console tells of trials
 # The value of a trial that diverged or ran out of memory: worse than any guess, and something TPE learns from.
 BAD_VALUE = 0.0
-BROKEN = ("diverged", "out_of_memory")
+UNTRAINABLE = ("diverged", "out_of_memory")
 # What Optuna is told of each end. It learns from complete and cut trials; a crash says nothing of the values.
 OUTCOMES = {
     "finished": TrialState.COMPLETE, "cut": TrialState.PRUNED, "diverged": TrialState.COMPLETE,
@@ -132,7 +132,7 @@ class JournalStudy:
     def _tell(self, number: int, status: str, value: float) -> None:
         """Tells Optuna the end of a trial."""
         state, value_told = OUTCOMES[status], value
-        if status in BROKEN:
+        if status in UNTRAINABLE:
             value_told = BAD_VALUE
             if self._space.searcher.kind == "tpe":  # the only one that looks at constraints
                 for key, constraint in create_trial(value=BAD_VALUE, constraints=_BROKEN).system_attrs.items():
@@ -169,7 +169,7 @@ def _shown(space: Space, trial: Trial) -> FrozenTrial:
     best = best_epoch(trial, space.budget.grace_epochs)
     values = {report.epoch: report.value for report in trial.reports}
     value = {
-        TrialState.COMPLETE: BAD_VALUE if trial.status in BROKEN or not best else best.accuracy,
+        TrialState.COMPLETE: BAD_VALUE if trial.status in UNTRAINABLE or not best else best.accuracy,
         TrialState.PRUNED: trial.reports[-1].value if trial.reports else None,
     }.get(state)
     shown = create_trial(

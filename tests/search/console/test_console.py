@@ -21,7 +21,6 @@ from search.console.table import Column, fit
 from search.console.time_left import Plan
 from search.console.views import Frame, Window, live_lines
 from search.runs import run as results
-from search.runs.format import short
 from search.runs.journal import Journal, Trial
 from search.runs.run import best_of
 from tests.support.simulated_search import simulate
@@ -390,17 +389,6 @@ def test_steps_leave_the_terminal_to_another_view_while_they_are_paused():
     after = stream.getvalue()[before:]
     assert "scoring" in after
     assert "reading clips" not in after
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (1.3e-4, "1.3e-4"), (1e-5, "1e-5"), (0.05, "0.05"), (0.1234567, "0.123"), (22050.0, "22050"), (999.6, "1000"),
-        (1.3e-10, "1.3e-10"), (-1e-3, "-1e-3"), (0.0, "0"), (1e10, "1e10"), (True, "yes"), (None, "none"), (224, "224"),
-    ],
-)  # fmt: skip
-def test_values_are_short(value: Any, text: str):
-    assert short(value) == text
 
 
 def test_a_table_leaves_out_what_does_not_fit_by_name():
