@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from search.report.facts import Progress, Rung, Span, label, top, trials_of
-from search.report.page import plain
 from search.runs.format import STATUS_WORDS, duration, percent
 from search.runs.journal import Trial
 from search.runs.run import Run
@@ -24,10 +27,49 @@ STATUS_SYMBOLS = {
     "finished": "circle", "cut": "x", "running": "circle-open",
     "diverged": "triangle-down", "out_of_memory": "square", "failed": "cross",
 }  # fmt: skip
+STATUS_MARKS = {"finished": "●", "cut": "✕", "running": "○", "diverged": "▼", "out_of_memory": "■", "failed": "✚"}
 BASELINE_COLOUR = "#8a8f94"
 BEST_COLOUR = "#0f8f85"
 # From light to strong; legible with dark text on its light end and white text on its strong end.
 SCALE = ((0.0, "#eef5f3"), (0.25, "#b9dcd6"), (0.5, "#6fb8ae"), (0.75, "#2a8f86"), (1.0, "#0b4f4a"))
+
+
+Bar = tuple[str, float, tuple[float, float] | None, bool]  # name, accuracy, its interval, whether it stands out
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plotly figure that fills its column; where that is narrower than `width` px it scrolls."""
+
+    key: str  # its anchor, one of its own on the page
+    figure: Any  # a `plotly.graph_objects.Figure`; its texts must have gone through `plain`
+    title: str
+    height: int  # px
+    caption: str = ""
+    width: int = 0  # px
+
+    def data(self) -> Markup:
+        """The figure as JSON in which "<" never stands, so no text in it can end its block or begin another."""
+        data = self.figure.to_plotly_json()
+        data["layout"].pop("template", None)  # the page has its own, which follows the reader's light or dark mode
+        content = json.dumps(_jsonable(data), separators=(",", ":"), allow_nan=False)
+        return Markup(content.replace("<", "\\u003c"))
+
+
+def plain(value: object) -> str:
+    """`value` as text inside a plotly figure, which reads a few tags and these three entities."""
+    return html.escape(str(value), quote=False)
+
+
+def _jsonable(value: Any) -> Any:
+    """`value` with tuples as lists and numbers that are not finite as null, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 6) if value == value and abs(value) != float("inf") else None
+    return value
 
 
 def hours(seconds: float) -> tuple[float, str]:
@@ -40,7 +82,7 @@ def scatter(index: int) -> float:
     return 2 * (index * 0.618034 % 1.0) - 1  # multiples of the golden ratio leave no gaps and no rows
 
 
-def intervals(rows: Sequence[tuple[str, float, tuple[float, float] | None, bool]]) -> Any:
+def intervals(rows: Sequence[Bar]) -> Any:
     """Accuracies with their intervals, one row each: name, accuracy, interval (fractions), whether it stands out."""
     names = [plain(name) for name, *_ in rows]
     places = list(range(len(rows)))[::-1]

@@ -19,8 +19,7 @@ from optuna.trial import create_trial
 from plotly.colors import sample_colorscale
 
 from search.report.facts import label, settings_of, top
-from search.report.figures import BASELINE_COLOUR, STATUS_COLOURS, STATUS_SYMBOLS, scatter
-from search.report.page import plain
+from search.report.figures import BASELINE_COLOUR, STATUS_COLOURS, STATUS_SYMBOLS, plain, scatter
 from search.runs.format import STATUS_WORDS, percent, short, status_word
 from search.runs.journal import Trial
 from search.runs.run import Best

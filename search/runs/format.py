@@ -120,6 +120,11 @@ def status_in_words(trial: Trial, live: bool = False) -> str:
     return f"cut at {len(trial.reports)}" if trial.status == "cut" else status_word(trial.status, live)
 
 
+def stop_in_words(reason: str | None) -> str:
+    """Why a session ended: the journal's word for a budget of trials says little to people; "" where it has not."""
+    return "every trial is done" if reason == "budget" else reason or ""
+
+
 def described(trial: Trial, keys: Iterable[str]) -> str:
     """A trial's settings on one line: `resnet18, image_size 224, lr 1.3e-4`; names speak for themselves."""
     parts = []
