@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,6 @@ STATUS_SYMBOLS = {
 STATUS_MARKS = {"finished": "●", "cut": "✕", "running": "○", "diverged": "▼", "out_of_memory": "■", "failed": "✚"}
 BASELINE_COLOUR = "#8a8f94"
 BEST_COLOUR = "#0f8f85"
-# From light to strong; legible with dark text on its light end and white text on its strong end.
-SCALE = ((0.0, "#eef5f3"), (0.25, "#b9dcd6"), (0.5, "#6fb8ae"), (0.75, "#2a8f86"), (1.0, "#0b4f4a"))
 
 
 Bar = tuple[str, float, tuple[float, float] | None, bool]  # name, accuracy, its interval, whether it stands out
@@ -68,7 +67,7 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_jsonable(item) for item in value]
     if isinstance(value, float):
-        return round(value, 6) if value == value and abs(value) != float("inf") else None
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
 
 
@@ -130,6 +129,7 @@ def history(run: Run, steps: Sequence[Progress], against: str, spans: Sequence[S
             name=STATUS_WORDS[status], hoverinfo="text",
             hovertext=[f"{plain(label(best.trial))}, {STATUS_WORDS[status]}<br>"
                        f"{percent(best.accuracy)} at epoch {best.epoch}" for _, best in found],
+            customdata=[best.trial.number for _, best in found],
             marker={"size": 7, "opacity": 0.75, "color": STATUS_COLOURS[status], "symbol": STATUS_SYMBOLS[status]},
         )  # fmt: skip
     if steps:
@@ -162,15 +162,17 @@ def rung_figure(rungs: Sequence[Rung]) -> Any:
         xs: list[float] = []
         ys: list[float] = []
         texts: list[str] = []
+        numbers: list[int] = []
         for place, rung in enumerate(rungs):
             members = sorted(rung.passed if passed else rung.cut, key=lambda member: member[1])
             for index, (trial, value) in enumerate(members):
                 # The two kinds stand side by side, each spread a little so that equal values do not hide each other.
                 xs.append(place + (0.2 if passed else -0.2) + 0.15 * scatter(index))
                 ys.append(100 * value)
+                numbers.append(trial.number)
                 texts.append(f"{plain(label(trial))}: {percent(value)} at epoch {rung.epoch}, {name}")
         plot.add_scatter(
-            x=xs, y=ys, mode="markers", name=name, hoverinfo="text", hovertext=texts,
+            x=xs, y=ys, mode="markers", name=name, hoverinfo="text", hovertext=texts, customdata=numbers,
             marker={"size": 8, "color": colour, "symbol": symbol, "opacity": 0.8},
         )  # fmt: skip
     ticks = [f"epoch {rung.epoch}<br>{len(rung.passed) + len(rung.cut)} in, {len(rung.cut)} cut" for rung in rungs]
@@ -194,6 +196,7 @@ def curves(trials: Sequence[tuple[Trial, Sequence[EpochResult]]], quantity: str)
                 mode="lines+markers" if len(epochs) < 4 and kind == "val" else "lines",
                 line={"dash": dash, "width": width, "color": SERIES[index % len(SERIES)]},
                 name=plain(label(trial)), legendgroup=str(trial.number), showlegend=kind == "val",
+                meta={"trial": trial.number},
                 hoverinfo="text",
                 hovertext=[f"{plain(label(trial))}, {kind}<br>epoch {epoch.epoch}: "
                            f"{factor * getattr(epoch, f'{kind}_{quantity}'):.4g}" for epoch in epochs],
@@ -215,7 +218,7 @@ def confusion_figure(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> 
     few = len(names) <= 25  # beyond, numbers do not fit
     plot = go.Figure(
         go.Heatmap(
-            z=shares, x=places, y=places, zmin=0, zmax=1, colorscale=SCALE, showscale=False, xgap=1, ygap=1,
+            z=shares, x=places, y=places, zmin=0, zmax=1, showscale=False, xgap=1, ygap=1,
             text=[[str(count) if count else "" for count in row] for row in counts] if few else None,
             texttemplate="%{text}" if few else None, hoverinfo="text", hovertext=hover,
         )
@@ -263,6 +266,7 @@ def timeline(spans: Sequence[Span]) -> Any:
                 hoverinfo="text",
                 hovertext=[f"{plain(label(span.trial))}, {word}<br>{duration(span.seconds)}, "
                            f"{len(span.trial.reports)} epochs" for span in members],
+                customdata=[span.trial.number for span in members],
                 marker={"color": STATUS_COLOURS[status], "line": {"width": 1, "color": "rgba(255,255,255,.7)"}},
             )  # fmt: skip
     slots = max((span.slot for span in spans), default=0) + 1
@@ -291,6 +295,7 @@ def epoch_times(run: Run, trials: Sequence[Trial], by: str) -> Any:
             x=[value for _, value in members], y=[place + 0.2 * scatter(index) for index in range(len(members))],
             mode="markers", showlegend=False, hoverinfo="text",
             hovertext=[f"{plain(label(trial))}: {value:.3g} s per epoch" for trial, value in members],
+            customdata=[trial.number for trial, _ in members],
             marker={"size": 8, "opacity": 0.7, "color": SERIES[0]},
         )  # fmt: skip
     plot.update_layout(

@@ -31,7 +31,7 @@ LEAST_FOR_CONDITIONAL = 20  # with 12, noise explains as much as the setting
 UNUSED = "not used"
 UNUSED_PLACE = -0.2  # below the axis
 # For accuracy on lines: the best stand out on light and on dark paper.
-_VALUES = ["#a9b8c6", "#6f9fc0", "#3aa39a", "#e0a030", "#d8502e"]
+_VALUES = ["#8496a8", "#5f97c0", "#3aa39a", "#e0a030", "#d8502e"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Axis:
         """Places and names of the marks."""
         if self.choices is not None:
             return [(self.place(choice), plain(choice)) for choice in self.choices]
-        return [(self.place(value), f"{value:.3g}") for value in dict.fromkeys((self.low, self.high))]
+        return [(self.place(value), short(float(value))) for value in dict.fromkeys((self.low, self.high))]
 
 
 def axes_of(trials: Sequence[Trial], space: Space) -> list[Axis]:
@@ -77,7 +77,7 @@ def axes_of(trials: Sequence[Trial], space: Space) -> list[Axis]:
 def parallel(trials: Sequence[Trial], axes: Sequence[Axis], space: Space) -> Any:
     """One line per trial through its settings to its accuracy; cut and broken trials dotted, baselines grey.
 
-    The figure's `meta.trials` says how many of its first traces are trials.
+    Lines carry their trial's number in `meta`, the figure how many axes there are.
     """
     shown = sorted(((trial, best) for trial in trials if (best := top(trial))), key=lambda pair: pair[1].accuracy)
     values = [best.accuracy for _, best in shown]
@@ -93,9 +93,10 @@ def parallel(trials: Sequence[Trial], axes: Sequence[Axis], space: Space) -> Any
         plot.add_scatter(
             x=list(range(len(axes) + 1)), y=[*places, share], mode="lines+markers", showlegend=False, hoverinfo="text",
             hovertext=[_hover(best, has, axes)] * (len(axes) + 1),
-            opacity=0.45 + 0.5 * share if whole else 0.35, marker={"size": 4, "color": colour},
-            line={"color": colour, "width": 1.2 + 1.2 * share,
+            opacity=(opacity := 0.45 + 0.5 * share if whole else 0.6), marker={"size": 4, "color": colour},
+            line={"color": colour, "width": (thick := 1.2 + 1.2 * share if whole else 1.5),
                   "dash": "solid" if whole else "dot"},
+            meta={"trial": trial.number, "opacity": opacity, "width": thick},
         )  # fmt: skip
     for name, dash in (("finished", "solid"), ("cut or broken", "dot")):
         plot.add_scatter(x=[None], y=[None], mode="lines", name=name, hoverinfo="skip",
@@ -115,7 +116,7 @@ def parallel(trials: Sequence[Trial], axes: Sequence[Axis], space: Space) -> Any
         yaxis={"range": [-0.3 if unused else -0.12, 1.14], "visible": False, "fixedrange": True},
         shapes=[{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "layer": "below",
                  "line": {"color": "#8a8f94", "width": 1}} for x in range(len(axes) + 1)],
-        annotations=notes, hovermode="closest", dragmode="select", selectdirection="v", meta={"trials": len(shown)},
+        annotations=notes, hovermode="closest", dragmode=False, meta={"axes": len(axes) + 1},
         legend={"y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
     )  # fmt: skip
     return plot
@@ -141,6 +142,7 @@ def slice_figure(trials: Sequence[Trial], axis: Axis) -> Any:
         plot.add_scatter(
             x=xs, y=[100 * best.accuracy for _, best in members], mode="markers", name=word, showlegend=False,
             hoverinfo="text", hovertext=[_hover(best, trial.params, [axis]) for trial, best in members],
+            customdata=[trial.number for trial, _ in members],
             marker={"size": 7, "opacity": 0.75, "color": STATUS_COLOURS[status], "symbol": STATUS_SYMBOLS[status]},
         )  # fmt: skip
     if axis.choices is None:
@@ -148,14 +150,27 @@ def slice_figure(trials: Sequence[Trial], axis: Axis) -> Any:
         room = 0.06 * (high - low)  # marks at the ends are not cut off
         xaxis: dict[str, Any] = {"type": "linear", "nticks": 5, "range": [low - room, high + room]}
         if axis.log:
-            wide = axis.high / axis.low >= 30
-            xaxis |= {"type": "log", "exponentformat": "power", "dtick": 1 if wide else "D2"}
+            ticks = log_ticks(axis.low, axis.high)
+            xaxis |= {"type": "log", "tickvals": ticks, "ticktext": [short(tick) for tick in ticks]}
     else:
         names = [_short(plain(choice)) for choice in axis.choices]
         xaxis = {"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.6, len(names) - 0.4],
                  "showgrid": False, "zeroline": False}  # fmt: skip
     plot.update_layout(xaxis=xaxis, yaxis={"title": "accuracy, %", "nticks": 6}, hovermode="closest")
     return plot
+
+
+def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """At most `most` round values from `low` to `high`, about evenly spaced on a logarithmic axis."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+        inside = [step * 10.0**decade for decade in decades for step in steps]
+        inside = [value for value in inside if low * 0.999 <= value <= high * 1.001]
+        if len(inside) > most:
+            return found if len(found) > 1 else inside[:: math.ceil(len(inside) / most)]
+        found = inside
+    return found or [low, high]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from search.report.space_figures import (
     axes_of,
     importance_figure,
     importances,
+    log_ticks,
     parallel,
     slice_figure,
 )
@@ -30,7 +31,8 @@ def test_parallel_coordinates_keep_trials_without_a_conditional_setting(run: Run
     axes = axes_of(trials, space)
     plot = parallel(trials, axes, space)
     shown = [trial for trial in trials if top(trial)]
-    assert plot.layout.meta["trials"] == len(shown)
+    assert {trace.meta["trial"] for trace in plot.data if trace.meta} == {trial.number for trial in shown}
+    assert plot.layout.meta["axes"] == len(axes) + 1
     place = [axis.name for axis in axes].index("momentum")
     unused = sum(trace.y[place] == UNUSED_PLACE for trace in plot.data[: len(shown)])
     assert unused == sum("momentum" not in trial.params for trial in shown) > 0
@@ -69,3 +71,24 @@ def test_an_axis_is_logarithmic_where_the_dimension_is_and_clamps_what_lies_outs
     assert axis.place(1.0) == pytest.approx(1.06)
     assert axis.place(0.0) == axis.place(None) == pytest.approx(-0.06)
     assert Axis("image_size", (64, 96)).place(224) == pytest.approx(1.06)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1e-5, 1e-1, [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]),
+        (4e-4, 8e-3, [5e-4, 1e-3, 2e-3, 5e-3]),
+        (1e-3, 1e-1, [1e-3, 3e-3, 1e-2, 3e-2, 1e-1]),
+        (2.1e-3, 2.4e-3, [2.1e-3, 2.4e-3]),
+        (1e-7, 1.0, [1e-7, 1e-5, 1e-3, 1e-1]),
+    ],
+)
+def test_logarithmic_axes_are_marked_with_values(low: float, high: float, ticks: list[float]) -> None:
+    assert log_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_the_marks_of_a_logarithmic_axis_are_written_as_everywhere(run: Run) -> None:
+    trials, space = trials_of(run), space_of(run)
+    lr = next(axis for axis in axes_of(trials, space) if axis.name == "lr")
+    assert list(slice_figure(trials, lr).layout.xaxis.ticktext) == ["1e-5", "1e-4", "1e-3", "0.01", "0.1"]
+    assert [name for _, name in lr.ticks()] == ["1e-5", "0.1"]
