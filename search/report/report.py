@@ -46,6 +46,7 @@ from search.report.mistakes import mistakes, scored
 from search.report.space_figures import (
     LEAST_FOR_IMPORTANCE,
     axes_of,
+    dashboard_importances,
     importance_figure,
     importances,
     parallel,
@@ -419,11 +420,16 @@ def _settings(run: Run, key: str) -> Content | None:
     importance = None
     if shares:
         hint = " From so few trials it is a hint." if count < 50 else ""
-        caption_of = (
-            f"fANOVA on {count} trials, by their best accuracy after {_epochs(space.budget.grace_epochs)}.{hint}"
-        )
-        drawn = importance_figure(shares)
-        importance = Plot(f"{key}-importance", drawn, "Which settings matter", 110 + 24 * len(shares), caption_of)
+        about = f"fANOVA on {count} trials, by their best accuracy after {_epochs(space.budget.grace_epochs)}.{hint}"
+        shown_there = dashboard_importances(run.path / "study.db")
+        if shown_there:
+            about += (
+                " optuna-dashboard leaves cut trials out, counts trials that diverged or ran out of memory as 0%, and "
+                "uses PED-ANOVA: it says what decides among those that were left."
+            )
+        drawn = importance_figure(shares, shown_there)
+        height = 120 + (38 if shown_there else 24) * len(shares)
+        importance = Plot(f"{key}-importance", drawn, "Which settings matter", height, about)
     return {
         "parallel": Plot(f"{key}-parallel", plot, "All trials through their settings", 430, caption, width=width),
         "importance": importance,

@@ -7,16 +7,19 @@ cut ones. Settings that a trial does not have, because a condition switched them
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 import plotly.graph_objects as go
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.trial import create_trial
+from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import TrialState, create_trial
 from plotly.colors import sample_colorscale
+from sqlalchemy.engine import URL
 
 from search.report.facts import label, settings_of, top
 from search.report.figures import BASELINE_COLOUR, STATUS_COLOURS, STATUS_SYMBOLS, plain, scatter
@@ -223,27 +226,66 @@ def _fanova(study: optuna.Study, names: list[str]) -> dict[str, float]:
     return {name: float(share) for name, share in shares.items()}
 
 
-def importance_figure(found: Sequence[Importance]) -> Any:
-    """Bars, the most important setting on top; conditional settings lighter."""
+def dashboard_importances(study_file: Path) -> dict[str, float]:
+    """What optuna-dashboard shows of the same search: PED-ANOVA on the finished trials alone; empty where it cannot.
+
+    It knows nothing of cut trials, and has those that diverged or ran out of memory as finished at 0%. So it may well
+    name other settings: what decides among the survivors, or what breaks a training.
+
+    Source: `optuna_dashboard/_importance.py`; Watanabe et al. 2023, "PED-ANOVA".
+    """
+    if not study_file.exists():
+        return {}
+    url = URL.create("sqlite", database=str(study_file.resolve())).render_as_string()
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        study = optuna.load_study(study_name=None, storage=storage)
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if len(trials) < 3 or len({trial.value for trial in trials}) < 2 or not any(trial.params for trial in trials):
+            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+        return {name: float(share) for name, share in found.items()}
+    finally:
+        storage.engine.dispose()
+
+
+def importance_figure(found: Sequence[Importance], dashboard: Mapping[str, float]) -> Any:
+    """Bars, the most important setting on top; conditional settings lighter; what the dashboard shows below in grey."""
     ordered = sorted(found, key=lambda item: item.share)
     plot = go.Figure()
-    for conditional, name in ((False, "all trials"), (True, "only trials that have the setting")):
-        bars = [(place, item) for place, item in enumerate(ordered) if item.conditional == conditional]
+    width, up = (0.36, 0.19) if dashboard else (0.75, 0.0)
+    if dashboard:
+        known = [(place, dashboard[item.name]) for place, item in enumerate(ordered) if item.name in dashboard]
+        _bars(plot, "finished trials alone, as optuna-dashboard", BASELINE_COLOUR, [
+            (place - up, value, f"{plain(ordered[place].name)}: {percent(value)} in optuna-dashboard")
+            for place, value in known
+        ], width)  # fmt: skip
+    for conditional, name in ((True, "only trials that have the setting"), (False, "all trials")):
+        bars = [
+            (place + up, item.share, f"{plain(item.name)}: {percent(item.share)} from {item.trials} trials")
+            for place, item in enumerate(ordered)
+            if item.conditional == conditional
+        ]
         if bars:
-            plot.add_bar(
-                x=[item.share for _, item in bars], y=[place for place, _ in bars], orientation="h", name=name,
-                width=0.75, text=[percent(item.share, 0) for _, item in bars], textposition="outside", cliponaxis=False,
-                hoverinfo="text",
-                hovertext=[f"{plain(item.name)}: {percent(item.share)} from {item.trials} trials" for _, item in bars],
-                marker={"color": STATUS_COLOURS["running" if conditional else "finished"]},
-            )  # fmt: skip
+            _bars(plot, name, STATUS_COLOURS["running" if conditional else "finished"], bars, width)
     plot.update_layout(
         xaxis={"title": "share of the differences that it explains", "tickformat": ".0%", "rangemode": "tozero"},
         yaxis={"tickvals": list(range(len(ordered))), "ticktext": [plain(item.name) for item in ordered],
                "showgrid": False},
-        margin={"r": 44}, showlegend=any(item.conditional for item in ordered), barmode="overlay",
+        margin={"r": 44}, showlegend=bool(dashboard) or any(item.conditional for item in ordered), barmode="overlay",
+        legend={"traceorder": "reversed"},
     )  # fmt: skip
     return plot
+
+
+def _bars(plot: Any, name: str, colour: str, bars: Sequence[tuple[float, float, str]], width: float) -> None:
+    plot.add_bar(
+        x=[value for _, value, _ in bars], y=[place for place, _, _ in bars], orientation="h", name=name, width=width,
+        text=[percent(value, 0) for _, value, _ in bars], textposition="outside", cliponaxis=False, hoverinfo="text",
+        hovertext=[text for _, _, text in bars], marker={"color": colour},
+    )  # fmt: skip
 
 
 def _hover(best: Best, settings: Mapping[str, Any], axes: Sequence[Axis]) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from search.report.facts import space_of, top, trials_of
 from search.report.space_figures import (
     UNUSED_PLACE,
     Axis,
     axes_of,
+    dashboard_importances,
     importance_figure,
     importances,
     log_ticks,
@@ -18,6 +21,7 @@ from search.report.space_figures import (
     slice_figure,
 )
 from search.runs.run import Run
+from search.tune.study import export_study
 from tests.support.synthetic import make_run
 
 
@@ -57,7 +61,7 @@ def test_the_setting_that_decides_is_the_most_important_one(run: Run) -> None:
     assert max(free, key=lambda item: item.share).name in ("lr", "backbone")
     assert sum(item.share for item in free) == pytest.approx(1)
     assert all(item.trials < count for item in shares if item.conditional)
-    assert sum(len(trace.x) for trace in importance_figure(shares).data) == len(shares)
+    assert sum(len(trace.x) for trace in importance_figure(shares, {}).data) == len(shares)
 
 
 def test_too_few_trials_have_no_importances(tmp_path: Path) -> None:
@@ -92,3 +96,22 @@ def test_the_marks_of_a_logarithmic_axis_are_written_as_everywhere(run: Run) -> 
     lr = next(axis for axis in axes_of(trials, space) if axis.name == "lr")
     assert list(slice_figure(trials, lr).layout.xaxis.ticktext) == ["1e-5", "1e-4", "1e-3", "0.01", "0.1"]
     assert [name for _, name in lr.ticks()] == ["1e-5", "0.1"]
+
+
+def test_what_the_dashboard_shows_stands_beside_it_as_the_dashboard_computes_it(run: Run, tmp_path: Path) -> None:
+    space = space_of(run)
+    export_study(space, run.journal, tmp_path / "study.db")
+    theirs = dashboard_importances(tmp_path / "study.db")
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert theirs == pytest.approx(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
+    ours, _ = importances(trials_of(run), space)
+    bars = importance_figure(ours, theirs).data
+    beside = next(trace for trace in bars if "optuna-dashboard" in trace.name)
+    assert sorted(beside.x) == pytest.approx(sorted(theirs[item.name] for item in ours if item.name in theirs))
+
+
+def test_without_enough_finished_trials_the_dashboard_has_nothing_to_show(tmp_path: Path) -> None:
+    few = make_run(tmp_path / "run", trials=2)
+    assert dashboard_importances(few.path / "study.db") == {}
+    export_study(space_of(few), few.journal, few.path / "study.db")
+    assert dashboard_importances(few.path / "study.db") == {}
