@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Optional
 
@@ -66,10 +67,18 @@ def answer(work: Callable[[], int | None]) -> NoReturn:
     raise typer.Exit(code)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(metadata.version("audio-search"))
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
 def search(
     context: typer.Context,
-    space: Annotated[Path, typer.Option(help="The space file.")] = Path("spaces/quick.yaml"),
+    space: Annotated[Path, typer.Option(help="The space file, or a shipped one by its name.")] = Path(
+        "spaces/quick.yaml"
+    ),
     data: Data = None,
     name: Annotated[str | None, typer.Option(help="The run's name.", show_default="space and time")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, baselines included.")] = None,
@@ -89,6 +98,9 @@ def search(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Fix a field, such as n_folds=10; may be given again."),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and end.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and what it would cost.")] = False,
 ) -> None:
     """Search for the best audio classifier that a folder of labelled clips allows.
@@ -262,6 +274,23 @@ def mirror(
         from search.commands.mirror import mirror as replay
 
         return replay(run, swanlab, project)
+
+    answer(work)
+
+
+@app.command()
+def fields(
+    name: Annotated[str | None, typer.Argument(help="Part of a field's name.", show_default="all of them")] = None,
+) -> None:
+    """Say what a configuration's fields mean, what they take, and their defaults.
+
+    Example: python run_search.py fields crop
+    """
+
+    def work() -> int:
+        from search.commands.fields import fields as show
+
+        return show(name)
 
     answer(work)
 

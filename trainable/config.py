@@ -11,13 +11,44 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from functools import partial
+from types import NoneType, UnionType
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainable.errors import InputError, did_you_mean
 
 Share = float  # a fraction in [0, 1]
+Group = Literal["data", "front end", "crops", "augmentation", "backbone", "optimisation", "machine"]
+
+
+def _field(default: Any, meaning: str, group: Group, unit: str = "", *, mels: bool = False, acts_on: str = "",
+           searched: bool = True, **limits: Any) -> Any:  # fmt: skip
+    """A field that says everything about itself; whatever depends on a field follows from this.
+
+    Args:
+        default: what an empty configuration has; the reason stands in a comment.
+        meaning: in the words of the field, for `fields`, the schema and the README.
+        group: data is shared by all trials of a search, and machine is not meant to change what is learned.
+        unit: what it is counted in. Epochs follow when `--epochs` changes the length of training.
+        mels: whether another value makes other mels, so that those in the cache are of no use.
+        acts_on: what an augmentation changes, where its value is not 0: frames, level, image or batch.
+        searched: False where a search that varied it would compare what cannot be compared.
+        limits: pydantic's, such as ge and lt.
+    """
+    facts: dict[str, Any] = {"group": group, "unit": unit, "mels": mels, "acts_on": acts_on, "searched": searched}
+    return Field(default, description=meaning, json_schema_extra=facts, **limits)
+
+
+_data = partial(_field, group="data", searched=False)
+# What these two take for granted is slow where it is wrong, and safe: mels and images are made anew.
+_front_end = partial(_field, group="front end", mels=True)
+_crops = partial(_field, group="crops")
+_augmentation = partial(_field, group="augmentation", acts_on="frames")
+_backbone = partial(_field, group="backbone")
+_optimisation = partial(_field, group="optimisation")
+_machine = partial(_field, group="machine")
 
 
 class TrialConfig(BaseModel):
@@ -29,84 +60,146 @@ class TrialConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    # Data: what is learned and what is scored. Shared by all trials of a search, or they could not be compared.
-    data: str = "demo"  # a folder of class folders, a CSV, or the built-in set
-    split: Literal["auto", "stratified", "grouped", "folds", "given", "gtzan-filtered"] = "auto"  # as the data asks
-    val_share: Share = Field(0.2, gt=0, lt=1)  # the tutorial's
-    test_share: Share = Field(0.0, ge=0, lt=1)  # the tutorial has no test set; the shipped spaces set one
-    split_seed: int = Field(42, ge=0)  # the tutorial's
-    n_folds: int = Field(5, ge=2)  # five folds leave 80% to learn from, as the tutorial does
-    fold: int = Field(1, ge=1)  # which fold is held out; the next one validates
-    # What retraining learns from. Where it is more than train, no validation clips are left: every epoch is trained and
-    # the last one kept. other-folds: all clips out of `fold`, whatever the split; all: for a model to hand over.
-    train_on: Literal["train", "train+val", "other-folds", "all"] = "train"
+    # Data: what is learned and what is scored.
+    data: str = _data("demo", "a folder of class folders, a CSV, or demo, the built-in set")
+    split: Literal["auto", "stratified", "grouped", "folds", "given", "gtzan-filtered"] = _data(
+        "auto", "how clips are parted; auto: as the data asks"
+    )
+    val_share: Share = _data(0.2, "share of the clips that validate", gt=0, lt=1)  # the tutorial's
+    # The tutorial has no test set; the shipped spaces set one.
+    test_share: Share = _data(0.0, "share of the clips that are kept apart for the test", ge=0, lt=1)
+    split_seed: int = _data(42, "which clips the shares take", ge=0)  # the tutorial's
+    n_folds: int = _data(5, "folds of split: folds and grouped", ge=2)  # leaves 80% to learn from, as the tutorial does
+    fold: int = _data(1, "which fold is held out; the next one validates", ge=1)
+    train_on: Literal["train", "train+val", "other-folds", "all"] = _data(
+        "train",
+        "what retraining learns from; more than train leaves no validation clips, so every epoch is trained and the "
+        "last one kept. other-folds: all clips out of fold, whatever the split; all: for a model to hand over",
+    )
 
     # Front end: waveform to mel. The tutorial's numbers, for 22,050 Hz.
-    sample_rate: int | None = Field(None, ge=1000, le=384_000)  # Hz; None: the data set's most common rate
-    scale: Literal["power", "log", "db", "pcen"] = "power"  # the tutorial's; every strong recipe uses log or dB
-    n_mels: int = Field(128, ge=8, le=512)
-    n_fft: int = Field(2048, ge=32, le=32_768)  # samples
-    window_ms: float | None = Field(None, gt=0, le=1000)  # milliseconds; replaces n_fft by the nearest power of two
-    hop_length: int = Field(640, ge=1)  # samples
-    hop_ms: float | None = Field(None, gt=0)  # milliseconds; replaces hop_length where given
-    f_min: float = Field(0.0, ge=0)  # Hz
-    f_max: float | None = Field(None, gt=0)  # Hz; None: half the rate
-    normalise: Literal["none", "clip", "train"] = "none"  # none: the tutorial's; train: fitted on training clips only
-    channels: Literal["repeat", "deltas", "windows"] = "repeat"  # windows: n_fft, its half and its quarter
+    sample_rate: int | None = _front_end(
+        None, "rate that audio is resampled to; null: the data set's most common one", unit="Hz",
+        ge=1000, le=384_000,
+    )  # fmt: skip
+    scale: Literal["power", "log", "db", "pcen"] = _front_end(  # the tutorial's; every strong recipe uses log or dB
+        "power", "scale of the mel; power is the tutorial's, log and db are what strong recipes use"
+    )
+    n_mels: int = _front_end(128, "rows of the mel", ge=8, le=512)
+    n_fft: int = _front_end(2048, "length of the window and of the transform", unit="samples",
+                            ge=32, le=32_768)  # fmt: skip
+    window_ms: float | None = _front_end(None, "replaces n_fft by the nearest power of two", unit="ms", gt=0, le=1000)
+    hop_length: int = _front_end(640, "from one frame to the next", unit="samples", ge=1)
+    hop_ms: float | None = _front_end(None, "replaces hop_length", unit="ms", gt=0)
+    f_min: float = _front_end(0.0, "lowest frequency of the mel", unit="Hz", ge=0)
+    f_max: float | None = _front_end(None, "highest frequency of the mel; null: half the rate", unit="Hz", gt=0)
+    normalise: Literal["none", "clip", "train"] = _front_end(  # none is the tutorial's
+        "none",
+        "whose mean and deviation are taken out of a mel: nobody's, the clip's, or the training clips'",
+        mels=False,
+    )
+    channels: Literal["repeat", "deltas", "windows"] = _front_end(
+        "repeat", "three channels: the mel three times, with its differences over time, or through windows of n_fft, "
+        "its half and its quarter",
+    )  # fmt: skip
 
-    # Clips: how much of one the network sees at once.
-    crop_seconds: float | None = Field(None, gt=0)  # s; None: the whole clip, as the tutorial
-    train_crops: int = Field(1, ge=1, le=64)  # crops drawn of each clip in an epoch; few long clips want several
-    eval_crops: int = Field(8, ge=1, le=64)  # at most so many evenly spaced crops are averaged per clip
-    padding: Literal["zero", "repeat", "reflect"] = "zero"  # for clips shorter than the crop or the window
-    image_size: int = Field(224, ge=16, le=1024)  # px, square; what ImageNet models were trained on
+    # Crops: how much of a clip the network sees at once.
+    crop_seconds: float | None = _crops(  # the tutorial takes whole clips
+        None, "length of the crops that are learned and scored; null: whole clips", unit="s", gt=0
+    )
+    train_crops: int = _crops(1, "crops drawn of each clip in an epoch; few long clips want several", ge=1, le=64)
+    eval_crops: int = _crops(8, "evenly spaced crops that are averaged per clip, at most", ge=1, le=64)
+    padding: Literal["zero", "repeat", "reflect"] = _crops(
+        "zero", "what fills clips that are shorter than the crop or the window"
+    )
+    image_size: int = _crops(  # what ImageNet models were trained on
+        224, "side of the square that a mel is averaged into", unit="px", ge=16, le=1024
+    )
 
     # Augmentation, on the batch, each clip drawn for itself; 0 is off.
-    time_masks: int = Field(0, ge=0, le=8)
-    time_mask: float = Field(20, gt=0)  # largest width: frames from 1 up, a share of the frames below 1
-    freq_masks: int = Field(0, ge=0, le=8)
-    freq_mask: float = Field(20, gt=0)  # largest width: mel rows from 1 up, a share of the rows below 1
-    roll: Share = Field(0.0, ge=0, le=1)  # largest shift in time, a share of the frames, wrapping round
-    noise: float = Field(0.0, ge=0)  # standard deviation of gaussian noise, in units of the (normalised) mel
-    noise_p: Share = Field(0.5, ge=0, le=1)  # share of clips that get it: the tutorial's
-    gain: float = Field(0.0, ge=0, lt=1)  # the mel times U(1 - gain, 1 + gain), as the tutorial on its power mel
-    gain_db: float = Field(0.0, ge=0, le=30)  # a level change by U(-gain_db, gain_db) dB, right for every scale
-    gain_p: Share = Field(0.5, ge=0, le=1)  # share of clips that get gain or gain_db: the tutorial's
-    mixup: float = Field(0.0, ge=0)  # alpha of the Beta that mixes two clips
-    cutmix: float = Field(0.0, ge=0)  # alpha; with mixup too, each batch draws one of the two
-    random_resized_crop: Share = Field(0.0, ge=0, lt=1)  # the crop's area is U(1 - value, 1) of the mel
+    time_masks: int = _augmentation(0, "stretches of time that are masked", ge=0, le=8)
+    time_mask: float = _augmentation(
+        20,
+        "largest width of a time mask: frames from 1 up, a share of the frames below 1",
+        unit="frames",
+        gt=0,
+        acts_on="",
+    )
+    freq_masks: int = _augmentation(0, "stretches of mel rows that are masked", ge=0, le=8)
+    freq_mask: float = _augmentation(
+        20,
+        "largest width of a frequency mask: rows from 1 up, a share of the rows below 1",
+        unit="rows",
+        gt=0,
+        acts_on="",
+    )
+    roll: Share = _augmentation(0.0, "largest shift in time, a share of the frames, wrapping round", ge=0, le=1)
+    noise: float = _augmentation(0.0, "gaussian noise on the mel, in units of the mel's standard deviation", ge=0)
+    noise_p: Share = _augmentation(0.5, "share of clips that get noise", ge=0, le=1, acts_on="")  # the tutorial's
+    gain: float = _augmentation(
+        0.0, "the mel times U(1 - gain, 1 + gain), as the tutorial does on its power mel", acts_on="level", ge=0, lt=1
+    )
+    gain_db: float = _augmentation(
+        0.0, "a level change by U(-gain_db, gain_db), right for every scale", unit="dB", acts_on="level", ge=0, le=30
+    )
+    gain_p: Share = _augmentation(
+        0.5, "share of clips that get gain or gain_db", ge=0, le=1, acts_on=""
+    )  # the tutorial's
+    mixup: float = _augmentation(0.0, "alpha of the Beta distribution that mixes two clips", acts_on="batch", ge=0)
+    cutmix: float = _augmentation(
+        0.0, "alpha of the Beta distribution of the pasted area; with mixup too, each batch draws one of the two",
+        acts_on="batch", ge=0,
+    )  # fmt: skip
+    random_resized_crop: Share = _augmentation(
+        0.0, "the area that is cropped and resized is U(1 - value, 1) of the mel", acts_on="image", ge=0, lt=1
+    )
 
     # Backbone.
-    backbone: str = "resnet18"  # any torchvision classification model by its own name
-    weights: Literal["imagenet", "auto", "none"] = "imagenet"  # the tutorial's; auto: what can be had
-    dropout: Share = Field(0.0, ge=0, lt=1)  # before the new head
-    freeze_stages: int = Field(0, ge=0)  # so many of the first stages keep their weights
-    head_lr_multiple: float = Field(1.0, gt=0)  # the new head learns this much faster than the rest
+    backbone: str = _backbone("resnet18", "the network, by its own name: run_search.py backbones lists them")
+    weights: Literal["imagenet", "auto", "none"] = _backbone(  # imagenet is the tutorial's
+        "imagenet", "what the network starts from; auto: imagenet where it can be had; none: random numbers"
+    )
+    dropout: Share = _backbone(0.0, "dropout before the new head", ge=0, lt=1)
+    freeze_stages: int = _backbone(0, "so many of the first stages keep their weights", ge=0)
+    head_lr_multiple: float = _backbone(1.0, "how much faster the new head learns than the rest", gt=0)
 
     # Optimisation: the tutorial's Adam at 1e-4, batch 16.
-    epochs: int = Field(20, ge=1)  # the schedule's horizon, wherever a scheduler cuts
-    batch_size: int = Field(16, ge=2)  # batch norm cannot be trained on a single clip
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = Field(1e-4, gt=0)
-    momentum: Share = Field(0.9, ge=0, lt=1)  # sgd only, where 0.9 is everybody's
-    weight_decay: float = Field(0.0, ge=0)  # never on norms and biases
-    warmup_epochs: int = Field(0, ge=0)
-    warmup: Literal["staircase", "linear"] = "staircase"  # the tutorial's, by the epoch; linear: by the step
-    schedule: Literal["constant", "step", "cosine"] = "constant"
-    step_size: int = Field(10, ge=1)  # epochs; the tutorial's StepLR(10, 0.1)
-    gamma: float = Field(0.1, gt=0, le=1)
-    label_smoothing: Share = Field(0.0, ge=0, lt=1)
-    class_balanced: bool = False  # weighs each class by the inverse of its training clips
-    grad_clip: float = Field(0.0, ge=0)  # largest gradient norm
-    ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights that are scored and kept
-    patience: int = Field(0, ge=0)  # epochs without a better validation accuracy before stopping
+    epochs: int = _optimisation(20, "length of the whole training, wherever a scheduler cuts", unit="epochs", ge=1)
+    batch_size: int = _optimisation(  # batch norm cannot be trained on a single clip
+        16, "clips, or crops, of a step", unit="clips", ge=2
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] = _optimisation("adam", "adamw decays weights apart from the gradient")
+    lr: float = _optimisation(1e-4, "highest learning rate", gt=0)
+    momentum: Share = _optimisation(0.9, "momentum of sgd", ge=0, lt=1)  # 0.9 is everybody's
+    weight_decay: float = _optimisation(0.0, "weight decay, never on norms and biases", ge=0)
+    warmup_epochs: int = _optimisation(0, "epochs in which the rate grows", unit="epochs", ge=0)
+    warmup: Literal["staircase", "linear"] = _optimisation(  # staircase is the tutorial's
+        "staircase", "whether the rate grows by the epoch or by the step"
+    )
+    schedule: Literal["constant", "step", "cosine"] = _optimisation("constant", "how the rate falls after the warmup")
+    step_size: int = _optimisation(  # the tutorial's StepLR(10, 0.1)
+        10, "epochs between two falls of schedule: step", unit="epochs", ge=1
+    )
+    gamma: float = _optimisation(0.1, "factor of a fall of schedule: step", gt=0, le=1)
+    label_smoothing: Share = _optimisation(0.0, "share of the target that all classes divide", ge=0, lt=1)
+    class_balanced: bool = _optimisation(False, "weighs each class by the inverse of its training clips")
+    grad_clip: float = _optimisation(0.0, "largest norm of the gradient; 0: any", ge=0)
+    ema: float = _optimisation(
+        0.0, "decay of the average of the weights that is scored and kept; 0: the weights themselves", ge=0, lt=1
+    )
+    patience: int = _optimisation(
+        0, "epochs without a better validation accuracy before training stops; 0: never", unit="epochs", ge=0
+    )
 
     # Machine. None of these is meant to change what is learned.
-    seed: int = Field(42, ge=0)
-    device: str = "auto"  # auto: a GPU where there is one
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: what is fast on this device
-    channels_last: bool = True  # convolutions are faster so, on CPU and GPU alike
-    compile: bool = False  # minutes of compilation before it pays
+    seed: int = _machine(42, "start of all random numbers of the trial", searched=False, ge=0)
+    device: str = _machine("auto", "auto, cpu, cuda, cuda:N or mps; auto: a GPU where there is one", searched=False)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _machine(
+        "auto", "type of the products; auto: what is fast on the device"
+    )
+    # Convolutions are faster so, on CPU and GPU alike.
+    channels_last: bool = _machine(True, "order of the numbers of an image in memory")
+    compile: bool = _machine(False, "torch.compile, which takes minutes before it pays")
 
     @classmethod
     def validated(cls, values: Mapping[str, Any]) -> tuple[TrialConfig | None, list[str]]:
@@ -147,10 +240,44 @@ class TrialConfig(BaseModel):
 
 
 FIELDS: tuple[str, ...] = tuple(TrialConfig.model_fields)
-# Fields that must be the same for all trials of a search, because they decide which clips are learned and scored.
-SHARED_FIELDS: tuple[str, ...] = (
-    "data", "split", "val_share", "test_share", "split_seed", "n_folds", "fold", "train_on",
-)  # fmt: skip
+
+
+def facts_of(name: str) -> dict[str, Any]:
+    """What a field says of itself beside its type, default and limits: see `_field`."""
+    return cast("dict[str, Any]", TrialConfig.model_fields[name].json_schema_extra)
+
+
+def range_of(name: str) -> str:
+    """The values that a field takes, as one line: `adam | adamw | sgd`, `from 0 to below 1`, `above 0, or null`."""
+    field = TrialConfig.model_fields[name]
+    types = get_args(field.annotation) if isinstance(field.annotation, UnionType) else (field.annotation,)
+    kind = types[0]
+    if get_origin(kind) is Literal:
+        text = " | ".join(get_args(kind))
+    elif kind is bool:
+        text = "true | false"
+    elif kind is str:
+        text = "text"
+    else:
+        words = {"ge": "from {:g}", "gt": "above {:g}", "le": "to {:g}", "lt": "to below {:g}"}
+        limits = (word.format(getattr(limit, key)) for limit in field.metadata for key, word in words.items()
+                  if hasattr(limit, key))  # fmt: skip
+        text = " ".join(["whole" if kind is int else "", *limits]).strip()
+    return f"{text}, or null" if NoneType in types else text
+
+
+def _those(fact: str, *values: Any) -> tuple[str, ...]:
+    return tuple(name for name in FIELDS if facts_of(name)[fact] in values)
+
+
+SHARED_FIELDS = _those("group", "data")  # decide which clips are learned and scored: the same for all trials
+MACHINE_FIELDS = _those("group", "machine")
+NOT_SEARCHED = _those("searched", False)  # the shared ones, luck, and the machine
+COUNTED_IN_EPOCHS = tuple(name for name in _those("unit", "epochs") if name != "epochs")  # follow --epochs
+MEL_FIELDS = _those("mels", True)
+FRAME_AUGMENTATIONS = _those("acts_on", "frames")  # make a clip's image a new one each time
+
+
 _DEVICE = r"auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?"  # torch counts devices in a byte and takes 255 for "any"
 
 

@@ -22,11 +22,11 @@ Style = Literal["table", "csv", "json"]
 
 def predict(model_path: Path, files: Sequence[Path], style: Style, top: int) -> int:
     """Labels files and folders; 1 where a file could not be read, 2 is for input that makes no sense at all."""
-    from trainable.inference.model import load
+    from trainable.inference.model import load_model
     from trainable.inference.predict import Unreadable, csv_header, predict_files
 
     _must_exist(files)
-    model = load(model_path)
+    model = load_model(model_path)
     labelled: list[Prediction] = []
     unreadable: list[Unreadable] = []
     if style == "csv":

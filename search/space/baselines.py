@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from search.space.space import Baseline, Space
-from trainable.config import FIELDS, RECIPES, SHARED_FIELDS, TrialConfig
+from trainable.config import FIELDS, MACHINE_FIELDS, RECIPES, SHARED_FIELDS, TrialConfig
 from trainable.errors import InputError, did_you_mean
 from trainable.training.network import checked_config
 
 # What a recipe takes over from the space's fixed values.
-FROM_SPACE = (*SHARED_FIELDS, "seed", "device", "precision", "channels_last", "compile", "weights")
+FROM_SPACE = (*SHARED_FIELDS, *MACHINE_FIELDS, "weights")
 
 
 def parse_baselines(space: Space, raw: Any) -> tuple[tuple[Baseline, ...], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,41 @@ from search.space.dimension import Dimension, parse_dimension
 from search.space.sections import Budget, Resources, Scheduler, Searcher, check_gpus, parse_duration, parse_section
 from search.space.space import Space, scaled
 from search.space.validate import corner_problems
-from trainable.config import FIELDS, SHARED_FIELDS, TrialConfig, describe
+from trainable.config import FIELDS, NOT_SEARCHED, TrialConfig, describe
 from trainable.errors import InputError, did_you_mean
 from trainable.files import read_mapping, read_value
 from trainable.training.network import checked_config
 
 KEYS = ("fixed", "search", "baselines", "budget", "resources", "scheduler", "searcher")
+
+
+def shipped_spaces() -> Path:
+    """The folder of the space files that come with this program: its checkout's, or the installed ones."""
+    checkout = Path(__file__).resolve().parents[2] / "spaces"
+    if checkout.is_dir():
+        return checkout
+    installed = (
+        Path(str(file.locate())) for found in distributions(name="audio-search") for file in found.files or ()
+        if file.match("audio-search/spaces/*.yaml")
+    )  # fmt: skip
+    return next(installed).resolve().parent
+
+
+def space_path(name: str | Path) -> Path:
+    """The space file that a person means: a path, or a shipped one by its name (`quick`, `spaces/quick.yaml`).
+
+    Raises:
+        InputError: there is no such file.
+    """
+    path = Path(name)
+    shipped = shipped_spaces()
+    if path.exists() or path.parent not in (Path(), Path("spaces")):
+        return path  # what is wrong with it, its reader says
+    named = shipped / f"{path.name.removesuffix('.yaml')}.yaml"
+    if named.exists():
+        return named
+    known = sorted(file.stem for file in shipped.glob("*.yaml"))
+    raise InputError(f"{name}: no such file, and no space of that name. {did_you_mean(path.stem, known)}")
 
 
 def load_space(
@@ -35,7 +65,7 @@ def load_space(
     seed: int | None = None,
     settings: Sequence[str] = (),
 ) -> Space:
-    """The space in a YAML file, with what the command line says in the place of what the file says.
+    """The space in a YAML file, or the shipped one of that name, with what the command line says in its place.
 
     `settings`: texts FIELD=VALUE, read as if they stood under `fixed`.
 
@@ -43,6 +73,7 @@ def load_space(
         InputError: with every problem of the file and of the flags.
     """
     flags = Flags(data, trials, epochs, time_budget, gpus_per_trial, cpus_per_trial, seed)
+    path = space_path(path)
     raw, wrong_settings = with_settings(read_mapping(path), settings)
     space, problems = _parse(str(path), raw)
     wrong_flags = wrong_settings + flags.problems(searches_epochs="epochs" in space.dimensions)
@@ -102,10 +133,6 @@ def _with_flags(space: Space, flags: Flags) -> Space:
         searcher=space.searcher.model_copy(update=given(seed=flags.seed)),
         epochs=flags.epochs,
     )
-
-
-# Fields that no search may vary: which clips are scored, luck, and the machine.
-NOT_SEARCHED = (*SHARED_FIELDS, "seed", "device")
 
 
 def parse_fixed(raw: Any) -> tuple[dict[str, Any], list[str]]:

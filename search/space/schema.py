@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from search.space.dimension import KINDS
-from search.space.load import NOT_SEARCHED
 from search.space.sections import DURATION_PART, Budget, Resources, Scheduler, Searcher
-from trainable.config import FIELDS, RECIPES, SHARED_FIELDS, TrialConfig
+from trainable.backbones import BACKBONES
+from trainable.config import FIELDS, NOT_SEARCHED, RECIPES, SHARED_FIELDS, TrialConfig, facts_of
 
 _SCALAR = {"type": ["string", "number", "boolean", "null"]}
 _PAIR = {"type": "array", "minItems": 2, "maxItems": 2}
@@ -56,7 +56,7 @@ def json_schema() -> dict[str, Any]:
             "searcher": {"anyOf": [{"enum": ["tpe", "random", "cmaes"]}, _section(Searcher)]},
         },
         "$defs": {
-            "fields": {name: _plain(field) for name, field in fields.items()},
+            "fields": {name: _field(name, field) for name, field in fields.items()},
             "kinds": {kind: {"description": KINDS[kind], **shape} for kind, shape in _SHAPES.items()},
             "recipe": {"enum": sorted(RECIPES)},
             "when": {
@@ -100,6 +100,17 @@ def _section(model: type[BaseModel]) -> dict[str, Any]:
     if "time" in properties:
         properties["time"]["anyOf"].append({"type": "string", "pattern": rf"^({DURATION_PART})+\s*$"})
     return _mapping(properties, (model.__doc__ or "").splitlines()[0])
+
+
+def _field(name: str, field: dict[str, Any]) -> dict[str, Any]:
+    """A field's schema: its meaning with its unit, and the names of backbones, whose type is a text."""
+    facts = facts_of(name)
+    plain = {key: value for key, value in _plain(field).items() if key not in facts}
+    if facts["unit"]:
+        plain["description"] += f" ({facts['unit']})"
+    if name == "backbone":
+        plain["enum"] = list(BACKBONES)
+    return plain
 
 
 def _plain(field: dict[str, Any]) -> dict[str, Any]:

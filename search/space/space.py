@@ -11,7 +11,7 @@ import optuna
 
 from search.space.dimension import Dimension, parse_dimension
 from search.space.sections import Budget, Resources, Scheduler, Searcher, rungs_before
-from trainable.config import TrialConfig
+from trainable.config import COUNTED_IN_EPOCHS, TrialConfig
 from trainable.errors import InputError
 from trainable.training.network import checked_config
 
@@ -24,10 +24,6 @@ class Baseline:
     values: dict[str, Any]  # the whole configuration
     params: dict[str, Any] | None  # its sample where it is a point of the space; None: the sampler never hears of it
     note: str = ""  # how it was completed, or why the sampler does not hear of it
-
-
-# Counted in epochs, so they follow when --epochs changes the horizon.
-_IN_EPOCHS = ("warmup_epochs", "step_size", "patience")
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ class Space:
         if self.epochs is None:
             return dict(values)
         factor = self.epochs / values.get("epochs", TrialConfig.model_fields["epochs"].default)
-        along = {name: scaled(values[name], factor) for name in _IN_EPOCHS if values.get(name)}
+        along = {name: scaled(values[name], factor) for name in COUNTED_IN_EPOCHS if values.get(name)}
         return {**values, **along, "epochs": self.epochs}
 
     def with_fixed(self, **values: Any) -> Space:

@@ -20,7 +20,7 @@ from search.runs.journal import Journal, Trial
 from search.runs.run import Run, best_epoch, trial_folder
 from search.space.space import Space
 from search.tune.study import BAD_VALUE, JournalStudy, check_cmaes
-from trainable.config import SHARED_FIELDS, TrialConfig
+from trainable.config import NOT_SEARCHED, TrialConfig
 from trainable.errors import InputError
 
 # A small space repeats itself. Another draw costs milliseconds, a repeated trial a whole training; the fewer samples of
@@ -207,7 +207,7 @@ def _differing(space: Space, trial: Trial, params: Mapping[str, Any]) -> set[str
         twin = space.config(params).to_json()
     except InputError:
         return set()
-    ignored = {*params, *SHARED_FIELDS, "epochs", "seed", "device", "weights"}
+    ignored = {*params, *NOT_SEARCHED, "epochs", "weights"}
     return {name for name, value in twin.items() if name not in ignored and trial.config.get(name) != value}
 
 

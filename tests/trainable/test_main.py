@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from trainable.__main__ import Bars, app
 from trainable.__main__ import run as train_and_save
-from trainable.inference.model import load
+from trainable.inference.model import load_model
 from trainable.training.trial_folder import TrialFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def test_it_trains_saves_a_model_and_takes_its_own_config_again(
     assert "broken.wav" in lines[1]
     assert sum(line.startswith("epoch ") for line in lines) == 2
     assert any(line.startswith("best epoch: ") and "of 6 validation clips" in line for line in lines)
-    model = load(folder / "model", device="cpu")
+    model = load_model(folder / "model", device="cpu")
     assert model.labels == ("class0", "class1", "class2")
     assert model.record["validation_clips"] == 6
 

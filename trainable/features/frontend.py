@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torchaudio
 from torch import Tensor, nn
 
-from trainable.config import TrialConfig
+from trainable.config import MEL_FIELDS, TrialConfig
 from trainable.errors import InputError
 
 # Raise it whenever the same waveform and configuration come out differently, or are kept differently: cached mels of
@@ -171,6 +171,19 @@ def wrap(position: Tensor, length: int | Tensor, padding: str) -> Tensor:
     period = torch.as_tensor(2 * length - 2, device=position.device).clamp(min=1)
     turn = position % period
     return torch.minimum(turn, period - turn)
+
+
+def mel_settings(config: TrialConfig, sample_rate: int) -> dict[str, Any]:
+    """The values of all fields that change the mels, as audio at `sample_rate` Hz resolves them.
+
+    Two configurations with equal settings have equal mels: what can be said in two ways is here in one.
+    """
+    settings = {name: getattr(config, name) for name in MEL_FIELDS}
+    for name in ("n_fft", "window_ms", "channels", "hop_length", "hop_ms"):
+        del settings[name]
+    f_max = config.f_max if config.f_max is not None else float(sample_rate // 2)
+    sizes, hop = window_sizes(config, sample_rate), hop_samples(config, sample_rate)
+    return {**settings, "sample_rate": sample_rate, "f_max": f_max, "sizes": sizes, "hop": hop}
 
 
 def hop_samples(config: TrialConfig, sample_rate: int) -> int:

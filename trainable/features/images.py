@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainable.config import TrialConfig
+from trainable.config import FRAME_AUGMENTATIONS, TrialConfig
 from trainable.features import augment
 from trainable.features.crops import Source, Windows
 from trainable.features.frontend import with_deltas
@@ -94,8 +94,7 @@ class Renderer:
     @property
     def changes_frames(self) -> bool:
         """Whether augmentation changes the mel before it is resized, so that its image is new each time."""
-        config = self.config
-        return bool(config.time_masks or config.freq_masks or config.roll or config.noise or self._bends)
+        return self._bends or any(getattr(self.config, name) for name in FRAME_AUGMENTATIONS)
 
     @property
     def _bends(self) -> bool:

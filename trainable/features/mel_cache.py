@@ -21,7 +21,7 @@ from trainable.data.audio import read_waveform
 from trainable.data.dataset import Clip, Dataset
 from trainable.errors import InputError
 from trainable.features.disk_cache import ABOUT, CacheEntry, Store
-from trainable.features.frontend import FRONTEND_VERSION, Frontend, check_frequencies, hop_samples, window_sizes
+from trainable.features.frontend import FRONTEND_VERSION, Frontend, check_frequencies, mel_settings, window_sizes
 from trainable.files import cache_folder
 from trainable.progress import Progress
 
@@ -215,14 +215,13 @@ def mel_key(dataset: Dataset, config: TrialConfig) -> str:
     so neither moving nor relabelling a data set costs anything, and no field that leaves the mels alone is in it.
     """
     rate = config.sample_rate or dataset.sample_rate
-    sizes = window_sizes(config, rate)
+    shortest = window_sizes(config, rate)[0]
     settings = {
-        "version": FRONTEND_VERSION, "sample_rate": rate, "scale": config.scale, "n_mels": config.n_mels,
-        "sizes": sizes, "hop": hop_samples(config, rate), "f_min": config.f_min,
-        "f_max": config.f_max if config.f_max is not None else float(rate // 2),
-        "padding": config.padding if any(clip_samples(clip, rate) < sizes[0] for clip in dataset.clips) else None,
+        "version": FRONTEND_VERSION,
+        **mel_settings(config, rate),
+        "padding": config.padding if any(clip_samples(clip, rate) < shortest for clip in dataset.clips) else None,
         "clips": [clip.content or (clip.name, clip.bytes, clip.mtime_ns) for clip in dataset.clips],
-    }  # fmt: skip
+    }
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:24]
 
 

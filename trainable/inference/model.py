@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ from trainable.training.device import find_device
 from trainable.training.network import build_network
 from trainable.training.trial_folder import TrialFolder
 
+Waveform = Tensor | npt.NDArray[Any]
 Sound = tuple[Tensor, int]  # a waveform [n], full scale 1, and its rate in Hz
 
 
@@ -83,6 +85,15 @@ class Network:
         return torch.stack([part.mean(dim=0) for part in torch.split(each, counts)])
 
 
+@dataclass(frozen=True)
+class Label:
+    """What a model says of a waveform."""
+
+    label: str
+    probability: float  # of `label`, calibrated
+    probabilities: dict[str, float]  # of every class, the likeliest first
+
+
 class _Clip:
     """A clip on its way through the networks, or the reason why it is none."""
 
@@ -115,6 +126,33 @@ class Model:
         self.record = dict(record)
         self.shares = [count / sum(counts) for count in counts]
         self._clip_seconds = max(network.facts.clip_seconds for network in networks)
+
+    @overload
+    def predict(self, waveforms: Waveform, rate: int) -> Label: ...
+
+    @overload
+    def predict(self, waveforms: Sequence[Waveform], rate: int) -> list[Label]: ...
+
+    def predict(self, waveforms: Waveform | Sequence[Waveform], rate: int) -> Label | list[Label]:
+        """What the model says of one waveform [n], or of each of several: a list of them, or an array [b, n].
+
+        Args:
+            waveforms: NumPy arrays or tensors; floats at full scale 1, or whole numbers at that of their type.
+            rate: in Hz.
+
+        Raises:
+            InputError: a waveform is empty, has more than one axis, or holds NaN; or the rate is not above 0.
+        """
+        one = not isinstance(waveforms, list | tuple) and np.ndim(waveforms) < 2
+        if rate <= 0 or rate != int(rate):
+            raise InputError(f"rate: must be a whole number of Hz above 0, got {rate!r}. Give the one of the file.")
+        sounds = [(_as_waveform(each), int(rate)) for each in ([waveforms] if one else waveforms)]
+        labels = []
+        for row in self.probabilities(sounds):
+            order = np.argsort(-row, kind="stable")
+            every = {self.labels[index]: float(row[index]) for index in order}
+            labels.append(Label(self.labels[order[0]], float(row[order[0]]), every))
+        return labels[0] if one else labels
 
     def probabilities(self, sounds: Iterable[Sound]) -> Floats:
         """The calibrated probabilities [n, k] of n waveforms with their rates, for the classes of `labels`."""
@@ -165,6 +203,24 @@ class Model:
 
     def _result(self, clip: _Clip) -> Floats | str:
         return clip.reason or with_temperature(clip.total[None], self.temperature)[0]
+
+
+def _as_waveform(given: Any) -> Tensor:
+    """A waveform [n] in float32, full scale 1."""
+    try:
+        wave = torch.as_tensor(given).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"waveform: must be an array of numbers, got {type(given).__name__} ({error}).") from None
+    if wave.ndim != 1 or not len(wave):
+        raise InputError(
+            f"waveform: must be samples [n] of one channel, got the shape {list(wave.shape)}. Average its channels, or "
+            "give clips of different lengths as a list."
+        )
+    if not wave.is_floating_point():
+        return wave.float() / (torch.iinfo(wave.dtype).max + 1)
+    if not wave.isfinite().all():
+        raise InputError("waveform: must hold finite numbers, got NaN or infinity. Leave these samples out.")
+    return wave.float()
 
 
 FORMAT = 1  # of model.json
@@ -236,7 +292,7 @@ def _write_about(
     write_atomically(folder / ABOUT, json.dumps(about, indent=2) + "\n")
 
 
-def load(path: str | Path, device: str = "auto") -> Model:
+def load_model(path: str | Path, device: str = "auto") -> Model:
     """The model in a folder that `retrain` has written, ready to label clips on `device`.
 
     Raises:

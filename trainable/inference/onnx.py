@@ -27,7 +27,7 @@ from trainable.errors import InputError
 from trainable.features.crops import crop_frames, crop_starts
 from trainable.features.frontend import Frontend, pad_to, with_deltas, wrap
 from trainable.inference.metrics import SMALLEST
-from trainable.inference.model import Model, Network, load
+from trainable.inference.model import Model, Network, load_model
 
 TOLERANCE = 1e-4  # largest difference of a probability between torch and onnxruntime
 OPSET = 18
@@ -62,7 +62,7 @@ def export_onnx(
         InputError: the onnx packages are missing, this model cannot be exported, or the file came out different.
     """
     _require_packages()
-    model = load(model_folder, device="cpu")
+    model = load_model(model_folder, device="cpu")
     rate = _common_rate(model, model_folder)
     samples = round((seconds or max(network.facts.clip_seconds for network in model.networks)) * rate)
     wrapped = FixedClassifier(model, samples).eval()

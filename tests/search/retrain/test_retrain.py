@@ -27,7 +27,7 @@ from tests.support.retrained import Judge, Trainer, make_run, train_here
 from trainable.backbones import weights
 from trainable.data.split import split_dataset
 from trainable.errors import InputError
-from trainable.inference.model import load
+from trainable.inference.model import load_model
 from trainable.inference.predict import predict_files
 from trainable.inference.scores import Scores, joined, mean_of
 
@@ -369,7 +369,7 @@ def test_trained_models_say_of_files_what_the_result_says_of_them(
     for name, label, probability in (
         ("model", "predicted", "probability"), ("ensemble", "ensemble", "ensemble_probability"),
     ):  # fmt: skip
-        model = load(folder / name)
+        model = load_model(folder / name)
         found = list(predict_files(model, [row["path"] for row in table]))
         assert [record.label for record in found] == [row[label] for row in table]
         assert [record.probability for record in found] == pytest.approx(
@@ -380,7 +380,7 @@ def test_trained_models_say_of_files_what_the_result_says_of_them(
     folds = retrain(searched, RetrainOptions(trial=0, seeds=1, epochs=2, protocol="folds"), train_here)
     assert {row["epoch"] for row in folds["per_seed"]} == {2}
     assert folds["clips"] == 60
-    assert load(folder / "model").record["measured_on"] == "folds"
+    assert load_model(folder / "model").record["measured_on"] == "folds"
     assert not (folder / "ensemble").exists()  # the earlier one does not belong to this result
 
 

@@ -16,7 +16,7 @@ import torch
 from tests.support.saved_models import save_small
 from trainable.errors import InputError
 from trainable.inference import onnx as export
-from trainable.inference.model import load, save_ensemble
+from trainable.inference.model import load_model, save_ensemble
 from trainable.inference.onnx import FixedClassifier, export_onnx
 
 
@@ -34,7 +34,7 @@ from trainable.inference.onnx import FixedClassifier, export_onnx
 )
 def test_the_form_for_onnx_says_what_predict_says(values: dict[str, Any], tmp_path: Path) -> None:
     save_small(tmp_path, temperature=1.7, **values)
-    model = load(tmp_path)
+    model = load_model(tmp_path)
     sounds = [0.2 * torch.randn(8000), 0.3 * torch.sin(torch.arange(8000) * 0.4), 0.01 * torch.randn(8000).cumsum(0)]
     with torch.no_grad():
         found = FixedClassifier(model, 8000).eval()(torch.stack(sounds)).numpy()
@@ -53,7 +53,7 @@ def test_an_exported_model_agrees_with_torch_on_clips_and_takes_any_number_of_th
     assert done.difference < 1e-4
     assert (done.samples, done.sample_rate, done.clips) == (8000, 8000, len(clips) + 3)
     session = onnxruntime.InferenceSession(str(done.path), providers=["CPUExecutionProvider"])
-    model = load(tmp_path / "model")
+    model = load_model(tmp_path / "model")
     wave = torch.randn(8000, generator=torch.Generator().manual_seed(1)) * 0.1
     for count in (1, 5):
         (found,) = session.run(["probabilities"], {"waveform": wave.expand(count, -1).numpy()})
@@ -68,7 +68,7 @@ def test_an_ensemble_becomes_one_form_for_onnx(tmp_path: Path) -> None:
     facts = save_small(tmp_path / "one", seed=1, scale="log")
     save_small(tmp_path / "two", seed=2, crop_seconds=0.4)
     save_ensemble(tmp_path, ["one", "two", "two"], facts.labels, temperature=1.5)
-    model = load(tmp_path)
+    model = load_model(tmp_path)
     sound = 0.1 * torch.randn(8000)
     with torch.no_grad():
         found = FixedClassifier(model, 8000).eval()(sound[None]).numpy()
