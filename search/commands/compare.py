@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import pandas as pd
 
 from search.console.table import Column, fact, fit
-from search.runs.format import ABSENT, percent, short, value_of
+from search.runs.format import ABSENT, conditions_of, percent, short, value_of
 from search.runs.journal import Trial
 from search.runs.run import Run, load_run
 from search.runs.tables import MEASURED, measured
@@ -115,7 +115,10 @@ def _best_first(run: Run) -> list[Trial]:
 def _row(run: Run, trial: Trial) -> dict[str, Any]:
     """All that is known of a trial: what was measured, and its whole configuration."""
     dimensions = run.record["space"].get("search") or {}
-    values = {key: value_of(trial, key) if key in dimensions else value for key, value in trial.config.items()}
+    conditions = conditions_of(dimensions)
+    values = {
+        key: value_of(trial, key, conditions) if key in dimensions else value for key, value in trial.config.items()
+    }
     return {**measured(run, trial), **{key: None if value is ABSENT else value for key, value in values.items()}}
 
 

@@ -13,17 +13,18 @@ from pathlib import Path
 
 import yaml
 from optuna.exceptions import StorageInternalError
-from rich.console import Console as Terminal
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.console.console import Console, Header, split_parts
 from search.console.steps import Steps
+from search.console.table import terminal
 from search.console.time_left import Plan
 from search.mirror.mirror import Mirror
 from search.mirror.mode import ResolvedMode, resolve_again, resolve_mode
 from search.report.report import write_report
 from search.retrain.plan import same_dataset
 from search.runs.folder import new_run, only_driver, shared_paths, sole_run
+from search.runs.format import conditions_of
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.runs.tables import TrialsTable, write_trials_csv
@@ -159,11 +160,11 @@ def _dry_run(sitting: Sitting) -> int:
     os.environ["OMP_NUM_THREADS"] = str(max(1, int(space.resources.cpu or 1)))  # as Ray will for each trial
     with Steps() as progress:
         result = estimate(space, at_once, lambda config: seconds_per_epoch(settle(config, weights), progress))
-    terminal = Terminal()
-    for line in _header(sitting, at_once).lines(terminal.width if terminal.is_terminal else None):
-        terminal.print(line, soft_wrap=True)
-    terminal.print()
-    terminal.print(render(space, result))
+    screen = terminal()
+    for line in _header(sitting, at_once).lines(screen.width if screen.is_terminal else None):
+        screen.print(line, soft_wrap=True)
+    screen.print()
+    screen.print(render(space, result))
     return EXIT_DONE
 
 
@@ -175,7 +176,7 @@ def _sit(sitting: Sitting) -> int:
         space.trials, at_once, space.max_epochs, space.budget.grace_epochs,
         space.budget.reduction_factor if space.scheduler == "asha" else None,
         time.time() + sitting.time_left if sitting.time_left is not None else None, space.budget.target_accuracy,
-        space.scheduling.cut_baselines,
+        space.scheduling.cut_baselines, conditions_of(space.to_json()["search"]),
     )  # fmt: skip
     stop = Stop(journal, space.budget.grace_epochs, sitting.time_left, space.budget.target_accuracy)
     header = _header(sitting, at_once)

@@ -288,7 +288,7 @@ def _behind_the_best(standings: Standings, clips: int) -> list[str]:
         correct = round(best.accuracy * clips)
         interval = percent_range(wilson_interval(correct, clips))
         lines.append(f"{correct} of {clips} validation clips, 95% interval {interval}")
-    values = [(key, value_of(best.trial, key)) for key in standings.keys]
+    values = [(key, value_of(best.trial, key, standings.plan.conditions)) for key in standings.keys]
     settings = ", ".join(f"{key} {short(value)}" for key, value in values if value is not ABSENT)
     return [*lines, settings] if settings else lines
 

@@ -7,12 +7,12 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.runs.format import time_range
+from search.runs.format import Conditions, time_range
 from search.runs.journal import Trial
 from search.runs.tables import awake
 from search.space.sections import rungs_before
@@ -39,6 +39,7 @@ class Plan:
     deadline: float | None = None  # s since 1970, where a time budget ends the search
     target: float | None = None  # validation accuracy, fraction, that ends the search
     cut_baselines: bool = False
+    conditions: Conditions = field(default_factory=dict)  # of the dimensions that are shown
 
     def cuts(self, trial: Trial) -> bool:
         """Whether ASHA may cut this trial."""

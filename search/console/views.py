@@ -22,6 +22,7 @@ from search.runs.format import (
     short,
     status_in_words,
     status_word,
+    stop_in_words,
     value_of,
 )
 from search.runs.journal import Journal, Trial
@@ -102,7 +103,7 @@ def running_lines(standings: Standings, window: Window, room: int) -> list[Text]
         trials, folded = trials[:shown], len(trials) - shown
     if not trials:
         return []
-    keys = differing(trials, standings.keys) or list(standings.keys)
+    keys = differing(trials, standings.keys, standings.plan.conditions) or list(standings.keys)
     bar = 18 if window.width >= 100 else 10
     horizons = [int(trial.config.get("epochs", standings.plan.epochs)) for trial in trials]
     done = [len(trial.reports) for trial in trials]
@@ -112,19 +113,26 @@ def running_lines(standings: Standings, window: Window, room: int) -> list[Text]
         Column("epoch", [f"{d}/{h}" for d, h in zip(done, horizons, strict=True)]),
         Column("val acc", [_last_value(trial) for trial in trials]),
     ]
-    settings = [trial.name or described(trial, keys) for trial in trials]
+    settings = [trial.name or described(trial, keys, standings.plan.conditions) for trial in trials]
     table = fit([*columns, Column("settings", settings, right=False, widest=None)], window.width)
     lines = [Text(), *table.header, *table.rows]
     return [*lines, one_line(f"and {folded} more", window.width, "dim")] if folded else lines
 
 
 def top_lines(standings: Standings, window: Window, room: int) -> list[Text]:
-    """The best trials with the dimensions in which they differ, as many as there is room for."""
+    """The best trials with the dimensions in which they differ, as many as there is room for, and what there is not."""
     if not standings.top:
         return []
     table = top_table(standings, standings.top, window.width)
-    lines = [Text(), *table.header, *table.rows]
-    return lines[:room] if room > 1 + len(table.header) else []
+    rows = room - 1 - len(table.header)
+    if rows < 1:
+        return []
+    if len(table.rows) <= rows and not table.left_out:
+        return [Text(), *table.header, *table.rows]
+    shown = table.rows[: max(rows - 1, 1)]
+    said = [f"and {len(table.rows) - len(shown)} more"] if len(shown) < len(table.rows) else []
+    said += [f"no room for {', '.join(table.left_out)}"] if table.left_out else []
+    return [Text(), *table.header, *shown, one_line("; ".join(said), window.width, "dim")][:room]
 
 
 def top_table(standings: Standings, bests: Sequence[Best], width: int | None) -> Fitted:
@@ -138,8 +146,9 @@ def top_table(standings: Standings, bests: Sequence[Best], width: int | None) ->
     ]
     if any(trial.name for trial in trials):
         columns.append(Column("name", [trial.name for trial in trials], right=False))
-    for key in differing(trials, standings.keys):
-        values = [value_of(trial, key) for trial in trials]
+    conditions = standings.plan.conditions
+    for key in differing(trials, standings.keys, conditions):
+        values = [value_of(trial, key, conditions) for trial in trials]
         words = any(isinstance(value, str) for value in values)
         columns.append(Column(key, [short(value) for value in values], right=not words))
     return fit(columns, width, [STATUS_STYLES.get(trial.status, "") for trial in trials])
@@ -238,7 +247,7 @@ def event_line(event: dict[str, Any], run: str, journal: Journal, standings: Sta
             text = f"{ending(trial, run)}{_best_so_far(standings) if new_best else ''}"
             text += f" [{over} of {standings.plan.trials}, {left}]"
         case "stopped":
-            text = f"stopped: {event['reason']}"
+            text = stop_in_words(event["reason"]) if event["reason"] == "budget" else f"stopped: {event['reason']}"
         case _:
             return None
     return f"{clock} {text}"

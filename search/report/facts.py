@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from search.retrain.text import OPTIMISTIC
-from search.runs.format import stop_in_words
+from search.runs.format import ABSENT, conditions_of, stop_in_words, value_of
 from search.runs.journal import Trial
 from search.runs.run import Best, Run, best_epoch
 from search.space.space import Space
@@ -75,13 +75,9 @@ def settings_of(trial: Trial, space: Space) -> dict[str, Any]:
 
     A baseline that is no point of the space has no sample; its configuration says where it would lie.
     """
-    if trial.params or trial.kind != "baseline":
-        return trial.params
-    found: dict[str, Any] = {}
-    for dimension in space.dimensions.values():
-        if space.active(dimension, found) and dimension.name in trial.config:
-            found[dimension.name] = trial.config[dimension.name]
-    return found
+    conditions = conditions_of(space.to_json()["search"])
+    values = {name: value_of(trial, name, conditions) for name in space.dimensions}
+    return {name: value for name, value in values.items() if value is not ABSENT}
 
 
 def label(trial: Trial) -> str:

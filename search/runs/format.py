@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from search.runs.journal import Trial
@@ -32,19 +33,33 @@ def dimensions(trials: Iterable[Trial]) -> list[str]:
     return list(dict.fromkeys(key for trial in trials for key in trial.params))
 
 
-def value_of(trial: Trial, key: str) -> Any:
+# When a dimension has a value: its parents, each with the values that it asks for. A space file's own `when`.
+Conditions = Mapping[str, Mapping[str, Sequence[Any]]]
+
+
+def conditions_of(search: Mapping[str, Mapping[str, Any]]) -> Conditions:
+    """The conditions in a space's `search` section, as run.json has it; dimensions without any are left out."""
+    return {name: dimension["when"] for name, dimension in search.items() if dimension.get("when")}
+
+
+def value_of(trial: Trial, key: str, conditions: Conditions = MappingProxyType({})) -> Any:
     """What a trial used for a dimension; `ABSENT` where it did not need it.
 
-    A baseline that is no point of the search space is asked by its configuration.
+    A baseline that is no point of the search space is asked by its configuration: it has a value for every field, also
+    for those that nothing looks at in it, such as the width of masks where there are none.
     """
     if key in trial.params:
         return trial.params[key]
-    return ABSENT if trial.kind == "search" or trial.params else trial.config.get(key, ABSENT)
+    if trial.kind == "search" or trial.params:
+        return ABSENT
+    needs = conditions.get(key, {})
+    needed = all(value_of(trial, parent, conditions) in values for parent, values in needs.items())
+    return trial.config.get(key, ABSENT) if needed else ABSENT
 
 
-def differing(trials: Sequence[Trial], keys: Iterable[str]) -> list[str]:
+def differing(trials: Sequence[Trial], keys: Iterable[str], conditions: Conditions = MappingProxyType({})) -> list[str]:
     """Those of `keys` whose values are not the same for all the trials."""
-    return [key for key in keys if len({_identity(value_of(trial, key)) for trial in trials}) > 1]
+    return [key for key in keys if len({_identity(value_of(trial, key, conditions)) for trial in trials}) > 1]
 
 
 def short(value: Any) -> str:
@@ -125,11 +140,11 @@ def stop_in_words(reason: str | None) -> str:
     return "every trial is done" if reason == "budget" else reason or ""
 
 
-def described(trial: Trial, keys: Iterable[str]) -> str:
+def described(trial: Trial, keys: Iterable[str], conditions: Conditions = MappingProxyType({})) -> str:
     """A trial's settings on one line: `resnet18, image_size 224, lr 1.3e-4`; names speak for themselves."""
     parts = []
     for key in keys:
-        value = value_of(trial, key)
+        value = value_of(trial, key, conditions)
         if value is not ABSENT:
             parts.append(value if isinstance(value, str) else f"{key} {short(value)}")
     return ", ".join(parts)

@@ -83,7 +83,28 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
         notes += (
             f"no ImageNet weights for {', '.join(missing)}: these start from random weights, which costs accuracy",
         )
-    return Prepared(run, space, dataset, split, weights, notes)
+    return Prepared(run, space, dataset, split, weights, (*notes, *silent_defaults(space, split)))
+
+
+def silent_defaults(space: Space, split: Split) -> tuple[str, ...]:
+    """What a space of one's own leaves to defaults that few would choose, a sentence each.
+
+    The defaults are the tutorial's simple recipe, which has no test clips and a mel without a logarithm.
+    """
+    said = {*space.fixed, *space.dimensions}
+    if not space.dimensions:  # baselines alone say all of it themselves
+        return ()
+    notes = []
+    if not len(split.test) and "test_share" not in said:
+        notes.append(
+            "no clips are set aside for a test, so the result can only be called optimistic: put test_share: 0.2 under "
+            "fixed, or retrain with --protocol folds"
+        )
+    if "scale" not in said:
+        notes.append(
+            "scale is left at power, the tutorial's mel without a logarithm: put scale: log under fixed, or search it"
+        )
+    return tuple(notes)
 
 
 def choose_data(given: str | None, fixed: str | None) -> tuple[str, tuple[str, ...]]:

@@ -404,3 +404,16 @@ def test_a_table_leaves_out_what_does_not_fit_by_name():
         "   22          0  2e-4",
     ]
     assert table.left_out == ["backbone"]
+
+
+def test_the_live_view_says_which_columns_and_rows_it_left_out(journal: Journal):
+    kept = play(journal, PLAN)
+    wide, narrow = (shown(kept, width, 40) for width in (300, 44))
+    assert not [line for line in wide if "no room" in line]
+    (said,) = [line for line in narrow if "no room for" in line]
+    header = " ".join(narrow)
+    assert any(key not in header.replace(said, "") and key in said for key in kept.keys)
+    low = shown(kept, 300, 14)
+    (more,) = [line for line in low if re.fullmatch(r"and \d+ more", line)]
+    rows = sum(bool(re.match(r" *\d+ +\d+\.\d%", line)) for line in low)
+    assert rows + int(more.split()[1]) == len(kept.top)

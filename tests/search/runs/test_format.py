@@ -11,7 +11,10 @@ import pytest
 from search.console.time_left import in_words
 from search.report.figures import STATUS_COLOURS, STATUS_SYMBOLS
 from search.runs.format import (
+    ABSENT,
     STATUS_WORDS,
+    conditions_of,
+    differing,
     duration,
     percent,
     percent_range,
@@ -22,6 +25,7 @@ from search.runs.format import (
     short,
     status_in_words,
     status_word,
+    value_of,
 )
 from search.runs.journal import BROKEN, OVER, Report, Status, Trial
 
@@ -108,6 +112,24 @@ def test_shares_are_percent_and_nothing_where_there_is_none() -> None:
 )
 def test_large_numbers_are_said_in_thousands_millions_and_billions(value: float | None, text: str) -> None:
     assert quantity(value) == text
+
+
+def test_a_baseline_has_no_value_for_what_nothing_looks_at_in_it() -> None:
+    search = {
+        "time_masks": {"choice": [0, 1]},
+        "time_mask": {"uniform": [0.05, 0.25], "when": {"time_masks": [1]}},
+        "deep": {"uniform": [0, 1], "when": {"time_mask": [20]}},
+        "lr": {"loguniform": [1e-4, 1e-2]},
+    }
+    conditions = conditions_of(search)
+    config = {"time_masks": 0, "time_mask": 20, "deep": 0.5, "lr": 1e-3}
+    baseline = Trial(0, "baseline", "simple", {}, config, started=0.0)
+    assert value_of(baseline, "time_mask", conditions) is value_of(baseline, "deep", conditions) is ABSENT
+    assert value_of(baseline, "lr", conditions) == 1e-3
+    masked = Trial(1, "baseline", "strong", {}, {**config, "time_masks": 1}, started=0.0)
+    assert value_of(masked, "time_mask", conditions) == 20
+    assert value_of(masked, "deep", conditions) == 0.5
+    assert differing([baseline, masked], search, conditions) == ["time_masks", "time_mask", "deep"]
 
 
 def test_every_status_has_a_word_a_colour_and_a_symbol() -> None:

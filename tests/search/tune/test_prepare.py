@@ -16,9 +16,10 @@ from search.space.load import load_space
 from search.space.sections import Resources
 from search.space.space import Space
 from search.tune.cluster import Machines
-from search.tune.prepare import Options, choose_data, prepare, record, resolve_weights, settle
+from search.tune.prepare import Options, choose_data, prepare, record, resolve_weights, settle, silent_defaults
 from trainable.backbones.weights import weights_file
 from trainable.data.dataset import load_dataset
+from trainable.data.split import split_dataset
 from trainable.errors import InputError
 
 SPACE = """
@@ -172,3 +173,23 @@ def test_searches_without_a_name_that_start_in_the_same_second_have_folders_of_t
 
 def test_the_name_of_any_space_file_makes_a_folder_name(tmp_path: Path) -> None:
     assert free_folder(str(tmp_path), None, Path("my spaces/wide (2) é.yaml")).name.startswith("wide-2-é-")
+
+
+@pytest.mark.parametrize(
+    ("fixed", "search", "said"),
+    [
+        ("{}", "lr: {loguniform: [1.0e-4, 1.0e-2]}", {"test_share", "scale"}),
+        ("{test_share: 0.0, scale: power}", "lr: {loguniform: [1.0e-4, 1.0e-2]}", set()),
+        ("{test_share: 0.2}", "scale: {choice: [log, db]}", set()),
+        ("{scale: log}", "lr: {loguniform: [1.0e-4, 1.0e-2]}", {"test_share"}),
+    ],
+)
+def test_defaults_that_few_would_choose_are_said(
+    fixed: str, search: str, said: set[str], tmp_path: Path, make_clips: Callable[..., Path]
+) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(f"fixed: {fixed}\nsearch:\n  {search}\n")
+    space = load_space(path).with_fixed(data=str(make_clips()))
+    notes = silent_defaults(space, split_dataset(load_dataset(space.fixed["data"]), space.default_config()))
+    assert {name for name in ("test_share", "scale") if any(name in note for note in notes)} == said
+    assert len(notes) == len(said)
