@@ -173,6 +173,10 @@ def retrain(
     run: Run,
     top: Annotated[int | None, typer.Option(min=1, help="So many of the best.", show_default="3; folds: 1")] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="This trial instead.")] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="The best trade-offs of accuracy and a cost.")] = False,
+    cost: Annotated[
+        str, typer.Option(help="For --pareto: parameters, operations, latency_ms or memory_mb.")
+    ] = "operations",
     config: Annotated[Path | None, typer.Option(help="Any configuration instead, such as best.yaml.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Compare with this.", show_default="the best baseline")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds each.", show_default="5; folds: 3")] = None,
@@ -193,8 +197,8 @@ def retrain(
         from search.retrain.plan import RetrainOptions
 
         options = RetrainOptions(
-            top=top, trial=trial, config=config, baseline=baseline, seeds=seeds, epochs=epochs, protocol=protocol,
-            train_on=train_on, save_ensemble=ensemble,
+            top=top, trial=trial, pareto=cost if pareto else None, config=config, baseline=baseline, seeds=seeds,
+            epochs=epochs, protocol=protocol, train_on=train_on, save_ensemble=ensemble,
         )  # fmt: skip
         return retrain_run(run, options, swanlab, address)
 

@@ -31,7 +31,7 @@ from search.runs.tables import TrialsTable, write_trials_csv
 from search.space.space import Space
 from search.tune.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources, hide_gpus
 from search.tune.estimate import estimate, render
-from search.tune.prepare import Options, first_configs, prepare, record, settle
+from search.tune.prepare import Options, affordable, first_configs, prepare, record, settle
 from search.tune.scheduler import JournalASHA
 from search.tune.searcher import StudySearch
 from search.tune.stop import Stop, signals_stop
@@ -188,8 +188,13 @@ def _sit(sitting: Sitting) -> int:
     journal.listen(TrialsTable(run).on_event)
     weights = run.record["weights"]
 
+    # Read only where there are limits, and then from the cache: the search has just looked at its data.
+    keeps = affordable(space, load_dataset(space.fixed["data"])) if space.constraints.limits else lambda config: True
+
     def make_searcher() -> StudySearch:
-        return StudySearch(space, journal, settle=lambda config: settle(config, weights))
+        return StudySearch(
+            space, journal, settle=lambda config: settle(config, weights), refused=lambda config: not keeps(config)
+        )
 
     try:
         with console, signals_stop(stop, console.notice, header.command("resume")):

@@ -39,12 +39,17 @@ def cost_of(config: TrialConfig, dataset: Dataset, timed: bool = True) -> Cost:
     """
     clip = usual_clip(dataset)
     windows = windows_scored(dataset, [clip], config)
-    parameters, operations = _counted(_of_network(config), len(dataset.labels), windows)
+    parameters, operations = _counted(_of_network(config, ("backbone",)), len(dataset.labels), windows)
     if not timed:
         return Cost(parameters, operations, None, None)
     rate = config.sample_rate or dataset.sample_rate
     seconds = dataset.clips[clip].seconds
-    return Cost(parameters, operations, _timed(_of_network(config), len(dataset.labels), rate, seconds), None)
+    return Cost(
+        parameters,
+        operations,
+        _timed(_of_network(config, ("front end", "crops", "backbone")), len(dataset.labels), rate, seconds),
+        None,
+    )
 
 
 def measured_cost(config: TrialConfig, dataset: Dataset, model: nn.Module, device: torch.device) -> Cost:
@@ -94,11 +99,11 @@ def _seconds(call: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-def _of_network(config: TrialConfig) -> TrialConfig:
-    """The configuration without what changes neither the network nor what it is fed at scoring."""
-    groups = ("front end", "crops", "backbone")
+def _of_network(config: TrialConfig, groups: Sequence[str]) -> TrialConfig:
+    """The configuration with nothing of its own but the fields of some groups and the input's size."""
     kept = {name: getattr(config, name) for name in FIELDS if facts_of(name)["group"] in groups}
-    return TrialConfig.model_validate({**kept, "weights": "none", "device": config.device})
+    own = {"weights": "none", "image_size": config.image_size, "device": config.device}
+    return TrialConfig.model_validate({**kept, **own})
 
 
 @lru_cache(maxsize=256)

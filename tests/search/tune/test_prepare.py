@@ -16,7 +16,17 @@ from search.space.load import load_space
 from search.space.sections import Resources
 from search.space.space import Space
 from search.tune.cluster import Machines
-from search.tune.prepare import Options, choose_data, prepare, record, resolve_weights, settle, silent_defaults
+from search.tune.prepare import (
+    Options,
+    affordable,
+    check_constraints,
+    choose_data,
+    prepare,
+    record,
+    resolve_weights,
+    settle,
+    silent_defaults,
+)
 from trainable.backbones.weights import weights_file
 from trainable.data.dataset import load_dataset
 from trainable.data.split import split_dataset
@@ -193,3 +203,45 @@ def test_defaults_that_few_would_choose_are_said(
     notes = silent_defaults(space, split_dataset(load_dataset(space.fixed["data"]), space.default_config()))
     assert {name for name in ("test_share", "scale") if any(name in note for note in notes)} == said
     assert len(notes) == len(said)
+
+
+def test_constraints_that_nothing_keeps_are_refused_with_the_least_that_is_needed(
+    tmp_path: Path, make_clips: Callable[..., Path]
+) -> None:
+    dataset = load_dataset(str(make_clips()))
+    text = SPACE.replace("WEIGHTS", "none") + "constraints: {parameters: LIMIT}\n"
+    for limit, network in (("1e6", "squeezenet1_1"), ("3e6", "mobilenet_v3_small")):
+        path = tmp_path / "space.yaml"
+        path.write_text(text.replace("LIMIT", limit))
+        space = load_space(path)
+        check_constraints(space, dataset)
+        keeps = affordable(space, dataset)
+        assert keeps(space.config({"backbone": network}))
+    assert keeps(space.config({"backbone": "squeezenet1_1"}))
+    path.write_text(text.replace("LIMIT", "1e5"))
+    with pytest.raises(InputError, match=r"constraints: must allow some .* need: parameters \d+k\)\. Raise a limit"):
+        check_constraints(load_space(path), dataset)
+
+
+def test_a_limit_on_time_is_measured_on_this_machine(tmp_path: Path, make_clips: Callable[..., Path]) -> None:
+    dataset = load_dataset(str(make_clips()))
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE.replace("WEIGHTS", "none") + "constraints: {latency_ms: 1.0e-3}\n")
+    with pytest.raises(InputError, match=r"latency_ms [\d.]+ ms"):
+        check_constraints(load_space(path), dataset)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "problem"),
+    [
+        ("{parameters: -1}", "constraints.parameters: should be greater than 0, got -1."),
+        ("{latency: 20}", "constraints.latency: unknown key, got 20. Did you mean latency_ms?"),
+        ("[1]", "constraints: must hold keys and values, got [1]."),
+    ],
+)
+def test_wrong_constraints_are_named(constraints: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE.replace("WEIGHTS", "none") + f"constraints: {constraints}\n")
+    with pytest.raises(InputError) as caught:
+        load_space(path)
+    assert any(line.startswith(f"{path}: {problem}") for line in caught.value.problems), caught.value.problems
