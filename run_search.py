@@ -133,7 +133,7 @@ def search(
         return
 
     def work() -> int:
-        from search.commands.session import search as start
+        from search.commands.search import search as start
         from search.tune.prepare import Options
 
         return start(
@@ -161,7 +161,7 @@ def resume(
     """
 
     def work() -> int:
-        from search.commands.session import resume as start
+        from search.commands.search import resume as start
 
         return start(run, trials=trials, swanlab=swanlab, address=address)
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from run_search import answer, app, data_app
 from search.commands import retrain as retraining
-from search.commands import session
+from search.commands import search as searching
 from search.runs.run import load_run
 from search.tune.cluster import Machines
 
@@ -66,7 +66,7 @@ def two_cores_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def connected(address: str | None) -> Iterator[Machines]:
         yield Machines(1, 2.0, 0.0)
 
-    for module in (session, retraining):
+    for module in (searching, retraining):
         monkeypatch.setattr(module, "connected", connected)
 
 
