@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, Optional
+from typing import Annotated, Literal, NoReturn, Optional, TextIO
 
 import typer
 
@@ -45,12 +47,29 @@ Cpus = Annotated[
 NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
-def answer(work: Callable[[], int | None]) -> NoReturn:
-    """Ends the command: 0 done, 1 failed, 2 bad input (its message and no traceback), 130 interrupted."""
+def load(modules: Sequence[str], stream: TextIO) -> None:
+    """Imports what takes seconds, and says so: a person must not take that for a hang."""
+    if all(name in sys.modules for name in modules):
+        return
+    on_terminal = stream.isatty()
+    if on_terminal or stream is sys.stdout:
+        print("Loading torch and what goes with it ...", end="" if on_terminal else "\n", file=stream, flush=True)
+    for name in modules:
+        importlib.import_module(name)
+    if on_terminal:
+        print("\r\x1b[K", end="", file=stream, flush=True)
+
+
+def answer(work: Callable[[], int | None], *modules: str, talks: bool = False) -> NoReturn:
+    """Ends the command: 0 done, 1 failed, 2 bad input (its message and no traceback), 130 interrupted.
+
+    `modules`: what `work` will import, where that takes seconds. `talks`: standard output is for people to follow.
+    """
     from trainable.errors import InputError
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's preemption is a Ctrl-C
     try:
+        load(modules, sys.stdout if talks else sys.stderr)
         code = work() or 0
     except KeyboardInterrupt:  # once trials run, the first one only asks for a stop
         typer.echo("Interrupted. Nothing that was finished is lost: give the same command again.", err=True)
@@ -114,7 +133,7 @@ def search(
         return
 
     def work() -> int:
-        from search.commands.session import search as start
+        from search.commands.search import search as start
         from search.tune.prepare import Options
 
         return start(
@@ -126,7 +145,7 @@ def search(
             )
         )  # fmt: skip
 
-    answer(work)
+    answer(work, "search.commands.session", talks=True)
 
 
 @app.command()
@@ -142,11 +161,11 @@ def resume(
     """
 
     def work() -> int:
-        from search.commands.session import resume as start
+        from search.commands.search import resume as start
 
         return start(run, trials=trials, swanlab=swanlab, address=address)
 
-    answer(work)
+    answer(work, "search.commands.session", talks=True)
 
 
 @app.command()
@@ -154,6 +173,10 @@ def retrain(
     run: Run,
     top: Annotated[int | None, typer.Option(min=1, help="So many of the best.", show_default="3; folds: 1")] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="This trial instead.")] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="The best trade-offs of accuracy and a cost.")] = False,
+    cost: Annotated[
+        str, typer.Option(help="For --pareto: parameters, operations, latency_ms or memory_mb.")
+    ] = "operations",
     config: Annotated[Path | None, typer.Option(help="Any configuration instead, such as best.yaml.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Compare with this.", show_default="the best baseline")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds each.", show_default="5; folds: 3")] = None,
@@ -174,12 +197,12 @@ def retrain(
         from search.retrain.plan import RetrainOptions
 
         options = RetrainOptions(
-            top=top, trial=trial, config=config, baseline=baseline, seeds=seeds, epochs=epochs, protocol=protocol,
-            train_on=train_on, save_ensemble=ensemble,
+            top=top, trial=trial, pareto=cost if pareto else None, config=config, baseline=baseline, seeds=seeds,
+            epochs=epochs, protocol=protocol, train_on=train_on, save_ensemble=ensemble,
         )  # fmt: skip
         return retrain_run(run, options, swanlab, address)
 
-    answer(work)
+    answer(work, "search.commands.retrain", talks=True)
 
 
 @app.command()
@@ -194,7 +217,7 @@ def report(runs: Runs) -> None:
 
         return write(runs)
 
-    answer(work)
+    answer(work, "search.commands.report")
 
 
 @app.command()
@@ -236,7 +259,7 @@ def predict(
 
         return label(model, files, _style(csv, json), top)
 
-    answer(work)
+    answer(work, "search.commands.predict")
 
 
 @app.command()
@@ -246,7 +269,7 @@ def export(
     clips: Annotated[list[Path] | None, typer.Option(help="Compare with torch on this file too.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.01, help="Clip length.", show_default="the longest")] = None,
 ) -> None:
-    """Write a model as ONNX, from waveform to probabilities. Needs pip install -e '.[onnx]'.
+    r"""Write a model as ONNX, from waveform to probabilities. Needs pip install -e '.\[onnx]'.
 
     Example: python run_search.py export runs/wide-1/retrained/model model.onnx
     """
@@ -256,7 +279,7 @@ def export(
 
         return write(model, target, clips or [], seconds)
 
-    answer(work)
+    answer(work, "search.commands.predict", "trainable.inference.onnx")
 
 
 @app.command()
@@ -309,7 +332,7 @@ def schema() -> None:
 
         typer.echo(json.dumps(json_schema(), indent=2))
 
-    answer(work)
+    answer(work, "search.space.schema")
 
 
 @data_app.command("check")
@@ -327,7 +350,7 @@ def data_check(
 
         return check(path, json)
 
-    answer(work)
+    answer(work, "trainable.data.check")
 
 
 @data_app.command("demo")
@@ -342,7 +365,7 @@ def data_demo(target: Annotated[Path, typer.Argument(help="Where to write it.")]
 
         return demo(target)
 
-    answer(work)
+    answer(work, "trainable.data.demo")
 
 
 @data_app.command("gtzan")
@@ -360,7 +383,7 @@ def data_gtzan(
 
         return gtzan(target, mirrors or [])
 
-    answer(work)
+    answer(work, "trainable.data.gtzan")
 
 
 @data_app.command("cache")
@@ -375,7 +398,7 @@ def data_cache(clear: Annotated[bool, typer.Option("--clear", help="Remove what 
 
         return cache(clear)
 
-    answer(work)
+    answer(work, "trainable.features.mel_cache")
 
 
 def _refuse_flags_before(context: typer.Context, command: str) -> None:

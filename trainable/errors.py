@@ -46,11 +46,17 @@ _OTHER_NAMES = {
 }  # fmt: skip
 
 
-def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """A closing sentence for an unknown `name`: the nearest known one, or all of them where they are few."""
-    if _OTHER_NAMES.get(str(name)) in known:
-        return f"Did you mean {_OTHER_NAMES[str(name)]}?"
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean {near[0]}?"
-    return f"Use one of {', '.join(known)}." if len(known) <= 12 else "See the README for the names."
+def did_you_mean(name: str, known: list[str] | tuple[str, ...], listed_by: str = "python run_search.py fields") -> str:
+    """A closing sentence for an unknown `name`: the nearest known one, or all of them where they are few.
+
+    Among equally near ones the first of `known` is meant, and among those that begin with `name` too: whoever has a
+    choice of sizes puts the smallest first. `listed_by`: the command that lists them where they are many.
+    """
+    if _OTHER_NAMES.get(name) in known:
+        return f"Did you mean {_OTHER_NAMES[name]}?"
+    family = [other for other in known if len(name) >= 3 and other.startswith(name)]
+    alike = {other: difflib.SequenceMatcher(None, other, name).ratio() for other in known}
+    nearest = family[0] if family else max(known, key=alike.__getitem__, default=None)
+    if nearest and (family or alike[nearest] >= 0.6):
+        return f"Did you mean {nearest}?"
+    return f"Use one of {', '.join(known)}." if len(known) <= 12 else f"`{listed_by}` lists them."

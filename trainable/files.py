@@ -94,10 +94,10 @@ _Loader.add_implicit_resolver(
 )
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` to `path` so that a reader, or a kill, never meets half a file."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes `content` to `path` so that a reader, or a kill, never meets half a file."""
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from search.runs.format import short, status_word
 from search.runs.journal import Trial
 from search.runs.run import Run, best_epoch
 
@@ -84,7 +84,7 @@ def trial_experiment(run: Run, trial: Trial) -> Experiment:
                  f"data {data}", backbone, f"weights {config.get('weights')}"]  # fmt: skip
     heading = {"Search": search, "Kind": kind, "Data": data, "Trial": trial.number, "Recipe": trial.name or "-"}
     if trial.params:
-        heading["Searched"] = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
+        heading["Searched"] = ", ".join(f"{name} {short(value)}" for name, value in trial.params.items())
     return Experiment(
         key=key,
         folder=str(run.folder(trial).path.resolve()),
@@ -106,7 +106,7 @@ def experiment_name(run: Run, trial: Trial) -> str:
     config = trial.config
     parts = ["retrain" if trial.kind == "retrain" else "", number, trial.name, str(config.get("backbone", "")),
              f"{config['image_size']}px" if "image_size" in config else "",
-             f"lr {_short(config['lr'])}" if "lr" in config else ""]  # fmt: skip
+             f"lr {short(config['lr'])}" if "lr" in config else ""]  # fmt: skip
     return " ".join(part for part in parts if part)[:_LONGEST_NAME]
 
 
@@ -120,7 +120,7 @@ def trial_ending(trial: Trial, grace_epochs: int) -> Ending:
         case "cut":
             outcome = f"cut by ASHA at epoch {len(trial.reports)}"
         case status:
-            outcome = f"{status.replace('_', ' ')}: {trial.message}".rstrip(": ")
+            outcome = f"{status_word(status)}: {trial.message}".rstrip(": ")
     best = best_epoch(trial, grace_epochs)
     return Ending(
         outcome=outcome,
@@ -140,16 +140,6 @@ def _fingerprint(run: Run) -> str:
     owner = home(run.path)
     created = (run.record if owner == run.path else json.loads((owner / "run.json").read_text())).get("created")
     return hashlib.sha256(f"{owner.resolve().name} {created}".encode()).hexdigest()[:10]
-
-
-def _short(value: Any) -> str:
-    """A value as people write it: 1.3e-4, not 0.00013246."""
-    if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
-    if value == 0 or not math.isfinite(value) or 0.01 <= abs(value) < 10_000:
-        return f"{value:.3g}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
 
 
 def _plain(value: Any) -> Any:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import html
+import json
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
+from markupsafe import Markup
 
-from search.report.facts import STATUS_WORDS, Progress, Rung, Span, label, top, trials_of
-from search.report.page import plain
+from search.report.facts import Progress, Rung, Span, label, top, trials_of
+from search.runs.format import STATUS_WORDS, duration, percent
 from search.runs.journal import Trial
 from search.runs.run import Run
 from trainable.training.trial_folder import EpochResult
@@ -23,10 +28,47 @@ STATUS_SYMBOLS = {
     "finished": "circle", "cut": "x", "running": "circle-open",
     "diverged": "triangle-down", "out_of_memory": "square", "failed": "cross",
 }  # fmt: skip
+STATUS_MARKS = {"finished": "●", "cut": "✕", "running": "○", "diverged": "▼", "out_of_memory": "■", "failed": "✚"}
 BASELINE_COLOUR = "#8a8f94"
 BEST_COLOUR = "#0f8f85"
-# From light to strong; legible with dark text on its light end and white text on its strong end.
-SCALE = ((0.0, "#eef5f3"), (0.25, "#b9dcd6"), (0.5, "#6fb8ae"), (0.75, "#2a8f86"), (1.0, "#0b4f4a"))
+
+
+Bar = tuple[str, float, tuple[float, float] | None, bool]  # name, accuracy, its interval, whether it stands out
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plotly figure that fills its column; where that is narrower than `width` px it scrolls."""
+
+    key: str  # its anchor, one of its own on the page
+    figure: Any  # a `plotly.graph_objects.Figure`; its texts must have gone through `plain`
+    title: str
+    height: int  # px
+    caption: str = ""
+    width: int = 0  # px
+
+    def data(self) -> Markup:
+        """The figure as JSON in which "<" never stands, so no text in it can end its block or begin another."""
+        data = self.figure.to_plotly_json()
+        data["layout"].pop("template", None)  # the page has its own, which follows the reader's light or dark mode
+        content = json.dumps(_jsonable(data), separators=(",", ":"), allow_nan=False)
+        return Markup(content.replace("<", "\\u003c"))
+
+
+def plain(value: object) -> str:
+    """`value` as text inside a plotly figure, which reads a few tags and these three entities."""
+    return html.escape(str(value), quote=False)
+
+
+def _jsonable(value: Any) -> Any:
+    """`value` with tuples as lists and numbers that are not finite as null, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
 
 
 def hours(seconds: float) -> tuple[float, str]:
@@ -34,27 +76,12 @@ def hours(seconds: float) -> tuple[float, str]:
     return (3600.0, "h") if seconds > 2 * 3600 else (60.0, "min") if seconds > 120 else (1.0, "s")
 
 
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """A fraction as `84.5%`."""
-    return f"{100 * value:.{digits}f}%"
-
-
 def scatter(index: int) -> float:
     """A place in [-1, 1] for the mark `index` of many that would hide each other; the same every time."""
     return 2 * (index * 0.618034 % 1.0) - 1  # multiples of the golden ratio leave no gaps and no rows
 
 
-def intervals(rows: Sequence[tuple[str, float, tuple[float, float] | None, bool]]) -> Any:
+def intervals(rows: Sequence[Bar]) -> Any:
     """Accuracies with their intervals, one row each: name, accuracy, interval (fractions), whether it stands out."""
     names = [plain(name) for name, *_ in rows]
     places = list(range(len(rows)))[::-1]
@@ -102,6 +129,7 @@ def history(run: Run, steps: Sequence[Progress], against: str, spans: Sequence[S
             name=STATUS_WORDS[status], hoverinfo="text",
             hovertext=[f"{plain(label(best.trial))}, {STATUS_WORDS[status]}<br>"
                        f"{percent(best.accuracy)} at epoch {best.epoch}" for _, best in found],
+            customdata=[best.trial.number for _, best in found],
             marker={"size": 7, "opacity": 0.75, "color": STATUS_COLOURS[status], "symbol": STATUS_SYMBOLS[status]},
         )  # fmt: skip
     if steps:
@@ -134,15 +162,17 @@ def rung_figure(rungs: Sequence[Rung]) -> Any:
         xs: list[float] = []
         ys: list[float] = []
         texts: list[str] = []
+        numbers: list[int] = []
         for place, rung in enumerate(rungs):
             members = sorted(rung.passed if passed else rung.cut, key=lambda member: member[1])
             for index, (trial, value) in enumerate(members):
                 # The two kinds stand side by side, each spread a little so that equal values do not hide each other.
                 xs.append(place + (0.2 if passed else -0.2) + 0.15 * scatter(index))
                 ys.append(100 * value)
+                numbers.append(trial.number)
                 texts.append(f"{plain(label(trial))}: {percent(value)} at epoch {rung.epoch}, {name}")
         plot.add_scatter(
-            x=xs, y=ys, mode="markers", name=name, hoverinfo="text", hovertext=texts,
+            x=xs, y=ys, mode="markers", name=name, hoverinfo="text", hovertext=texts, customdata=numbers,
             marker={"size": 8, "color": colour, "symbol": symbol, "opacity": 0.8},
         )  # fmt: skip
     ticks = [f"epoch {rung.epoch}<br>{len(rung.passed) + len(rung.cut)} in, {len(rung.cut)} cut" for rung in rungs]
@@ -166,6 +196,7 @@ def curves(trials: Sequence[tuple[Trial, Sequence[EpochResult]]], quantity: str)
                 mode="lines+markers" if len(epochs) < 4 and kind == "val" else "lines",
                 line={"dash": dash, "width": width, "color": SERIES[index % len(SERIES)]},
                 name=plain(label(trial)), legendgroup=str(trial.number), showlegend=kind == "val",
+                meta={"trial": trial.number},
                 hoverinfo="text",
                 hovertext=[f"{plain(label(trial))}, {kind}<br>epoch {epoch.epoch}: "
                            f"{factor * getattr(epoch, f'{kind}_{quantity}'):.4g}" for epoch in epochs],
@@ -187,7 +218,7 @@ def confusion_figure(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> 
     few = len(names) <= 25  # beyond, numbers do not fit
     plot = go.Figure(
         go.Heatmap(
-            z=shares, x=places, y=places, zmin=0, zmax=1, colorscale=SCALE, showscale=False, xgap=1, ygap=1,
+            z=shares, x=places, y=places, zmin=0, zmax=1, showscale=False, xgap=1, ygap=1,
             text=[[str(count) if count else "" for count in row] for row in counts] if few else None,
             texttemplate="%{text}" if few else None, hoverinfo="text", hovertext=hover,
         )
@@ -235,6 +266,7 @@ def timeline(spans: Sequence[Span]) -> Any:
                 hoverinfo="text",
                 hovertext=[f"{plain(label(span.trial))}, {word}<br>{duration(span.seconds)}, "
                            f"{len(span.trial.reports)} epochs" for span in members],
+                customdata=[span.trial.number for span in members],
                 marker={"color": STATUS_COLOURS[status], "line": {"width": 1, "color": "rgba(255,255,255,.7)"}},
             )  # fmt: skip
     slots = max((span.slot for span in spans), default=0) + 1
@@ -263,6 +295,7 @@ def epoch_times(run: Run, trials: Sequence[Trial], by: str) -> Any:
             x=[value for _, value in members], y=[place + 0.2 * scatter(index) for index in range(len(members))],
             mode="markers", showlegend=False, hoverinfo="text",
             hovertext=[f"{plain(label(trial))}: {value:.3g} s per epoch" for trial, value in members],
+            customdata=[trial.number for trial, _ in members],
             marker={"size": 8, "opacity": 0.7, "color": SERIES[0]},
         )  # fmt: skip
     plot.update_layout(

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from search.report.facts import label
-from search.report.figures import percent
-from search.report.page import Html, join, note, table, tag
 from search.retrain.plan import same_dataset
+from search.runs.format import percent
 from search.runs.run import Run
 from trainable.config import TrialConfig
 from trainable.errors import InputError
@@ -120,18 +119,34 @@ def from_csv(path: Path, about: str, labels: Sequence[str]) -> Scored:
     return Scored(about, (*labels, *sorted(others - set(labels))), tuple(rows))
 
 
-def class_table(found: Scored) -> Html:
-    """Recall, precision and F1 of every class."""
-    headers = ["class", "clips", "recall", "precision", "F1", "taken for"]
-    return table(headers, found.class_rows(), numeric=(1, 2, 3, 4), tall=len(found.labels) > 20)
+@dataclass(frozen=True)
+class Card:
+    """A mistake to look at and to listen to."""
+
+    name: str  # of the file, with its folder
+    label: str
+    predicted: str
+    probability: float
+    seconds: float  # of the clip that are shown, s
+    picture: str  # PNG in base64
+    sound: str  # MP3 in base64
 
 
-def mistake_cards(run: Run, found: Scored, config: TrialConfig) -> Html:
-    """The surest mistakes, each with a picture and a player, and a sentence where a file cannot be had."""
+@dataclass(frozen=True)
+class Mistakes:
+    """The surest mistakes."""
+
+    cards: tuple[Card, ...]
+    lost: tuple[str, ...]  # what is wrong with the files of some
+    lost_all: str  # why none can be shown, "" where they can
+
+
+def mistakes(run: Run, found: Scored, config: TrialConfig) -> Mistakes:
+    """The surest mistakes, each with a picture and a sound, and a sentence for each file that cannot be had."""
     if found.lost:
-        return note(f"The clips themselves are not shown: {found.lost}")
+        return Mistakes((), (), found.lost)
     root = run.record["data"]["path"]
-    cards: list[Html] = []
+    cards: list[Card] = []
     lost: list[str] = []
     for item in found.mistakes:
         if len(cards) == CLIPS:
@@ -140,11 +155,7 @@ def mistake_cards(run: Run, found: Scored, config: TrialConfig) -> Html:
             cards.append(_card(item, excerpt(_locate(root, item.path), config, SECONDS)))
         except InputError as error:
             lost.append(str(error))
-    parts: list[object] = [tag("div", *cards, class_="clips")] if cards else []
-    if lost:
-        clips = "1 mistaken clip" if len(lost) == 1 else f"{len(lost)} mistaken clips"
-        parts.append(note(f"{clips} cannot be shown: {lost[0]}"))
-    return join(parts)
+    return Mistakes(tuple(cards), tuple(lost), "")
 
 
 def _locate(root: str, path: str) -> Path:
@@ -152,25 +163,11 @@ def _locate(root: str, path: str) -> Path:
     return Path(path) if Path(path).is_absolute() else (base.parent if base.is_file() else base) / path
 
 
-def _card(item: Prediction, start: Excerpt) -> Html:
-    name = "/".join(Path(item.path).parts[-2:])
-    picture = base64.b64encode(png(_fit(start.mel))).decode()
-    sound = base64.b64encode(start.mp3).decode()
-    return tag(
-        "div",
-        tag("img", src=f"data:image/png;base64,{picture}", alt=f"mel spectrogram of {name}"),
-        tag("audio", src=f"data:audio/mpeg;base64,{sound}", controls="", preload="metadata"),
-        tag(
-            "p",
-            "is ",
-            tag("b", item.label),
-            ", taken for ",
-            tag("b", item.predicted),
-            f" ({percent(item.probability, 0)})",
-        ),
-        tag("p", name, f", first {start.seconds:.0f} s" if start.seconds >= 1 else "", class_="name"),
-        class_="clip",
-    )
+def _card(item: Prediction, start: Excerpt) -> Card:
+    return Card(
+        "/".join(Path(item.path).parts[-2:]), item.label, item.predicted, item.probability, start.seconds,
+        base64.b64encode(png(_fit(start.mel))).decode(), base64.b64encode(start.mp3).decode(),
+    )  # fmt: skip
 
 
 def _fit(mel: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

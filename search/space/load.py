@@ -13,7 +13,16 @@ from pydantic import ValidationError
 
 from search.space.baselines import parse_baselines
 from search.space.dimension import Dimension, parse_dimension
-from search.space.sections import Budget, Resources, Scheduler, Searcher, check_gpus, parse_duration, parse_section
+from search.space.sections import (
+    Budget,
+    Constraints,
+    Resources,
+    Scheduler,
+    Searcher,
+    check_gpus,
+    parse_duration,
+    parse_section,
+)
 from search.space.space import Space, scaled
 from search.space.validate import corner_problems
 from trainable.config import FIELDS, NOT_SEARCHED, TrialConfig, describe
@@ -21,7 +30,7 @@ from trainable.errors import InputError, did_you_mean
 from trainable.files import read_mapping, read_value
 from trainable.training.network import checked_config
 
-KEYS = ("fixed", "search", "baselines", "budget", "resources", "scheduler", "searcher")
+KEYS = ("fixed", "search", "baselines", "budget", "resources", "scheduler", "searcher", "constraints")
 
 
 def shipped_spaces() -> Path:
@@ -113,7 +122,11 @@ def _parse(source: str, raw: Mapping[str, Any]) -> tuple[Space, list[str]]:
     problems += found
     searcher, found = parse_section("searcher", Searcher, raw.get("searcher", {}))
     problems += found
-    space = Space(source, fixed, dimensions, (), budget, resources, scheduling, searcher)
+    constraints, found = parse_section("constraints", Constraints, raw.get("constraints", {}))
+    problems += found
+    space = Space(
+        source, fixed, dimensions, (), budget, resources, scheduling, searcher, constraints=constraints
+    )  # fmt: skip
     if "grace_epochs" not in budget.model_fields_set:  # nobody has asked for more than there is
         space = space.with_budget(grace_epochs=min(budget.grace_epochs, space.max_epochs))
     return space, problems

@@ -106,6 +106,21 @@ class Searcher(_Section):
     startup_trials: int = Field(10, ge=1, description="random trials before the sampler starts to learn")  # Optuna's
 
 
+class Constraints(_Section):
+    """What a configuration may cost to use, so that nothing is trained that is of no use afterwards."""
+
+    parameters: float | None = Field(None, gt=0, description="parameters of the network at most")
+    operations: float | None = Field(None, gt=0, description="multiply-adds for a clip of the usual length at most")
+    latency_ms: float | None = Field(
+        None, gt=0, description="time from a clip of the usual length to its probabilities on this machine at most, ms"
+    )
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by the names of the costs."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
 S = TypeVar("S", bound=_Section)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 
 from search.space.dimension import Dimension, parse_dimension
-from search.space.sections import Budget, Resources, Scheduler, Searcher, rungs_before
+from search.space.sections import Budget, Constraints, Resources, Scheduler, Searcher, rungs_before
 from trainable.config import COUNTED_IN_EPOCHS, TrialConfig
 from trainable.errors import InputError
 from trainable.training.network import checked_config
@@ -39,6 +39,7 @@ class Space:
     scheduling: Scheduler
     searcher: Searcher
     epochs: int | None = None  # --epochs: the horizon of every trial, baselines included
+    constraints: Constraints = dataclasses.field(default_factory=Constraints)
 
     @property
     def scheduler(self) -> str:
@@ -175,6 +176,7 @@ class Space:
             "scheduler": self.scheduling.model_dump(),
             "searcher": self.searcher.model_dump(),
             "epochs": self.epochs,
+            "constraints": self.constraints.model_dump(),
         }
 
     @classmethod
@@ -198,6 +200,7 @@ class Space:
             Scheduler.model_validate(values["scheduler"]),
             Searcher.model_validate(values["searcher"]),
             values["epochs"],
+            Constraints.model_validate(values.get("constraints", {})),  # older runs have none
         )
 
     def _values(self, name: str) -> tuple[Any, ...]:

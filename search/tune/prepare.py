@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.runs.cost import COSTS
 from search.runs.folder import free_folder
 from search.runs.record import git_commit, versions
 from search.space.load import load_space
 from search.space.space import Space
+from search.tune.estimate import sample_configs
 from search.tune.study import check_cmaes
 from trainable.backbones.weights import fetch_weights, weights_available
 from trainable.config import TrialConfig
@@ -22,6 +25,7 @@ from trainable.data.split import Split, split_dataset
 from trainable.errors import InputError
 from trainable.features.mel_cache import check_front_end
 from trainable.progress import Progress
+from trainable.training.cost import cost_of
 
 GTZAN_FOLDER = "GTZAN/genres_original"  # where `data gtzan GTZAN` puts it
 
@@ -78,12 +82,67 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     space = space.with_fixed(data=absolute(data))  # workers start in other folders
     split = split_dataset(dataset, space.default_config())
     check_front_ends(space, dataset)
+    check_constraints(space, dataset)
     weights, missing = resolve_weights(space.weights_by_backbone(), progress)
     if missing:
         notes += (
             f"no ImageNet weights for {', '.join(missing)}: these start from random weights, which costs accuracy",
         )
-    return Prepared(run, space, dataset, split, weights, notes)
+    return Prepared(run, space, dataset, split, weights, (*notes, *silent_defaults(space, split)))
+
+
+def affordable(space: Space, dataset: Dataset) -> Callable[[TrialConfig], bool]:
+    """A function that says whether a configuration keeps the space's constraints on this machine."""
+    limits = space.constraints.limits
+    timed = "latency_ms" in limits
+
+    def keeps(config: TrialConfig) -> bool:
+        cost = dataclasses.asdict(cost_of(config, dataset, timed))
+        return all(cost[name] <= limit for name, limit in limits.items())
+
+    return keeps
+
+
+def check_constraints(space: Space, dataset: Dataset) -> None:
+    """Refuses constraints that hardly anything in the space keeps.
+
+    Raises:
+        InputError: no configuration of those drawn at random keeps them; with the cheapest that was met.
+    """
+    limits = space.constraints.limits
+    if not limits or not space.dimensions:
+        return
+    configs = {(config.backbone, config.image_size): config for config in sample_configs(space)}
+    keeps = affordable(space, dataset)
+    if any(keeps(config) for config in configs.values()):
+        return
+    costs = [dataclasses.asdict(cost_of(config, dataset, "latency_ms" in limits)) for config in configs.values()]
+    least = ", ".join(f"{name} {COSTS[name].said(min(cost[name] for cost in costs))}" for name in limits)
+    raise InputError(
+        f"{space.source}: constraints: must allow some configuration of the space, got none among "
+        f"{len(configs)} of its networks (the least that they need: {least}). Raise a limit, or search smaller ones."
+    )
+
+
+def silent_defaults(space: Space, split: Split) -> tuple[str, ...]:
+    """What a space of one's own leaves to defaults that few would choose, a sentence each.
+
+    The defaults are the tutorial's simple recipe, which has no test clips and a mel without a logarithm.
+    """
+    said = {*space.fixed, *space.dimensions}
+    if not space.dimensions:  # baselines alone say all of it themselves
+        return ()
+    notes = []
+    if not len(split.test) and "test_share" not in said:
+        notes.append(
+            "no clips are set aside for a test, so the result can only be called optimistic: put test_share: 0.2 under "
+            "fixed, or retrain with --protocol folds"
+        )
+    if "scale" not in said:
+        notes.append(
+            "scale is left at power, the tutorial's mel without a logarithm: put scale: log under fixed, or search it"
+        )
+    return tuple(notes)
 
 
 def choose_data(given: str | None, fixed: str | None) -> tuple[str, tuple[str, ...]]:

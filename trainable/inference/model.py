@@ -21,7 +21,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trainable.config import TrialConfig
@@ -236,9 +236,7 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     # Clones: tied or sliced tensors share memory, which safetensors refuses.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    temporary = folder / f".{WEIGHTS}.tmp"
-    save_file(tensors, temporary)
-    temporary.replace(folder / WEIGHTS)
+    write_atomically(folder / WEIGHTS, save(tensors))  # safetensors' own files are for their owner alone
     _write_about(folder, facts.labels, temperature, record, {
         "config": facts.config.to_json(),
         "sample_rate": facts.sample_rate,

@@ -16,7 +16,7 @@ def test_names_say_number_backbone_size_and_rate(tmp_path: Path) -> None:
         suggest(run)
     suggest(run, lr=0.00013246, backbone="efficientnet_b0")
     names = [experiment_name(run, trial) for trial in run.trials]
-    assert names[0] == "000 tutorial-simple resnet18 224px lr 1.0e-4"
+    assert names[0] == "000 tutorial-simple resnet18 224px lr 1e-4"
     assert names[17] == "017 efficientnet_b0 224px lr 1.3e-4"
     assert names == sorted(names)
 
@@ -46,7 +46,7 @@ def test_what_people_compare_by_stands_in_the_configuration_and_first_in_its_ord
     experiment = trial_experiment(run, run.trials[0])
     assert experiment.config["Search"] == experiment.group == "quick-1"
     assert experiment.config["Kind"] == experiment.job_type == "search"
-    assert experiment.config["Searched"] == "lr 3.0e-4"
+    assert experiment.config["Searched"] == "lr 3e-4"
     assert set(experiment.tags) == {"resnet18", "demo", "search"}
     assert all(tag in experiment.description for tag in [*experiment.tags, "quick-1"])
     assert sorted(experiment.config)[0][0].isupper()

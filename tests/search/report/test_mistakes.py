@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.report.mistakes import CLIPS, mistake_cards, png, scored
+from search.report.mistakes import CLIPS, mistakes, png, scored
+from search.report.report import write_report
 from search.runs.run import Run
 from tests.support.synthetic import add_result, add_scores, data_record, make_run, write_clips
 from trainable.config import TrialConfig
@@ -60,7 +61,8 @@ def test_a_data_set_that_has_changed_gives_a_confusion_but_no_clips(run: Run, da
     assert found
     assert np.trace(found.confusion()) == 7
     assert "must be the data that the search ran on" in found.lost
-    assert "<audio" not in mistake_cards(run, found, CONFIG)
+    assert mistakes(run, found, CONFIG).cards == ()
+    assert mistakes(run, found, CONFIG).lost_all == found.lost
 
 
 def test_every_mistake_has_a_picture_and_a_player_and_lost_files_are_named(run: Run, dataset: Dataset) -> None:
@@ -69,10 +71,19 @@ def test_every_mistake_has_a_picture_and_a_player_and_lost_files_are_named(run: 
     assert found
     lost = found.mistakes[0]
     Path(lost.path).unlink()
-    cards = mistake_cards(run, found, CONFIG)
-    assert cards.count("data:image/png;base64,") == cards.count("data:audio/mpeg;base64,") == CLIPS
-    assert "1 mistaken clip cannot be shown" in cards
-    assert Path(lost.path).name in cards
+    shown = mistakes(run, found, CONFIG)
+    assert len(shown.cards) == CLIPS
+    assert all(card.picture and card.sound for card in shown.cards)
+    assert len(shown.lost) == 1
+    assert Path(lost.path).name in shown.lost[0]
+    (run.path / "retrained").mkdir()
+    rows = [f"{item.path},{item.label},{item.predicted},{item.probability}" for item in found.predictions]
+    table = "\n".join(["path,label,predicted,probability", *rows])
+    (run.path / "retrained" / "predictions.csv").write_text(table, encoding="utf-8")
+    add_result(run)
+    html = write_report([run]).read_text(encoding="utf-8")
+    assert html.count('<img src="data:image/png') == html.count('<audio src="data:audio/mpeg') == CLIPS
+    assert "1 mistaken clip cannot be shown" in html
 
 
 def test_a_png_holds_the_pixels_that_went_in() -> None:

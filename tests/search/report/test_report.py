@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ def test_a_report_of_200_trials_stays_below_15_mb_with_its_players(tmp_path: Pat
 def test_the_record_lets_somebody_repeat_the_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trials=3)
     text = text_of(html_of(run))
-    command = "python run_search.py --space &#x27;spaces/my space.yaml&#x27; --data demo"
+    command = "python run_search.py --space &#39;spaces/my space.yaml&#39; --data demo"
     for fact in (command, "d47a", "5b17", "0123abcd", "torch 2.11", "loguniform: [1.0e-05, 0.1]",
                  "baselines: [tutorial-simple]", "run folder"):  # fmt: skip
         assert fact in text
@@ -213,7 +214,7 @@ def test_hostile_names_of_files_and_labels_stay_text(tmp_path: Path) -> None:
     add_scores(run, dataset, range(12), wrong=6)
     html = html_of(run)
     assert "<img src=x" not in html
-    assert "&lt;img src=x onerror=window.hacked=1&gt;&quot;&#x27;&amp;音" in html
+    assert "&lt;img src=x onerror=window.hacked=1&gt;&#34;&#39;&amp;音" in html
 
 
 def test_a_report_without_its_data_says_what_it_cannot_show(tmp_path: Path) -> None:
@@ -232,6 +233,35 @@ def test_several_runs_are_compared_and_keep_their_figures_apart(tmp_path: Path) 
     assert {"compared-history", "compared-best", "run0-progress-seconds", "run1-progress-seconds"} <= set(names)
     assert "different clips" not in text_of(html)
     assert html.count("plotly.js v") == 1
+
+
+def test_the_head_says_when_the_search_began_and_when_it_ended(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    events = [report.time for trial in run.trials for report in trial.reports]
+    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(trial.started for trial in run.trials)))
+    ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(events)))
+    assert began != ended
+    assert f"Started {began}, ended {ended} (every trial is done)" in text_of(html_of(run))
+
+
+def test_trials_that_may_be_called_best_come_first_and_the_others_by_their_accuracy(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (table,) = re.findall(r'<section id="trials">(.*?)</section>', html_of(run), flags=re.DOTALL)
+    rows = re.findall(
+        r'<tr data-trial="(\d+)"( class="soft")?>.*?<td.*?<td.*?<td[^>]*>([\d.]*)', table, flags=re.DOTALL
+    )
+    order = [best.trial.number for best in run.ranked()]
+    assert [int(number) for number, soft, _ in rows if not soft] == order
+    assert [bool(soft) for _, soft, _ in rows] == sorted(bool(soft) for _, soft, _ in rows)
+    others = [float(value or -1) for _, soft, value in rows if soft]
+    assert others == sorted(others, reverse=True)
+    assert len(set(others)) > 2
+
+
+def test_names_of_backbones_stay_as_they_are_typed(tmp_path: Path) -> None:
+    assert "regnet_x_400mf: none" in text_of(
+        html_of(make_run(tmp_path / "run", trials=3, weights={"regnet_x_400mf": "none"}))
+    )
 
 
 def test_runs_on_different_clips_are_compared_with_a_warning(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from trainable.errors import InputError
 from trainable.inference.model import load_model
 from trainable.inference.predict import predict_files
 from trainable.inference.scores import Scores, joined, mean_of
+from trainable.training.trial_folder import Cost
 
 
 @pytest.fixture
@@ -440,3 +441,29 @@ def _shown(result: dict[str, Any]) -> str:
     console = Console(width=200, file=io.StringIO(), record=True)
     console.print(*view(result, "runs/x/retrained", None), sep="\n")
     return console.export_text()
+
+
+def test_the_front_of_accuracy_and_cost_is_retrained_with_the_best_first(run: Run, judge: Judge) -> None:
+    for trial, parameters in zip(run.trials, (1_000, 3_000, 2_000), strict=True):  # 60%, 95% and 90% on validation
+        run.folder(trial).path.mkdir(exist_ok=True)
+        run.folder(trial).write_cost(Cost(parameters, 100 * parameters, None, None))
+    plan = make_plan(run, RetrainOptions(pareto="parameters", seeds=1))
+    assert [each.name for each in plan.candidates] == ["trial 1", "trial 2", "simple"]
+    run.folder(run.trials[2]).write_cost(Cost(4_000, 400_000, None, None))
+    plan = make_plan(run, RetrainOptions(pareto="operations", seeds=1))
+    assert [each.name for each in plan.candidates] == ["trial 1", "simple"]
+    result = retrain(run, RetrainOptions(pareto="operations", seeds=1), Trainer())
+    assert result["chosen"] == "trial 1"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (RetrainOptions(pareto="latency_ms"), "--pareto: needs trials whose latency_ms is known, got none"),
+        (RetrainOptions(pareto="parametres"), "--cost: .* got 'parametres'. Did you mean parameters?"),
+        (RetrainOptions(pareto="parameters", top=2), "--pareto: cannot be used together with --top"),
+    ],
+)
+def test_a_front_that_cannot_be_had_is_refused(run: Run, options: RetrainOptions, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_plan(run, options)
