@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from trainable.data.audio import read_waveform
 from trainable.errors import InputError
 from trainable.features.crops import crop_frames, crop_starts
-from trainable.features.frontend import Frontend, pad_to, with_deltas, wrap
+from trainable.features.frontend import Frontend, frame_count, with_deltas, wrap
 from trainable.inference.metrics import SMALLEST
 from trainable.inference.model import Model, Network, load_model
 
@@ -188,7 +188,7 @@ class _Branch(nn.Module):
         self.config = config
         self.normalisation = facts.normalisation
         self.transforms = nn.ModuleList(_Power(self.frontend, index) for index in range(len(self.frontend.sizes)))
-        self.frames = 1 + max(samples, self.frontend.sizes[0]) // self.frontend.hop
+        self.frames = frame_count(config, facts.sample_rate, samples)
         crop = crop_frames(config, facts.sample_rate, self.frontend.hop)
         self.starts = crop_starts(self.frames, crop, config.eval_crops)
         self.length = crop or self.frames
@@ -197,16 +197,16 @@ class _Branch(nn.Module):
         inside = wrap(positions, self.frames, config.padding) if config.padding != "zero" else positions
         self.register_buffer("index", inside.clamp(max=self.frames - 1).flatten())
         self.register_buffer("silent", beyond if config.padding == "zero" else torch.zeros_like(beyond))
-        size = config.image_size
-        self.register_buffer("time_means", F.adaptive_avg_pool1d(torch.eye(self.length)[None], size)[0])
-        self.register_buffer("mel_means", F.adaptive_avg_pool1d(torch.eye(config.n_mels)[None], size)[0])
+        if size := config.image_size:  # without one mels keep their shape
+            self.register_buffer("time_means", F.adaptive_avg_pool1d(torch.eye(self.length)[None], size)[0])
+            self.register_buffer("mel_means", F.adaptive_avg_pool1d(torch.eye(config.n_mels)[None], size)[0])
         if config.channels == "deltas":
             self.register_buffer("window_slope", _slope(self.length))
             self.register_buffer("clip_slope", _slope(self.frames))
 
     def forward(self, waveform: Tensor) -> Tensor:
         """The probabilities [b, k], not calibrated."""
-        waveform = pad_to(waveform, self.frontend.sizes[0], self.config.padding)
+        waveform = self.frontend.prepared(waveform)
         power = torch.stack([transform(waveform) for transform in self.transforms], dim=1)
         mel = self.frontend.compress(power).transpose(-1, -2)  # [b, c, m, f]
         images = self._images(mel)  # [b, w, 3, s, s]
@@ -220,8 +220,8 @@ class _Branch(nn.Module):
         windows = torch.where(self.silent[:, None, None, :], silence, windows)  # [b, w, c, m, length]
         if self.config.channels == "deltas":
             windows = _with_slopes(windows, self.window_slope, dim=2)
-        images = self.mel_means.T @ windows @ self.time_means
-        if self.normalisation.kind == "train":
+        images = self.mel_means.T @ windows @ self.time_means if self.config.image_size else windows
+        if self.normalisation.mean:
             mean, std = (torch.tensor(x)[:, None, None] for x in (self.normalisation.mean, self.normalisation.std))
             images = (images - mean) / std
         elif self.normalisation.kind == "clip":
@@ -230,7 +230,7 @@ class _Branch(nn.Module):
             spread = (whole - mean).square().mean(dim=(2, 3), keepdim=True).sqrt()
             std = torch.maximum(spread, 1e-3 * mean.abs() + 1e-12)  # as trainable.normalise.deviation
             images = (images - mean[:, None]) / std[:, None]
-        return images.expand(-1, -1, 3, -1, -1)
+        return images.expand(-1, -1, self.config.input_channels, -1, -1)
 
 
 class _Power(nn.Module):

@@ -120,7 +120,7 @@ def test_the_average_follows_weights_and_batch_statistics_and_forgets_its_start_
 def test_auto_is_bf16_on_a_cpu_that_multiplies_it_and_fp32_for_depthwise_models(
     backbone: str, able: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "multiplies_bf16", lambda: able)
+    monkeypatch.setattr(device, "has_amx", lambda: able)
     settings = config(backbone=backbone)
     assert choose_precision(settings, build_network(settings, 2), CPU).dtype == expected
 
