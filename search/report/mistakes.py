@@ -7,7 +7,7 @@ import csv
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from search.report.facts import label
 from search.retrain.plan import same_dataset
-from search.runs.format import percent
+from search.runs.format import percent, percent_range
 from search.runs.run import Run
 from trainable.config import TrialConfig
 from trainable.errors import InputError
-from trainable.inference.metrics import class_scores, confusion
+from trainable.inference.metrics import class_scores, confusion, wilson_interval
 from trainable.inference.preview import Excerpt, excerpt
 from trainable.inference.scores import score_trial
 
@@ -49,6 +49,7 @@ class Scored:
     labels: tuple[str, ...]
     predictions: tuple[Prediction, ...]
     lost: str = ""  # why the clips themselves cannot be shown
+    groups: Mapping[str, str] = field(default_factory=dict)  # path: group, of the clips that have one
 
     @property
     def pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -75,31 +76,56 @@ class Scored:
             others = [(count, name) for name, count in zip(self.labels, counts, strict=True) if name != score.label]
             count, name = max(others, key=lambda other: other[0], default=(0, ""))
             taken = f"{name} ({count})" if count else ""
-            rows.append([score.label, score.clips, *map(percent, (score.recall, score.precision, score.f1)), taken])
+            right = counts[self.labels.index(score.label)]
+            interval = percent_range(wilson_interval(right, score.clips)) if score.clips else ""
+            shares = [percent(score.precision), percent(score.f1)]
+            rows.append([score.label, score.clips, percent(score.recall), interval, *shares, taken])
         return rows
+
+    def group_rows(self) -> list[list[object]]:
+        """Group, clips, share right and its interval, the hardest group first; nothing where clips have no groups."""
+        found: dict[str, list[bool]] = {}
+        for item in self.predictions:
+            if item.path in self.groups:
+                found.setdefault(self.groups[item.path], []).append(item.label == item.predicted)
+        shares = sorted((sum(right) / len(right), name, right) for name, right in found.items())
+        return [
+            [name, len(right), percent(share), percent_range(wilson_interval(sum(right), len(right)))]
+            for share, name, right in shares
+        ]
 
 
 def scored(run: Run, result: Mapping[str, Any] | None) -> Scored | None:
     """The predictions to show, or None where there are none; `result` is `retrained/result.json`."""
     table_file = run.path / "retrained" / "predictions.csv"
     if result is not None and table_file.exists():
-        return from_csv(table_file, f"the retrained model on {_clips_of(result)}", result.get("labels") or ())
+        found = from_csv(table_file, f"the retrained model on {_clips_of(result)}", result.get("labels") or ())
+        return replace(found, groups=_groups(run))
     best = run.best()
     if best is None or not run.folder(best.trial).checkpoint("best").exists():
         return None
     scores = score_trial(run.folder(best.trial), "val")
     about = f"trial {label(best.trial)} at epoch {best.epoch} on the validation clips, on which it was chosen"
-    paths, lost = [""] * len(scores.clips), ""
+    paths, lost, groups = [""] * len(scores.clips), "", dict[str, str]()
     try:
         dataset = same_dataset(run)
         paths = [dataset.clips[clip].path for clip in scores.clips]
+        groups = {clip.path: clip.group for clip in dataset.clips if clip.group is not None}
     except InputError as error:
         lost = str(error)
     rows = zip(paths, scores.true, scores.predicted, scores.probabilities.max(axis=1), strict=True)
     predictions = [
         Prediction(path, scores.labels[true], scores.labels[said], share) for path, true, said, share in rows
     ]
-    return Scored(about, scores.labels, tuple(predictions), lost)
+    return Scored(about, scores.labels, tuple(predictions), lost, groups)
+
+
+def _groups(run: Run) -> dict[str, str]:
+    """Path to group of the clips that have one; nothing where the data is not there any more."""
+    try:
+        return {clip.path: clip.group for clip in same_dataset(run).clips if clip.group is not None}
+    except InputError:
+        return {}
 
 
 def _clips_of(result: Mapping[str, Any]) -> str:
