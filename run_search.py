@@ -248,6 +248,10 @@ def predict(
     csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON lines to standard output.")] = False,
     top: Annotated[int, typer.Option(min=1, help="So many labels per file.")] = 5,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Find the stretch that decides, and write it as a page to look at and hear."),
+    ] = False,
 ) -> None:
     """Label audio files with a retrained model.
 
@@ -257,6 +261,10 @@ def predict(
     def work() -> int:
         from search.commands.predict import predict as label
 
+        if explain:
+            from search.commands.explain import explain as show
+
+            return show(model, files, _style(csv, json), Path("explained.html"))
         return label(model, files, _style(csv, json), top)
 
     answer(work, "search.commands.predict")

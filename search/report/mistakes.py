@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import csv
+import json
 import struct
+import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,18 @@ from search.retrain.plan import same_dataset
 from search.runs.format import percent, percent_range
 from search.runs.run import Run
 from trainable.config import TrialConfig
+from trainable.data.audio import read_waveform
 from trainable.errors import InputError
+from trainable.inference.explain import Stretch, decisive_stretch, model_of_trial
 from trainable.inference.metrics import class_scores, confusion, wilson_interval
-from trainable.inference.preview import Excerpt, excerpt
+from trainable.inference.model import load_model
+from trainable.inference.preview import Excerpt, cut, excerpt
 from trainable.inference.scores import score_trial
 
 CLIPS = 8  # so many mistakes are shown
 SECONDS = 8.0  # of each, s: enough to hear what it is; eight of them are about half a megabyte
+PATIENCE_S = 20.0  # for what decides all the mistakes that are shown; a slow network leaves some out
+LEAST_DROP = 0.02  # of probability: below it no stretch decides
 _COLUMNS = 320  # px of the mel picture
 # Dark to bright, even steps to the eye. Source: matplotlib's "magma".
 _MAGMA = ((0, 0, 4), (40, 17, 89), (114, 31, 129), (182, 54, 121), (241, 96, 93), (254, 175, 119), (252, 253, 191))
@@ -146,6 +153,18 @@ def from_csv(path: Path, about: str, labels: Sequence[str]) -> Scored:
 
 
 @dataclass(frozen=True)
+class Decides:
+    """The stretch of a clip that decides, over its picture and to be played alone."""
+
+    start: float  # s in the clip
+    end: float  # s in the clip
+    drop: float  # by how much the answer's probability falls without it, fraction
+    left: float  # in the picture, percent
+    width: float  # percent
+    sound: str  # MP3 in base64
+
+
+@dataclass(frozen=True)
 class Card:
     """A mistake to look at and to listen to."""
 
@@ -154,8 +173,10 @@ class Card:
     predicted: str
     probability: float
     seconds: float  # of the clip that are shown, s
+    start: float  # of what is shown, s
     picture: str  # PNG in base64
     sound: str  # MP3 in base64
+    decides: Decides | None = None  # None where that could not be found out
 
 
 @dataclass(frozen=True)
@@ -172,13 +193,15 @@ def mistakes(run: Run, found: Scored, config: TrialConfig) -> Mistakes:
     if found.lost:
         return Mistakes((), (), found.lost)
     root = run.record["data"]["path"]
+    explain = explainer(run)
     cards: list[Card] = []
     lost: list[str] = []
     for item in found.mistakes:
         if len(cards) == CLIPS:
             break
         try:
-            cards.append(_card(item, excerpt(_locate(root, item.path), config, SECONDS)))
+            path = _locate(root, item.path)
+            cards.append(card(item, path, config, explain(path, item.predicted)))
         except InputError as error:
             lost.append(str(error))
     return Mistakes(tuple(cards), tuple(lost), "")
@@ -189,10 +212,57 @@ def _locate(root: str, path: str) -> Path:
     return Path(path) if Path(path).is_absolute() else (base.parent if base.is_file() else base) / path
 
 
-def _card(item: Prediction, start: Excerpt) -> Card:
+# What decides a clip, given its path and the label that was said; None where it is not to be found out.
+Explain = Callable[[Path, str], Stretch | None]
+
+
+def explainer(run: Run, patience: float = PATIENCE_S) -> Explain:
+    """What asks the model that made the run's mistakes, as long as that takes no more than `patience` seconds in all.
+
+    With folds every clip has a model of its own, which is not kept: nothing is asked then.
+    """
+    deadline = time.monotonic() + patience
+    folder = run.path / "retrained"
+    try:
+        if (folder / "predictions.csv").exists():
+            result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+            model = load_model(folder / "model") if result["measured_on"] != "folds" else None
+        else:
+            best = run.best()
+            model = model_of_trial(run.folder(best.trial)) if best else None
+    except InputError:  # the mistakes are shown all the same
+        model = None
+
+    def explain(path: Path, label: str) -> Stretch | None:
+        if model is None or label not in model.labels or time.monotonic() > deadline:
+            return None
+        return decisive_stretch(model, read_waveform(path), label)
+
+    return explain
+
+
+def card(item: Prediction, path: Path, config: TrialConfig, stretch: Stretch | None) -> Card:
+    """A clip to look at and to listen to: the part around the stretch that decides, or its beginning.
+
+    Raises:
+        InputError: the file is gone or cannot be decoded.
+    """
+    decided = stretch is not None and stretch.drop >= LEAST_DROP
+    middle = (stretch.start + stretch.end) / 2 if stretch and decided else 0.0
+    part = excerpt(path, config, SECONDS, around=middle)
     return Card(
-        "/".join(Path(item.path).parts[-2:]), item.label, item.predicted, item.probability, start.seconds,
-        base64.b64encode(png(_fit(start.mel))).decode(), base64.b64encode(start.mp3).decode(),
+        "/".join(Path(item.path).parts[-2:]), item.label, item.predicted, item.probability, part.seconds, part.start,
+        base64.b64encode(png(_fit(part.mel))).decode(), base64.b64encode(part.mp3).decode(),
+        _decides(path, stretch, part) if stretch and decided else None,
+    )  # fmt: skip
+
+
+def _decides(path: Path, stretch: Stretch, part: Excerpt) -> Decides:
+    left = max(stretch.start - part.start, 0.0)
+    right = min(stretch.end - part.start, part.seconds)
+    return Decides(
+        stretch.start, stretch.end, stretch.drop, 100 * left / part.seconds, 100 * (right - left) / part.seconds,
+        base64.b64encode(cut(path, stretch.start, stretch.end)).decode(),
     )  # fmt: skip
 
 

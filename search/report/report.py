@@ -43,7 +43,7 @@ from search.report.facts import (
     validation_interval,
 )
 from search.report.figures import Plot
-from search.report.mistakes import mistakes, scored
+from search.report.mistakes import Card, mistakes, scored
 from search.report.space_figures import (
     LEAST_FOR_IMPORTANCE,
     axes_of,
@@ -144,6 +144,12 @@ def page(**content: Any) -> str:
     return environment().get_template("page.html").render(
         policy=Markup(policy), style=Markup(_asset("page.css")), scripts=[Markup(text) for text in scripts], **content
     )  # fmt: skip
+
+
+def explained(title: str, cards: Sequence[Card]) -> str:
+    """A page of clips with the stretches that decide them; it has no script at all."""
+    page = environment().get_template("explained.html")
+    return page.render(title=title, style=Markup(_asset("page.css")), cards=cards)
 
 
 @cache

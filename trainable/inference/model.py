@@ -265,7 +265,7 @@ def save_trial(
     config = TrialConfig.parse(state["config"], source=str(trial.path))
     facts = Facts(
         config, tuple(state["labels"]), state["sample_rate"], state["clip_seconds"],
-        _normalisation(state["normalisation"]),
+        normalisation_of(state["normalisation"]),
     )  # fmt: skip
     save_model(folder, facts, state["weights"], temperature, {"epoch": state["epoch"], **(record or {})})
 
@@ -328,10 +328,11 @@ def _network(folder: Path, device: torch.device) -> Network:
     facts = Facts(
         TrialConfig.parse(about["config"], source=str(folder / ABOUT)), tuple(about["labels"]), about["sample_rate"],
         about["clip_seconds"],
-        _normalisation(about["normalisation"]),
+        normalisation_of(about["normalisation"]),
     )  # fmt: skip
     return Network(facts, load_file(weights), device)
 
 
-def _normalisation(values: Mapping[str, Any]) -> Normalisation:
+def normalisation_of(values: Mapping[str, Any]) -> Normalisation:
+    """The normalisation in a checkpoint or a model file."""
     return Normalisation(values["kind"], tuple(values["mean"]), tuple(values["std"]))

@@ -481,9 +481,7 @@ def scores_of(sure: float, right: float, clips: int = 60, classes: int = 3, seed
     return Scores(tuple("abc"), np.arange(clips), true, probabilities)
 
 
-@pytest.mark.parametrize(
-    ("sure", "right", "kept"), [(0.99, 0.7, True), (0.5, 0.95, True), (0.8, 0.8, False)]
-)
+@pytest.mark.parametrize(("sure", "right", "kept"), [(0.99, 0.7, True), (0.5, 0.95, True), (0.8, 0.8, False)])
 def test_a_temperature_is_kept_only_where_it_helps_on_clips_that_it_was_not_fitted_on(
     sure: float, right: float, kept: bool
 ) -> None:
