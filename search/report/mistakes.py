@@ -9,6 +9,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from search.runs.format import percent, percent_range
 from search.runs.run import Run
 from trainable.config import TrialConfig
 from trainable.data.audio import read_waveform
+from trainable.data.dataset import Dataset
 from trainable.errors import InputError
 from trainable.inference.explain import Stretch, decisive_stretch, model_of_trial
 from trainable.inference.metrics import class_scores, confusion, wilson_interval
 from trainable.inference.model import load_model
 from trainable.inference.preview import Excerpt, cut, excerpt
 from trainable.inference.scores import score_trial
+from trainable.inference.suspects import Suspect
 
 CLIPS = 8  # so many mistakes are shown
 SECONDS = 8.0  # of each, s: enough to hear what it is; eight of them are about half a megabyte
@@ -210,6 +213,19 @@ def mistakes(run: Run, found: Scored, config: TrialConfig) -> Mistakes:
 def _locate(root: str, path: str) -> Path:
     base = Path(root)
     return Path(path) if Path(path).is_absolute() else (base.parent if base.is_file() else base) / path
+
+
+def suspect_cards(dataset: Dataset, found: Sequence[Suspect], config: TrialConfig) -> list[Card]:
+    """The most doubtful labels, to look at and to listen to; files that cannot be read any more are left out."""
+    cards: list[Card] = []
+    for each in found:
+        if len(cards) == CLIPS:
+            break
+        path = dataset.clips[each.clip].path
+        with suppress(InputError):
+            item = Prediction(path, each.label, each.suggested, each.of_suggested)
+            cards.append(card(item, Path(path), config, None))
+    return cards
 
 
 # What decides a clip, given its path and the label that was said; None where it is not to be found out.

@@ -43,7 +43,7 @@ from search.report.facts import (
     validation_interval,
 )
 from search.report.figures import Plot
-from search.report.mistakes import Card, mistakes, scored
+from search.report.mistakes import Card, mistakes, scored, suspect_cards
 from search.report.space_figures import (
     LEAST_FOR_IMPORTANCE,
     axes_of,
@@ -53,6 +53,7 @@ from search.report.space_figures import (
     parallel,
     slice_figure,
 )
+from search.retrain.suspects import suspects_of
 from search.retrain.text import OPTIMISTIC, SAME
 from search.runs.cost import COSTS, CostKind, costs_of, front_of
 from search.runs.format import (
@@ -70,6 +71,7 @@ from search.runs.format import (
 from search.runs.journal import BROKEN
 from search.runs.run import Best, Run, best_epoch, load_run, validates
 from trainable.config import TrialConfig
+from trainable.errors import InputError
 from trainable.files import write_atomically
 
 CURVES = 10  # trials whose learning curves are drawn
@@ -179,6 +181,7 @@ def _article(run: Run, key: str) -> Content:
         ("Cost", "Accuracy against cost", _cost),
         ("Curves", "Learning curves of the top ten", _curves),
         ("Mistakes", "Confusion and mistakes", _mistakes),
+        ("Labels", "Labels that may be wrong", _labels),
         ("Time", "Time and resources", _time),
         ("Trials", "All trials, best first", _trials),
         ("Failed", "Failed trials", _failed),
@@ -583,6 +586,23 @@ def _mistakes(run: Run, key: str) -> Content | None:
         "classes": Table(headers, found.class_rows(), frozenset((1, 2, 4, 5)), tall=len(found.labels) > 20),
         "groups": Table(["group", "clips", "right", "95% interval"], groups, frozenset((1, 2)), tall=len(groups) > 14),
         "mistakes": mistakes(run, found, config),
+    }  # fmt: skip
+
+
+def _labels(run: Run, key: str) -> Content | None:
+    """The clips whose label is in doubt, to be listened to."""
+    try:
+        dataset, found = suspects_of(run)
+    except InputError:  # nothing has judged any clip, or the data is gone, which the mistakes say
+        return None
+    if not found:
+        return None
+    best = run.best()
+    values = (retrained(run) or {}).get("config") or (best.trial.config if best else {})
+    config = TrialConfig.parse(values, source=str(run.path))
+    return {
+        "count": len(found), "cards": suspect_cards(dataset, found, config),
+        "command": f"{program('python')} run_search.py data suspects {shlex.quote(str(run.path))}",
     }  # fmt: skip
 
 
