@@ -294,6 +294,25 @@ def export(
 
 
 @app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="A run that was retrained, or a model folder.")],
+    target: Annotated[str, typer.Argument(help="Where to: hf:USER/NAME.", metavar="TARGET")],
+    private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
+) -> None:
+    r"""Upload a retrained model with its card to the Hugging Face hub. Needs pip install -e '.\[hub]'.
+
+    Example: python run_search.py push runs/wide-1 hf:USER/NAME
+    """
+
+    def work() -> int:
+        from search.commands.push import push as upload
+
+        return upload(run, target, private)
+
+    answer(work)
+
+
+@app.command()
 def mirror(
     run: Run,
     swanlab: SwanLab = "auto",

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainable.config import TrialConfig
 from trainable.errors import InputError
-from trainable.inference.model import Facts, Model, Network, Sound, normalisation_of
+from trainable.inference.model import Model, Network, Sound, facts_of
 from trainable.training.device import find_device
 from trainable.training.trial_folder import TrialFolder
 
@@ -84,9 +83,5 @@ def model_of_trial(trial: TrialFolder) -> Model:
     state: dict[str, Any] | None = trial.load("best")
     if state is None or "weights" not in state:
         raise InputError(f"{trial.checkpoint('best')}: must hold a network's weights, got none. Train again.")
-    config = TrialConfig.parse(state["config"], source=str(trial.path))
-    facts = Facts(
-        config, tuple(state["labels"]), state["sample_rate"], state["clip_seconds"],
-        normalisation_of(state["normalisation"]),
-    )  # fmt: skip
+    facts = facts_of(state, str(trial.path))
     return Model(facts.labels, [Network(facts, state["weights"], find_device("auto"))], [1], 1.0, {})

@@ -257,16 +257,20 @@ def best_state(trial: TrialFolder) -> dict[str, Any]:
     return state
 
 
+def facts_of(state: Mapping[str, Any], source: str) -> Facts:
+    """What a checkpoint says of its network beside the weights."""
+    return Facts(
+        TrialConfig.parse(state["config"], source=source), tuple(state["labels"]), state["sample_rate"],
+        state["clip_seconds"], _normalisation(state["normalisation"]),
+    )  # fmt: skip
+
+
 def save_trial(
     trial: TrialFolder, folder: Path, temperature: float = 1.0, record: Mapping[str, Any] | None = None
 ) -> None:
     """Writes the model's folder of a trial's best checkpoint."""
     state = best_state(trial)
-    config = TrialConfig.parse(state["config"], source=str(trial.path))
-    facts = Facts(
-        config, tuple(state["labels"]), state["sample_rate"], state["clip_seconds"],
-        normalisation_of(state["normalisation"]),
-    )  # fmt: skip
+    facts = facts_of(state, str(trial.path))
     save_model(folder, facts, state["weights"], temperature, {"epoch": state["epoch"], **(record or {})})
 
 
@@ -328,11 +332,10 @@ def _network(folder: Path, device: torch.device) -> Network:
     facts = Facts(
         TrialConfig.parse(about["config"], source=str(folder / ABOUT)), tuple(about["labels"]), about["sample_rate"],
         about["clip_seconds"],
-        normalisation_of(about["normalisation"]),
+        _normalisation(about["normalisation"]),
     )  # fmt: skip
     return Network(facts, load_file(weights), device)
 
 
-def normalisation_of(values: Mapping[str, Any]) -> Normalisation:
-    """The normalisation in a checkpoint or a model file."""
+def _normalisation(values: Mapping[str, Any]) -> Normalisation:
     return Normalisation(values["kind"], tuple(values["mean"]), tuple(values["std"]))
