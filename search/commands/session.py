@@ -15,7 +15,7 @@ import yaml
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.console.console import Console, Header, split_parts
+from search.console.console import Console, Header, dashboard_command, split_parts
 from search.console.steps import Steps
 from search.console.table import terminal
 from search.console.time_left import Plan
@@ -296,6 +296,7 @@ def _header(sitting: Sitting, at_once: int) -> Header:
         address=sitting.machines.address,
         mirror=sitting.mode.mode,
         how_to_watch=sitting.mode.how.replace(str(run.path), str(shown)) if sitting.mode.mode != "off" else "",
+        dashboard=dashboard_command(str(shown)),
         notes=(*record["notes"], *loud, *sitting.notes, *filter(None, [sitting.mode.warning])),
     )
 

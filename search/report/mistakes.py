@@ -80,7 +80,7 @@ class Scored:
         return counts
 
     def class_rows(self) -> list[list[object]]:
-        """Class, clips, recall, precision, F1 and what it is most often taken for, one row per class."""
+        """Class, clips, recall with its interval, what it is most often taken for, precision and F1, one row per class."""
         rows: list[list[object]] = []
         for score, counts in zip(class_scores(self.labels, *self.pairs), self.confusion(), strict=True):
             others = [(count, name) for name, count in zip(self.labels, counts, strict=True) if name != score.label]
@@ -89,7 +89,7 @@ class Scored:
             right = counts[self.labels.index(score.label)]
             interval = percent_range(wilson_interval(right, score.clips)) if score.clips else ""
             shares = [percent(score.precision), percent(score.f1)]
-            rows.append([score.label, score.clips, percent(score.recall), interval, *shares, taken])
+            rows.append([score.label, score.clips, percent(score.recall), interval, taken, *shares])
         return rows
 
     def group_rows(self) -> list[list[object]]:

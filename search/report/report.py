@@ -577,13 +577,13 @@ def _mistakes(run: Run, key: str) -> Content | None:
     size = min(900, 140 + 32 * len(found.labels))
     plot = figures.confusion_figure(found.confusion(), found.labels)
     caption, width = "Colour is the share of the true class.", min(900, 100 + 24 * len(found.labels))
-    headers = ["class", "clips", "recall", "95% interval", "precision", "F1", "taken for"]
+    headers = ["class", "clips", "recall", "95% interval", "taken for", "precision", "F1"]
     groups = found.group_rows()
     return {
         "about": found.about, "count": count, "right": count - len(found.mistakes),
         "matrix": Plot(f"{key}-confusion", plot, "Confusion matrix", size, caption, width=width),
         "beside": len(found.labels) <= 12,  # more classes need the whole width
-        "classes": Table(headers, found.class_rows(), frozenset((1, 2, 4, 5)), tall=len(found.labels) > 20),
+        "classes": Table(headers, found.class_rows(), frozenset((1, 2, 5, 6)), tall=len(found.labels) > 20),
         "groups": Table(["group", "clips", "right", "95% interval"], groups, frozenset((1, 2)), tall=len(groups) > 14),
         "mistakes": mistakes(run, found, config),
     }  # fmt: skip
