@@ -80,7 +80,7 @@ class Scored:
         return counts
 
     def class_rows(self) -> list[list[object]]:
-        """Class, clips, recall with its interval, what it is most often taken for, precision and F1, one row per class."""
+        """Class, clips, recall, its interval, what it is most often taken for, precision and F1, one row per class."""
         rows: list[list[object]] = []
         for score, counts in zip(class_scores(self.labels, *self.pairs), self.confusion(), strict=True):
             others = [(count, name) for name, count in zip(self.labels, counts, strict=True) if name != score.label]
