@@ -120,6 +120,9 @@ def search(
     version: Annotated[
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and end.")
     ] = False,
+    without: Annotated[
+        Path | None, typer.Option(help="Leave out the clips that this CSV lists, as `data suspects` writes it.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and what it would cost.")] = False,
 ) -> None:
     """Search for the best audio classifier that a folder of labelled clips allows.
@@ -141,7 +144,7 @@ def search(
                 space=space, data=data, name=name, trials=trials, epochs=epochs, time_budget=time_budget,
                 gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, seed=seed, swanlab=swanlab,
                 project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
-                dry_run=dry_run, settings=tuple(settings or ()),
+                dry_run=dry_run, settings=tuple(settings or ()), without=without,
             )
         )  # fmt: skip
 
@@ -248,6 +251,10 @@ def predict(
     csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON lines to standard output.")] = False,
     top: Annotated[int, typer.Option(min=1, help="So many labels per file.")] = 5,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Find the stretch that decides, and write it as a page to look at and hear."),
+    ] = False,
 ) -> None:
     """Label audio files with a retrained model.
 
@@ -257,6 +264,10 @@ def predict(
     def work() -> int:
         from search.commands.predict import predict as label
 
+        if explain:
+            from search.commands.explain import explain as show
+
+            return show(model, files, _style(csv, json), Path("explained.html"))
         return label(model, files, _style(csv, json), top)
 
     answer(work, "search.commands.predict")
@@ -384,6 +395,24 @@ def data_gtzan(
         return gtzan(target, mirrors or [])
 
     answer(work, "trainable.data.gtzan")
+
+
+@data_app.command("suspects")
+def data_suspects(
+    run: Run,
+    target: Annotated[Path | None, typer.Option(help="The CSV to write.", show_default="RUN/suspects.csv")] = None,
+) -> None:
+    """List the clips whose label is most likely wrong, by models that have not learned from them.
+
+    Example: python run_search.py data suspects runs/wide-1
+    """
+
+    def work() -> int:
+        from search.commands.suspects import suspects
+
+        return suspects(run, target)
+
+    answer(work, "search.retrain.suspects")
 
 
 @data_app.command("cache")

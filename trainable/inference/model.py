@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trainable.config import TrialConfig
-from trainable.data.audio import resample
+from trainable.data.audio import ABSURD, resample
 from trainable.errors import InputError
 from trainable.features.frontend import Frontend, Normalisation
 from trainable.features.inputs import waveform_windows
@@ -220,6 +220,8 @@ def _as_waveform(given: Any) -> Tensor:
         return wave.float() / (torch.iinfo(wave.dtype).max + 1)
     if not wave.isfinite().all():
         raise InputError("waveform: must hold finite numbers, got NaN or infinity. Leave these samples out.")
+    if wave.abs().max() > ABSURD:
+        raise InputError(f"waveform: must be at full scale 1, got a peak of {wave.abs().max():.1e}. Scale it.")
     return wave.float()
 
 
@@ -265,7 +267,7 @@ def save_trial(
     config = TrialConfig.parse(state["config"], source=str(trial.path))
     facts = Facts(
         config, tuple(state["labels"]), state["sample_rate"], state["clip_seconds"],
-        _normalisation(state["normalisation"]),
+        normalisation_of(state["normalisation"]),
     )  # fmt: skip
     save_model(folder, facts, state["weights"], temperature, {"epoch": state["epoch"], **(record or {})})
 
@@ -328,10 +330,11 @@ def _network(folder: Path, device: torch.device) -> Network:
     facts = Facts(
         TrialConfig.parse(about["config"], source=str(folder / ABOUT)), tuple(about["labels"]), about["sample_rate"],
         about["clip_seconds"],
-        _normalisation(about["normalisation"]),
+        normalisation_of(about["normalisation"]),
     )  # fmt: skip
     return Network(facts, load_file(weights), device)
 
 
-def _normalisation(values: Mapping[str, Any]) -> Normalisation:
+def normalisation_of(values: Mapping[str, Any]) -> Normalisation:
+    """The normalisation in a checkpoint or a model file."""
     return Normalisation(values["kind"], tuple(values["mean"]), tuple(values["std"]))
