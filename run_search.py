@@ -136,7 +136,7 @@ def search(
         return
 
     def work() -> int:
-        from search.commands.session import search as start
+        from search.commands.search import search as start
         from search.tune.prepare import Options
 
         return start(
@@ -148,7 +148,7 @@ def search(
             )
         )  # fmt: skip
 
-    answer(work, "search.commands.session", talks=True)
+    answer(work, "search.commands.search", talks=True)
 
 
 @app.command()
@@ -164,11 +164,11 @@ def resume(
     """
 
     def work() -> int:
-        from search.commands.session import resume as start
+        from search.commands.search import resume as start
 
         return start(run, trials=trials, swanlab=swanlab, address=address)
 
-    answer(work, "search.commands.session", talks=True)
+    answer(work, "search.commands.search", talks=True)
 
 
 @app.command()

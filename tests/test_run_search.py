@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from run_search import answer, app, data_app
 from search.commands import retrain as retraining
-from search.commands import session
+from search.commands import search as searching
 from search.runs.run import load_run
 from search.tune.cluster import Machines
 
@@ -66,7 +66,7 @@ def two_cores_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def connected(address: str | None) -> Iterator[Machines]:
         yield Machines(1, 2.0, 0.0)
 
-    for module in (session, retraining):
+    for module in (searching, retraining):
         monkeypatch.setattr(module, "connected", connected)
 
 
@@ -154,7 +154,7 @@ def test_the_first_line_comes_before_what_takes_seconds_to_import(tmp_path: Path
         "    encoding = 'utf-8'\n"
         "    def write(self, text): said.append((text, [name for name in sys.argv[1:] if name in sys.modules]))\n"
         "said = []\nreal, sys.stdout = sys.stdout, Stream()\n"
-        "run_search.load(['search.commands.session'], sys.stdout)\n"
+        "run_search.load(['search.commands.search'], sys.stdout)\n"
         "sys.stdout = real\nprint(said[0])\nprint('torch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *HEAVY], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -389,7 +389,8 @@ def _check_trials(run: Path, count: int) -> None:
     assert [folder.name for folder in folders] == [f"trial_{number:04d}" for number in range(count)]
     for folder, trial in zip(folders, load_run(run).trials, strict=True):
         assert trial.status in ("finished", "cut")
-        assert {path.name for path in folder.iterdir()} <= {"config.json", "epochs.jsonl", "best.pt", "last.pt"}
+        expected = {"config.json", "cost.json", "epochs.jsonl", "best.pt", "last.pt"}
+        assert {path.name for path in folder.iterdir()} <= expected
         epochs: list[dict[str, Any]] = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
         assert [epoch["epoch"] for epoch in epochs] == [1, 2][: len(trial.reports)]
         for epoch in epochs:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Sequence
+from typing import Any
 
 
 class InputError(Exception):
@@ -44,6 +46,15 @@ _OTHER_NAMES = {
     "resize": "image_size", "learning_rate": "lr", "num_epochs": "epochs", "model": "backbone",
     "optimiser": "optimizer", "normalize": "normalise",
 }  # fmt: skip
+
+
+_SHORT = reprlib.Repr()  # six entries a level
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 120, 120, 60
+
+
+def shown(value: Any) -> str:
+    """A value in an error message: as Python writes it, and short however much somebody has put into it."""
+    return _SHORT.repr(value)
 
 
 def did_you_mean(name: str, known: list[str] | tuple[str, ...], listed_by: str = "python run_search.py fields") -> str:

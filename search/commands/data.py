@@ -21,7 +21,7 @@ def check(path: str, as_json: bool) -> int:
     with Steps(sys.stderr) as progress:
         found = check_data(path, progress)
     if as_json:
-        print(json.dumps(found.to_json(), indent=2))
+        print(json.dumps(found.to_json(), indent=2, allow_nan=False))
     else:
         render(found, terminal())
     return 0

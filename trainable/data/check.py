@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainable.config import TrialConfig
+from trainable.data.audio import LOUD
 from trainable.data.dataset import Dataset, Rejected, load_dataset
 from trainable.data.duplicates import MOST, SHORTEST, SOUND, Copies, exact_copies, fingerprints, near_copies
 from trainable.data.listing import unused_group
@@ -280,4 +281,11 @@ def _warnings(
         found.append(f"classes are uneven ({least} to {most} clips): consider class_balanced: true")
     if len({clip.sample_rate for clip in dataset.clips}) > 1:
         found.append(f"sample rates differ: all clips are resampled to {dataset.sample_rate} Hz, the most common one")
+    loud = [clip for clip in dataset.clips if clip.peak > LOUD]
+    if loud:
+        found.append(
+            f"clips far above full scale (1): {len(loud)}, {loud[0].name} peaks at {loud[0].peak:.0f}. Whole numbers "
+            "that were written as floats? Divide them by 32768 (16 bits), or their levels are learned as a mark of "
+            "their class"
+        )
     return found

@@ -35,6 +35,7 @@ class Clip:
     split: Literal["train", "val", "test"] | None = None  # as the CSV gives it
     fold: int | None = None  # as the CSV gives it
     content: str = ""  # hash of the decoded samples, whatever the name and the container
+    peak: float = 0.0  # largest value of a sample, full scale 1
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _no_such_path(data: str, path: Path) -> str:
 def _clip(entry: Entry, probe: Probe, label: int) -> Clip:
     return Clip(
         entry.path, entry.name, label, probe.frames / probe.sample_rate, probe.sample_rate, probe.channels,
-        probe.bytes, probe.mtime_ns, entry.group, entry.split, entry.fold, probe.content,
+        probe.bytes, probe.mtime_ns, entry.group, entry.split, entry.fold, probe.content, probe.peak,
     )  # fmt: skip
 
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from os import cpu_count
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from trainable.data.audio import openable
+from trainable.data.audio import read_waveform
 from trainable.data.dataset import Clip, Dataset
 from trainable.progress import Progress
 
@@ -60,7 +59,7 @@ def fingerprints(dataset: Dataset, progress: Progress | None = None) -> Prints:
     """The prints of all clips that sound long enough to tell, one of each exact copy; of none where there are too many.
 
     Raises:
-        soundfile.LibsndfileError: a clip can no longer be read.
+        InputError: a clip can no longer be read.
     """
     first = {clip.content: index for index, clip in reversed(list(enumerate(dataset.clips)))}
     chosen = sorted(index for index in first.values() if dataset.clips[index].seconds >= SHORTEST)
@@ -114,10 +113,8 @@ def fingerprint(clip: Clip) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     Levels are 0 where it does not sound. Each band's mean and its steady rise or fall are taken away, so unrelated
     clips correlate by about 0, also those of sounds that die away.
     """
-    samples, rate = soundfile.read(
-        openable(clip.path), frames=int(_LOOKED_AT * clip.sample_rate), dtype="float32", always_2d=True
-    )
-    wave = samples.mean(axis=1)
+    waveform, rate = read_waveform(clip.path, stretch=(0, min(_LOOKED_AT, clip.seconds)))
+    wave = waveform.numpy()
     hop = max(1, round(_STEP * rate))
     frames = np.lib.stride_tricks.sliding_window_view(wave, 2 * hop)[::hop][: round(_LOOKED_AT / _STEP)]
     power = np.abs(np.fft.rfft(frames * np.hanning(2 * hop).astype(np.float32))) ** 2

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trainable.data.decode import FOREIGN
 from trainable.errors import InputError, did_you_mean
 
 Part = Literal["train", "val", "test"]
-AUDIO = frozenset(
-    (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".au", ".snd", ".aif", ".aiff", ".aifc", ".caf", ".w64")
-)
-_FOREIGN = frozenset((".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".ape", ".wv"))  # audio, not for soundfile
+AUDIO = FOREIGN | {
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".au", ".snd", ".aif", ".aiff", ".aifc", ".caf",
+    ".w64", ".rf64", ".sph", ".nist", ".voc", ".sf", ".ircam", ".avr", ".paf", ".pvf", ".svx", ".8svx",
+}  # fmt: skip
 _DEPTH = 4  # folders below the named one that are searched for what the user may have meant
 
 
@@ -89,8 +90,6 @@ def _class_files(folder: Path) -> Iterator[tuple[Path, str]]:
             yield from ((file, "lies deeper than its class folder") for file in sorted(deeper))
         elif is_audio(item.name):
             yield path, ""
-        elif path.suffix.lower() in _FOREIGN:
-            yield path, f"{path.suffix} cannot be read; convert it to WAV or FLAC"
         else:
             yield path, "not an audio file by its name"
 
@@ -134,7 +133,7 @@ def _no_class_folders(root: Path) -> str:
             f"Did you mean {find_table(root.parent) or root.parent}? "
             "Otherwise write a CSV with the columns path and label."
         )
-    kinds = ", ".join(sorted(AUDIO))
+    kinds = ".wav, .flac, .mp3, .ogg, ..."
     return f"{root}: must hold class folders with audio files ({kinds}), got no audio file. Check the path."
 
 

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trainable.config import TrialConfig
-from trainable.data.audio import resample
+from trainable.data.audio import ABSURD, resample
 from trainable.errors import InputError
 from trainable.features.frontend import Frontend, Normalisation
 from trainable.features.inputs import waveform_windows
@@ -220,6 +220,8 @@ def _as_waveform(given: Any) -> Tensor:
         return wave.float() / (torch.iinfo(wave.dtype).max + 1)
     if not wave.isfinite().all():
         raise InputError("waveform: must hold finite numbers, got NaN or infinity. Leave these samples out.")
+    if wave.abs().max() > ABSURD:
+        raise InputError(f"waveform: must be at full scale 1, got a peak of {wave.abs().max():.1e}. Scale it.")
     return wave.float()
 
 

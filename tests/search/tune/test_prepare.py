@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from search.commands.session import Sitting, _header
+from search.commands.search import Searching
 from search.mirror.mode import resolve_mode
 from search.runs.folder import free_folder, new_run
 from search.runs.run import Run, load_run
@@ -104,7 +104,7 @@ def test_the_header_says_what_will_be_done_and_what_is_not_as_wished(
     space = replace(prepared.space, resources=Resources(gpu=0, cpu=1))
     content = record(prepared, options, mode.to_json(), machines.to_json(space.resources))
     with new_run(prepared.run, content, options.storage) as run:
-        header = _header(Sitting(run, space, machines, mode, notes=("no GPU here",)), 2)
+        header = Searching(run, space, machines, mode, notes=("no GPU here",)).session.header
     assert header.data == f"{tmp_path / 'clips'}: 30 clips, 3 classes"
     shown = "1 dimensions, 2 trials of up to 2 epochs (the space has no more, of 3 asked for)"
     assert header.space == f"{tmp_path / 'space.yaml'}: {shown}"
