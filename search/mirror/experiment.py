@@ -113,9 +113,14 @@ def _searched(run: Run, trial: Trial) -> dict[str, Any]:
     width = len(str(len(search)))
     values = {name: value_of(trial, name, conditions) for name in search}
     return {
-        f"{number:0{width}d} {name}": "-" if value is ABSENT else _plain(value)
+        f"{number:0{width}d} {name}": "-" if value is ABSENT else _rounded(_plain(value))
         for number, (name, value) in enumerate(values.items(), start=1)
     }
+
+
+def _rounded(value: Any) -> Any:
+    """A number with the digits that a table has room for; the field itself has all of them."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def experiment_name(run: Run, trial: Trial) -> str:
