@@ -247,7 +247,7 @@ def _unless(stop: Stop, progress: Progress) -> Progress:
 
 def _prepare_caches(space: Space, progress: Progress) -> None:
     """Builds the mels that the first trials will want, so that a person sees what is being waited for."""
-    dataset = load_dataset(space.fixed["data"], progress)
+    dataset = load_dataset(space.fixed["data"], progress, space.fixed.get("group_column"))
     wanted: dict[str, TrialConfig] = {}
     for config in first_configs(space):
         wanted.setdefault(mel_key(dataset, config), config)

@@ -74,7 +74,7 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     check_cmaes(space)
     run = free_folder(options.storage, options.name, options.space)
     data, notes = choose_data(options.data, space.fixed.get("data"))
-    dataset = load_dataset(data, progress)
+    dataset = load_dataset(data, progress, space.fixed.get("group_column"))
     space = space.with_fixed(data=absolute(data))  # workers start in other folders
     split = split_dataset(dataset, space.default_config())
     check_front_ends(space, dataset)
@@ -157,7 +157,8 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         "space_file": str(options.space),
         "space": prepared.space.to_json(),
         "data": {
-            "path": prepared.space.fixed["data"], "name": dataset.name, "hash": dataset.hash,
+            "path": prepared.space.fixed["data"], "group_column": prepared.space.fixed.get("group_column"),
+            "name": dataset.name, "hash": dataset.hash,
             "clips": len(dataset.clips), "labels": list(dataset.labels), "rejected": len(dataset.rejected),
         },
         "split": {
