@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, Optional
+from typing import Annotated, Literal, NoReturn, Optional, TextIO
 
 import typer
 
@@ -49,12 +51,29 @@ Cpus = Annotated[
 NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
-def answer(work: Callable[[], int | None]) -> NoReturn:
-    """Ends the command: 0 done, 1 failed, 2 bad input (its message and no traceback), 130 interrupted."""
+def load(modules: Sequence[str], stream: TextIO) -> None:
+    """Imports what takes seconds, and says so: a person must not take that for a hang."""
+    if all(name in sys.modules for name in modules):
+        return
+    on_terminal = stream.isatty()
+    if on_terminal or stream is sys.stdout:
+        print("Loading torch and what goes with it ...", end="" if on_terminal else "\n", file=stream, flush=True)
+    for name in modules:
+        importlib.import_module(name)
+    if on_terminal:
+        print("\r\x1b[K", end="", file=stream, flush=True)
+
+
+def answer(work: Callable[[], int | None], *modules: str, talks: bool = False) -> NoReturn:
+    """Ends the command: 0 done, 1 failed, 2 bad input (its message and no traceback), 130 interrupted.
+
+    `modules`: what `work` will import, where that takes seconds. `talks`: standard output is for people to follow.
+    """
     from trainable.errors import InputError
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's preemption is a Ctrl-C
     try:
+        load(modules, sys.stdout if talks else sys.stderr)
         code = work() or 0
     except KeyboardInterrupt:  # once trials run, the first one only asks for a stop
         typer.echo("Interrupted. Nothing that was finished is lost: give the same command again.", err=True)
@@ -106,6 +125,9 @@ def search(
     version: Annotated[
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and end.")
     ] = False,
+    without: Annotated[
+        Path | None, typer.Option(help="Leave out the clips that this CSV lists, as `data suspects` writes it.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and what it would cost.")] = False,
 ) -> None:
     """Search for the best audio classifier that a folder of labelled clips allows.
@@ -119,7 +141,7 @@ def search(
         return
 
     def work() -> int:
-        from search.commands.session import search as start
+        from search.commands.search import search as start
         from search.tune.prepare import Options
 
         return start(
@@ -128,10 +150,11 @@ def search(
                 gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, seed=seed, swanlab=swanlab,
                 project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
                 dry_run=dry_run, settings=(*(settings or ()), *([f"group_column={_quoted(group)}"] if group else [])),
+                without=without,
             )
         )  # fmt: skip
 
-    answer(work)
+    answer(work, "search.commands.session", talks=True)
 
 
 @app.command()
@@ -147,11 +170,11 @@ def resume(
     """
 
     def work() -> int:
-        from search.commands.session import resume as start
+        from search.commands.search import resume as start
 
         return start(run, trials=trials, swanlab=swanlab, address=address)
 
-    answer(work)
+    answer(work, "search.commands.session", talks=True)
 
 
 @app.command()
@@ -159,6 +182,10 @@ def retrain(
     run: Run,
     top: Annotated[int | None, typer.Option(min=1, help="So many of the best.", show_default="3; folds: 1")] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="This trial instead.")] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="The best trade-offs of accuracy and a cost.")] = False,
+    cost: Annotated[
+        str, typer.Option(help="For --pareto: parameters, operations, latency_ms or memory_mb.")
+    ] = "operations",
     config: Annotated[Path | None, typer.Option(help="Any configuration instead, such as best.yaml.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Compare with this.", show_default="the best baseline")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds each.", show_default="5; folds: 3")] = None,
@@ -179,12 +206,12 @@ def retrain(
         from search.retrain.plan import RetrainOptions
 
         options = RetrainOptions(
-            top=top, trial=trial, config=config, baseline=baseline, seeds=seeds, epochs=epochs, protocol=protocol,
-            train_on=train_on, save_ensemble=ensemble,
+            top=top, trial=trial, pareto=cost if pareto else None, config=config, baseline=baseline, seeds=seeds,
+            epochs=epochs, protocol=protocol, train_on=train_on, save_ensemble=ensemble,
         )  # fmt: skip
         return retrain_run(run, options, swanlab, address)
 
-    answer(work)
+    answer(work, "search.commands.retrain", talks=True)
 
 
 @app.command()
@@ -199,7 +226,7 @@ def report(runs: Runs) -> None:
 
         return write(runs)
 
-    answer(work)
+    answer(work, "search.commands.report")
 
 
 @app.command()
@@ -230,6 +257,10 @@ def predict(
     csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON lines to standard output.")] = False,
     top: Annotated[int, typer.Option(min=1, help="So many labels per file.")] = 5,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Find the stretch that decides, and write it as a page to look at and hear."),
+    ] = False,
 ) -> None:
     """Label audio files with a retrained model.
 
@@ -239,9 +270,13 @@ def predict(
     def work() -> int:
         from search.commands.predict import predict as label
 
+        if explain:
+            from search.commands.explain import explain as show
+
+            return show(model, files, _style(csv, json), Path("explained.html"))
         return label(model, files, _style(csv, json), top)
 
-    answer(work)
+    answer(work, "search.commands.predict")
 
 
 @app.command()
@@ -251,7 +286,7 @@ def export(
     clips: Annotated[list[Path] | None, typer.Option(help="Compare with torch on this file too.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.01, help="Clip length.", show_default="the longest")] = None,
 ) -> None:
-    """Write a model as ONNX, from waveform to probabilities. Needs pip install -e '.[onnx]'.
+    r"""Write a model as ONNX, from waveform to probabilities. Needs pip install -e '.\[onnx]'.
 
     Example: python run_search.py export runs/wide-1/retrained/model model.onnx
     """
@@ -261,7 +296,7 @@ def export(
 
         return write(model, target, clips or [], seconds)
 
-    answer(work)
+    answer(work, "search.commands.predict", "trainable.inference.onnx")
 
 
 @app.command()
@@ -314,7 +349,7 @@ def schema() -> None:
 
         typer.echo(json.dumps(json_schema(), indent=2))
 
-    answer(work)
+    answer(work, "search.space.schema")
 
 
 @data_app.command("check")
@@ -333,7 +368,7 @@ def data_check(
 
         return check(path, json, group)
 
-    answer(work)
+    answer(work, "trainable.data.check")
 
 
 @data_app.command("demo")
@@ -348,7 +383,7 @@ def data_demo(target: Annotated[Path, typer.Argument(help="Where to write it.")]
 
         return demo(target)
 
-    answer(work)
+    answer(work, "trainable.data.demo")
 
 
 @data_app.command("gtzan")
@@ -366,7 +401,25 @@ def data_gtzan(
 
         return gtzan(target, mirrors or [])
 
-    answer(work)
+    answer(work, "trainable.data.gtzan")
+
+
+@data_app.command("suspects")
+def data_suspects(
+    run: Run,
+    target: Annotated[Path | None, typer.Option(help="The CSV to write.", show_default="RUN/suspects.csv")] = None,
+) -> None:
+    """List the clips whose label is most likely wrong, by models that have not learned from them.
+
+    Example: python run_search.py data suspects runs/wide-1
+    """
+
+    def work() -> int:
+        from search.commands.suspects import suspects
+
+        return suspects(run, target)
+
+    answer(work, "search.retrain.suspects")
 
 
 @data_app.command("cache")
@@ -381,7 +434,7 @@ def data_cache(clear: Annotated[bool, typer.Option("--clear", help="Remove what 
 
         return cache(clear)
 
-    answer(work)
+    answer(work, "trainable.features.mel_cache")
 
 
 def _refuse_flags_before(context: typer.Context, command: str) -> None:

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from run_search import answer, app
+from run_search import answer, app, data_app
 from search.commands import retrain as retraining
-from search.commands import session
+from search.commands import search as searching
 from search.runs.run import load_run
 from search.tune.cluster import Machines
 
@@ -65,7 +66,7 @@ def two_cores_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def connected(address: str | None) -> Iterator[Machines]:
         yield Machines(1, 2.0, 0.0)
 
-    for module in (session, retraining):
+    for module in (searching, retraining):
         monkeypatch.setattr(module, "connected", connected)
 
 
@@ -134,6 +135,39 @@ def test_help_imports_nothing_heavy_and_every_command_shows_an_example() -> None
     commands += ["data check", "data demo", "data gtzan", "data cache"]
     done = subprocess.run([sys.executable, "-c", code, *commands], cwd=ROOT, capture_output=True, text=True, check=True)
     assert [name for name in HEAVY if name in done.stdout.split()] == []
+
+
+def test_no_help_loses_what_stands_in_square_brackets() -> None:
+    for command in [*app.registered_commands, *data_app.registered_commands]:
+        assert command.callback is not None
+        words = ["data"] if command in data_app.registered_commands else []
+        name = command.name or command.callback.__name__
+        shown = CliRunner().invoke(app, [*words, name, "--help"], env={"COLUMNS": "200"}).stdout
+        said = re.findall(r"\[[\w.,-]+\]", (command.callback.__doc__ or "").replace("\\[", "["))
+        assert all(part in shown for part in said), (name, said)
+    assert "pip install -e '.[onnx]'" in CliRunner().invoke(app, ["export", "--help"], env={"COLUMNS": "200"}).stdout
+
+
+def test_the_first_line_comes_before_what_takes_seconds_to_import(tmp_path: Path) -> None:
+    code = (
+        "import io, sys, run_search\nclass Stream(io.StringIO):\n"
+        "    encoding = 'utf-8'\n"
+        "    def write(self, text): said.append((text, [name for name in sys.argv[1:] if name in sys.modules]))\n"
+        "said = []\nreal, sys.stdout = sys.stdout, Stream()\n"
+        "run_search.load(['search.commands.session'], sys.stdout)\n"
+        "sys.stdout = real\nprint(said[0])\nprint('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *HEAVY], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["('Loading torch and what goes with it ...', [])", "True"]
+
+
+def test_bad_input_is_still_all_that_stands_on_standard_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "run_search.py", "retrain", "missing"], cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout == "Loading torch and what goes with it ...\n"
+    assert done.stderr.startswith("missing: must be a run folder")
 
 
 def test_a_missing_space_file_names_the_nearest(words: list[str], space: Path) -> None:
@@ -290,6 +324,7 @@ def test_a_dry_run_says_what_would_be_searched_and_what_it_costs_and_writes_noth
         "expected time:",
     ):  # fmt: skip
         assert line in said
+    assert max(map(len, said.splitlines())) > 80  # in a pipe nothing is wrapped
     assert not Path(words[5]).exists()
 
 
@@ -354,7 +389,8 @@ def _check_trials(run: Path, count: int) -> None:
     assert [folder.name for folder in folders] == [f"trial_{number:04d}" for number in range(count)]
     for folder, trial in zip(folders, load_run(run).trials, strict=True):
         assert trial.status in ("finished", "cut")
-        assert {path.name for path in folder.iterdir()} <= {"config.json", "epochs.jsonl", "best.pt", "last.pt"}
+        expected = {"config.json", "cost.json", "epochs.jsonl", "best.pt", "last.pt"}
+        assert {path.name for path in folder.iterdir()} <= expected
         epochs: list[dict[str, Any]] = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
         assert [epoch["epoch"] for epoch in epochs] == [1, 2][: len(trial.reports)]
         for epoch in epochs:

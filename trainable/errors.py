@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 
-def shown(text: object, longest: int = 0) -> str:
+def visible(text: object, longest: int = 0) -> str:
     """`text` safe to show: what would steer a terminal, or is no valid text, as its code; shortened to `longest`.
 
     Names of files, labels and cells come from outside and may hold anything.
     """
-    safe = "".join(_shown_letter(letter) for letter in str(text))
+    safe = "".join(_visible_letter(letter) for letter in str(text))
     return safe if not longest or len(safe) <= longest else f"{safe[: longest - 1]}…"
 
 
-def _shown_letter(letter: str) -> str:
+def _visible_letter(letter: str) -> str:
     """The letter, or its code where it is invisible or steers: controls, surrogates, changes of direction."""
     kind = unicodedata.category(letter)
     if kind not in ("Cc", "Cs", "Cf", "Zl", "Zp") or letter in "\u200d\u200c":  # joiners are part of words and signs
@@ -33,7 +35,7 @@ class InputError(Exception):
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         given = (problems,) if isinstance(problems, str) else tuple(problems)
-        self.problems: tuple[str, ...] = tuple("\n".join(map(shown, problem.split("\n"))) for problem in given)
+        self.problems: tuple[str, ...] = tuple("\n".join(map(visible, problem.split("\n"))) for problem in given)
         super().__init__("\n".join(self.problems))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[tuple[str, ...]]]:
@@ -66,11 +68,26 @@ _OTHER_NAMES = {
 }  # fmt: skip
 
 
-def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """A closing sentence for an unknown `name`: the nearest known one, or all of them where they are few."""
-    if _OTHER_NAMES.get(str(name)) in known:
-        return f"Did you mean {_OTHER_NAMES[str(name)]}?"
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean {near[0]}?"
-    return f"Use one of {', '.join(known)}." if len(known) <= 12 else "See the README for the names."
+_SHORT = reprlib.Repr()  # six entries a level
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 120, 120, 60
+
+
+def shown(value: Any) -> str:
+    """A value in an error message: as Python writes it, and short however much somebody has put into it."""
+    return _SHORT.repr(value)
+
+
+def did_you_mean(name: str, known: list[str] | tuple[str, ...], listed_by: str = "python run_search.py fields") -> str:
+    """A closing sentence for an unknown `name`: the nearest known one, or all of them where they are few.
+
+    Among equally near ones the first of `known` is meant, and among those that begin with `name` too: whoever has a
+    choice of sizes puts the smallest first. `listed_by`: the command that lists them where they are many.
+    """
+    if _OTHER_NAMES.get(name) in known:
+        return f"Did you mean {_OTHER_NAMES[name]}?"
+    family = [other for other in known if len(name) >= 3 and other.startswith(name)]
+    alike = {other: difflib.SequenceMatcher(None, other, name).ratio() for other in known}
+    nearest = family[0] if family else max(known, key=alike.__getitem__, default=None)
+    if nearest and (family or alike[nearest] >= 0.6):
+        return f"Did you mean {nearest}?"
+    return f"Use one of {', '.join(known)}." if len(known) <= 12 else f"`{listed_by}` lists them."

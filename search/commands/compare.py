@@ -12,15 +12,16 @@ from typing import Any, TextIO
 import pandas as pd
 
 from search.console.table import Column, fact, fit
-from search.runs.format import ABSENT, short, value_of
+from search.runs.cost import COSTS
+from search.runs.format import ABSENT, conditions_of, percent, quantity, short, value_of
 from search.runs.journal import Trial
 from search.runs.run import Run, load_run
 from search.runs.tables import MEASURED, measured
 from trainable.errors import InputError, did_you_mean
 
-WHOLE = ("trial", "best_epoch", "epochs_run")
+WHOLE = ("trial", "best_epoch", "epochs_run", "parameters", "operations")
 SHOWN_FIRST = ("run", "trial", "name", "status", "best_acc", "best_epoch")
-SHOWN_LAST = ("last_acc", "epochs_run", "seconds")
+SHOWN_LAST = ("last_acc", "epochs_run", "seconds", *COSTS)
 HIGHEST_FIRST = ("best_acc", "last_acc")
 
 
@@ -115,7 +116,10 @@ def _best_first(run: Run) -> list[Trial]:
 def _row(run: Run, trial: Trial) -> dict[str, Any]:
     """All that is known of a trial: what was measured, and its whole configuration."""
     dimensions = run.record["space"].get("search") or {}
-    values = {key: value_of(trial, key) if key in dimensions else value for key, value in trial.config.items()}
+    conditions = conditions_of(dimensions)
+    values = {
+        key: value_of(trial, key, conditions) if key in dimensions else value for key, value in trial.config.items()
+    }
     return {**measured(run, trial), **{key: None if value is ABSENT else value for key, value in values.items()}}
 
 
@@ -189,6 +193,8 @@ def _worth_showing(frame: pd.DataFrame, name: str) -> bool:
     """Whether a measured column says something in a table for people."""
     if name == "run":
         return frame["run"].nunique() > 1
+    if name in COSTS:
+        return bool(frame[name].notna().any())
     return name != "name" or bool((frame["name"] != "").any())
 
 
@@ -196,7 +202,9 @@ def _cell(name: str, value: Any) -> str:
     if pd.isna(value):
         return "-"
     if name in HIGHEST_FIRST:
-        return f"{value:.1%}"
+        return percent(float(value))
+    if name in COSTS:
+        return quantity(value) if name in WHOLE else f"{value:.3g}"
     return f"{value:.0f}" if name == "seconds" else short(value)
 
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console as Terminal
 from rich.table import Table
 
 from search.console.steps import Steps
+from search.console.table import terminal
 
 
 def check(path: str, as_json: bool, group: str | None = None) -> int:
@@ -24,7 +24,7 @@ def check(path: str, as_json: bool, group: str | None = None) -> int:
     if as_json:
         print(json.dumps(found.to_json(), indent=2, allow_nan=False))
     else:
-        render(found, Terminal())
+        render(found, terminal())
     return 0
 
 
@@ -62,7 +62,7 @@ def cache(clear: bool) -> int:
         front_end = ", ".join(f"{key} {value}" for key, value in entry.about.items() if key not in ("dataset", "clips"))
         megabytes = f"{entry.bytes / 1e6:.1f}"
         table.add_row(entry.about["dataset"], str(entry.about["clips"]), megabytes, used, front_end)
-    Terminal().print(table)
+    terminal().print(table)
     total = sum(entry.bytes for entry in entries)
     print(f"{total / 1e6:.0f} MB of at most {cache_limit() / 1e6:.0f} MB in {cache_folder()}")
     return 0

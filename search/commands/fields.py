@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import groupby
 
 import yaml
-from rich.console import Console as Terminal
 from rich.table import Table
 
+from search.console.table import terminal
 from trainable.config import FIELDS, TrialConfig, facts_of, range_of
 from trainable.errors import InputError, did_you_mean
-
-_WIDE = 1000  # characters: in a pipe no line is broken
 
 
 def fields(pattern: str | None) -> int:
@@ -25,14 +22,14 @@ def fields(pattern: str | None) -> int:
     if not chosen:
         hint = did_you_mean(str(pattern), FIELDS)
         raise InputError(f"fields: must be part of a field's name, got {pattern!r}. {hint}")
-    terminal = Terminal(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+    screen = terminal()
     for group, names in groupby(chosen, key=lambda name: facts_of(name)["group"]):
         table = Table(group, "default", "unit", "values", "meaning", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name in names:
             meaning = TrialConfig.model_fields[name].description
             table.add_row(name, default_of(name), facts_of(name)["unit"], range_of(name), meaning)
-        terminal.print(table)
-        terminal.print()
+        screen.print(table)
+        screen.print()
     return 0
 
 

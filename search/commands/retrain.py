@@ -1,10 +1,8 @@
-"""One sitting of a retraining: its jobs through Ray, mirrored and resumable, like a search without a sampler."""
+"""One session of a retraining: its jobs through Ray, mirrored and resumable, like a search without a sampler."""
 
 from __future__ import annotations
 
-import os
 import shlex
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -15,11 +13,16 @@ from typing import Any
 from ray.tune.search import Searcher
 from rich.console import Console as Terminal
 
-from search.commands.session import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, check_every_node, shown_path
-from search.console.console import Console, Header, split_parts
+from search.commands.session import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    Session,
+    check_every_node,
+    shown_path,
+)
 from search.console.steps import Steps
 from search.console.time_left import Plan
-from search.mirror.mirror import Mirror
 from search.mirror.mode import ResolvedMode, resolve_again
 from search.report.report import write_report
 from search.retrain.jobs import Interrupted, TrainingFailed, missing
@@ -32,11 +35,9 @@ from search.runs.journal import Journal, Trial
 from search.runs.run import Run, load_run, trial_folder
 from search.space.sections import Resources, Scheduler
 from search.space.space import Space
-from search.tune.cluster import Machines, check_device, concurrency, connected, fit_resources, hide_gpus
+from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
 from search.tune.scheduler import JournalASHA
-from search.tune.stop import Stop, signals_stop
-from search.tune.tuner import Running, run_trials
-from trainable.training.loop import train
+from search.tune.stop import Stop
 
 
 class JobSearch(Searcher):  # type: ignore[misc]  # Ray has no types
@@ -120,45 +121,15 @@ def _run_jobs(
     new = len(missing(journal, jobs, since))
     if not new and not journal.unfinished:
         return journal
-    at_once = concurrency(machines, resources.cpu or 0, resources.gpu or 0)
     epochs = max(job.config.epochs for job in jobs)
     searched = Space.from_json(run.record["space"])
     space = replace(searched, scheduling=Scheduler(kind="none"), epochs=epochs)  # every training runs to its end
     stop = Stop(journal, grace_epochs=1)
-    console = Console(journal, _header(run, jobs, resources, machines, mode, notes, at_once),
-                      Plan(len(journal.trials) + new, at_once, epochs, 1, None))  # fmt: skip
-    mirror = Mirror(run, mode, at_once)
-    journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=at_once)
-    journal.listen(console.on_event)
-    journal.listen(mirror.on_event)
-    try:
-        with console, signals_stop(stop, console.notice, "give the same command again"):
-            run_trials(
-                run.path, journal, lambda: JobSearch(journal, jobs, since), lambda: JournalASHA(space, journal), stop,
-                Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
-            )  # fmt: skip
+    task = f"{len(jobs)} trainings of up to {epochs} epochs"
+    session = Session(run, task, resources, machines, mode, notes, go_on="give the same command again")
+    plan = Plan(len(journal.trials) + new, session.at_once, epochs, 1, None)
+    with session.at_work(plan, stop) as console:
+        session.train(lambda: JobSearch(journal, jobs, since), lambda: JournalASHA(space, journal), stop, console)
         journal.stopped(stop.reason or "budget")
-    finally:
-        mirror.close()
-    if mirror.summary:
-        console.warn(mirror.summary)
     console.repeat_warnings()
     return journal
-
-
-def _header(
-    run: Run, jobs: Sequence[Job], resources: Resources, machines: Machines, mode: ResolvedMode, notes: tuple[str, ...],
-    at_once: int,
-) -> Header:  # fmt: skip
-    data, split = run.record["data"], run.record["split"]
-    shown = shown_path(run.path)
-    return Header(
-        run=str(shown),
-        data=f"{data['path']}: {data['clips']} clips, {len(data['labels'])} classes",
-        space=f"{len(jobs)} trainings of up to {max(job.config.epochs for job in jobs)} epochs",
-        split=split_parts(split),
-        devices=machines.describe(resources, at_once),
-        mirror=mode.mode,
-        how_to_watch=mode.how.replace(str(run.path), str(shown)) if mode.mode != "off" else "",
-        notes=(*run.record["notes"], *notes, *filter(None, [mode.warning])),
-    )

@@ -1,265 +1,109 @@
-"""A search from flags or from an old run folder to its summary and exit code, and what it leaves behind."""
+"""One driver at work on a run folder: its trials on Ray, shown in the terminal, mirrored, stopped by a signal.
+
+A search and a retraining are both such sessions; what they propose and what they make of the result is their own.
+"""
 
 from __future__ import annotations
 
 import os
-import shlex
 import socket
-import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
-from optuna.exceptions import StorageInternalError
-from rich.console import Console as Terminal
-from sqlalchemy.exc import SQLAlchemyError
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
 
 from search.console.console import Console, Header, split_parts
-from search.console.steps import Steps
 from search.console.time_left import Plan
 from search.mirror.mirror import Mirror
-from search.mirror.mode import ResolvedMode, resolve_again, resolve_mode
-from search.report.report import write_report
-from search.retrain.plan import same_dataset
-from search.runs.folder import new_run, only_driver, shared_paths, sole_run
-from search.runs.journal import Journal
-from search.runs.run import Run, load_run
-from search.runs.tables import TrialsTable, write_trials_csv
-from search.space.space import Space
-from search.tune.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources, hide_gpus
-from search.tune.estimate import estimate, render
-from search.tune.prepare import Options, first_configs, prepare, record, settle
-from search.tune.scheduler import JournalASHA
-from search.tune.searcher import StudySearch
+from search.mirror.mode import ResolvedMode
+from search.runs.folder import shared_paths
+from search.runs.run import Run
+from search.space.sections import Resources
+from search.tune.cluster import Machines, check_nodes, concurrency
 from search.tune.stop import Stop, signals_stop
-from search.tune.study import export_study
 from search.tune.tuner import Running, run_trials
-from trainable.config import TrialConfig
-from trainable.data.dataset import load_dataset
-from trainable.errors import InputError
-from trainable.features.mel_cache import mel_key, mels_of
-from trainable.files import write_atomically
-from trainable.progress import Progress
 from trainable.training.loop import train
-from trainable.training.timing import seconds_per_epoch
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
-_USED_UP = "every configuration of the space has been tried"
-# Front ends that are prepared before the first trial; where the space has more, trials make theirs as they come.
-PREPARED_FRONT_ENDS = 4
 
 
 @dataclass(frozen=True)
-class Sitting:
-    """What a driver needs to know to run, or run on, a search."""
+class Session:
+    """What a driver needs to know to train on what it has."""
 
     run: Run
-    space: Space
+    task: str  # what is trained, for the header: "4 dimensions, 32 trials of up to 20 epochs"
+    resources: Resources  # of each trial, both known by now
     machines: Machines
     mode: ResolvedMode
-    warm_start: tuple[Run, ...] = ()
-    time_left: float | None = None  # s
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what a person must know about these machines
+    go_on: str = ""  # the command that goes on after a stop; left out: `resume` of the run
 
+    @property
+    def at_once(self) -> int:
+        """How many trials run at the same time."""
+        return concurrency(self.machines, self.resources.cpu or 0, self.resources.gpu or 0)
 
-def search(options: Options) -> int:
-    """Runs a new search and returns the exit code.
-
-    Raises:
-        InputError: an input is wrong; then nothing has been written.
-    """
-    warm_start = tuple(load_run(path) for path in {path.resolve(): path for path in options.warm_start}.values())
-    with Steps() as progress:
-        prepared = prepare(options, progress)
-    mode = resolve_mode(options.swanlab, prepared.run, options.project)
-    with connected(options.address) as machines:
-        resources, notes = fit_resources(
-            prepared.space.resources, machines, options.gpus_per_trial, options.cpus_per_trial
+    @property
+    def header(self) -> Header:
+        """The facts that a person wants to see before anything starts."""
+        record, shown = self.run.record, shown_path(self.run.path)
+        data, split, mode = record["data"], record["split"], self.mode
+        loud = [note for note in split["notes"] if note.startswith("WARNING")]
+        left_out = f", {data['rejected']} files left out" if data["rejected"] else ""
+        return Header(
+            run=str(shown),
+            data=f"{data['path']}: {data['clips']} clips, {len(data['labels'])} classes{left_out}",
+            space=self.task,
+            split="; ".join([split_parts(split), *(note for note in split["notes"] if note not in loud)]),
+            devices=self.machines.describe(self.resources, self.at_once),
+            weights=_weights_in_words(record["weights"]),
+            address=self.machines.address,
+            mirror=mode.mode,
+            how_to_watch=mode.how.replace(str(self.run.path), str(shown)) if mode.mode != "off" else "",
+            notes=(*record["notes"], *loud, *self.notes, *filter(None, [mode.warning])),
         )
-        space = replace(prepared.space, resources=resources)
-        _check_devices(space, machines)
-        # The resources as they are wished for: whoever resumes or retrains elsewhere gets what is there.
-        content = record(prepared, options, mode.to_json(), machines.to_json(resources))
-        if options.dry_run:
-            run = Run(prepared.run, content, Journal(prepared.run / "events.jsonl"))
-            return _dry_run(Sitting(run, space, machines, mode, notes=notes))
-        with new_run(prepared.run, content, options.storage) as run, only_driver(run.path):
-            check_every_node(run, machines)
-            return _sit(Sitting(run, space, machines, mode, warm_start, space.budget.time, notes))
 
+    @contextmanager
+    def at_work(self, plan: Plan, stop: Stop, **noted: Any) -> Iterator[Console]:
+        """The console that shows what happens, for the time of the context; `noted` goes into the journal.
 
-def resume(path: Path, trials: int | None, swanlab: str | None, address: str | None) -> int:
-    """Runs an interrupted or finished search on and returns the exit code.
+        Within it signals ask for a stop. At its end the mirror is closed, and what SwanLab could not do is a warning.
+        """
+        journal, header = self.run.journal, self.header
+        console = Console(journal, header, plan)
+        mirror = Mirror(self.run, self.mode, self.at_once)
+        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=self.at_once, **noted)
+        journal.listen(console.on_event)
+        journal.listen(mirror.on_event)
+        try:
+            with console, signals_stop(stop, console.notice, self.go_on or header.command("resume")):
+                yield console
+        finally:
+            mirror.close()
+        if mirror.summary:
+            console.warn(mirror.summary)
 
-    Raises:
-        InputError: there is no such run, another driver has it, its data has changed, or there is nothing left to do.
-    """
-    with sole_run(path) as run:
-        return _resume(run, trials, swanlab, address)
-
-
-def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | None) -> int:
-    space = Space.from_json(run.record["space"])
-    if trials is None:  # an extension that was interrupted is still one
-        trials = run.journal.sessions[-1].get("trials") if run.journal.sessions else None
-    elif trials < len(run.trials):
-        raise InputError(
-            f"--trials: is the new total and must be at least what there is ({len(run.trials)}), got {trials}. "
-            "Raise it."
-        )
-    if trials is not None:
-        space = space.with_budget(trials=trials)
-    closed = run.journal.stop_reason is not None and (run.path / "study.db").exists()  # not killed after the last trial
-    if not run.journal.unfinished and len(run.trials) >= space.trials and closed:
-        extend = f"python run_search.py resume {shlex.quote(str(run.path))} --trials {2 * len(run.trials)}"
-        raise InputError(
-            f"{run.path}: must have something left to do, got all {len(run.trials)} trials finished"
-            + (f". To extend it: {extend}" if space.trials == space.budget.trials else f", and {_USED_UP}. Widen it.")
-        )
-    with Steps() as progress:
-        same_dataset(run, progress)
-    mode = resolve_again(swanlab, run.record["mirror"], run.path)
-    with connected(address) as machines:
-        resources, notes = fit_resources(space.resources, machines)
-        space = replace(space, resources=resources)
-        _check_devices(space, machines)
-        time_left = _time_left(run.journal, space.budget.time)
-        check_every_node(run, machines)
-        # A driver that was killed before its first trial may not have come to learn from the others.
-        known = {event["run"] for event in run.journal.warm}
-        others = [] if run.journal.trials else [other for other in run.record["warm_start"] if other not in known]
-        warm = tuple(load_run(Path(other)) for other in others)
-        return _sit(Sitting(run, space, machines, mode, warm, time_left, notes))
+    def train(
+        self, make_searcher: Callable[[], Searcher], make_scheduler: Callable[[], TrialScheduler], stop: Stop,
+        console: Console,
+    ) -> None:  # fmt: skip
+        """Runs the searcher's trials until it has no more or `stop` has a reason."""
+        run_trials(
+            self.run.path, self.run.journal, make_searcher, make_scheduler, stop,
+            Running(train, self.resources.cpu or 1, self.resources.gpu or 0, self.at_once, console.warn),
+        )  # fmt: skip
 
 
 def check_every_node(run: Run, machines: Machines) -> None:
-    """Nothing, if every machine of a cluster has what trials of the run need there."""
+    """Raises InputError unless every machine of a cluster has what trials of the run need there."""
     if machines.address is not None:
         weights = run.record["weights"]
         check_nodes(shared_paths(run), [name for name, kind in weights.items() if kind == "imagenet"])
-
-
-def _check_devices(space: Space, machines: Machines) -> None:
-    """Nothing, if trials can have the device that the space fixes, and those that its baselines name themselves."""
-    named = {space.device: "fixed.device"}
-    for baseline in space.baselines:
-        named.setdefault(baseline.values["device"], f"baselines.{baseline.name}.device")
-    for device, key in named.items():
-        check_device(device, f"{space.source}: {key}", machines, space.resources.gpu or 0)
-
-
-def _dry_run(sitting: Sitting) -> int:
-    """Prints what the search would do and what it would cost; nothing is written but caches."""
-    space, weights = sitting.space, sitting.run.record["weights"]
-    at_once = concurrency(sitting.machines, space.resources.cpu or 0, space.resources.gpu or 0)
-    if not space.resources.gpu:
-        hide_gpus()
-    os.environ["OMP_NUM_THREADS"] = str(max(1, int(space.resources.cpu or 1)))  # as Ray will for each trial
-    with Steps() as progress:
-        result = estimate(space, at_once, lambda config: seconds_per_epoch(settle(config, weights), progress))
-    terminal = Terminal()
-    for line in _header(sitting, at_once).lines(terminal.width if terminal.is_terminal else None):
-        terminal.print(line, soft_wrap=True)
-    terminal.print()
-    terminal.print(render(space, result))
-    return EXIT_DONE
-
-
-def _sit(sitting: Sitting) -> int:
-    run, space, journal = sitting.run, sitting.space, sitting.run.journal
-    resources = space.resources
-    at_once = concurrency(sitting.machines, resources.cpu or 0, resources.gpu or 0)
-    plan = Plan(
-        space.trials, at_once, space.max_epochs, space.budget.grace_epochs,
-        space.budget.reduction_factor if space.scheduler == "asha" else None,
-        time.time() + sitting.time_left if sitting.time_left is not None else None, space.budget.target_accuracy,
-        space.scheduling.cut_baselines,
-    )  # fmt: skip
-    stop = Stop(journal, space.budget.grace_epochs, sitting.time_left, space.budget.target_accuracy)
-    header = _header(sitting, at_once)
-    console = Console(journal, header, plan)
-    mirror = Mirror(run, sitting.mode, at_once)
-    journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=at_once, trials=space.budget.trials)
-    journal.listen(console.on_event)
-    journal.listen(mirror.on_event)
-    journal.listen(TrialsTable(run).on_event)
-    weights = run.record["weights"]
-
-    def make_searcher() -> StudySearch:
-        return StudySearch(space, journal, settle=lambda config: settle(config, weights))
-
-    try:
-        with console, signals_stop(stop, console.notice, header.command("resume")):
-            for warm in sitting.warm_start:
-                learned = make_searcher().add_warm(warm, run.record["split"]["hash"])
-                console.warn(
-                    f"warm start from {learned.run}: {learned.added} trials added"
-                    + "".join(f"; {count} {why}" for why, count in learned.left_out.items())
-                    + "".join(f"; {note}" for note in learned.notes)
-                )
-            with suppress(_Stopped):
-                _prepare_caches(space, _unless(stop, console.progress))
-            if not stop.stop_all():
-                run_trials(
-                    run.path, journal, make_searcher, lambda: JournalASHA(space, journal), stop,
-                    Running(train, resources.cpu or 1, resources.gpu or 0, at_once, console.warn),
-                )  # fmt: skip
-            journal.stopped(stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP))
-            close_run(run, space, console.warn)
-    finally:
-        mirror.close()
-    if mirror.summary:
-        console.warn(mirror.summary)
-    console.finish(run.record["split"]["val"], interrupted=stop.reason == "interrupted")
-    return _exit_code(run, stop)
-
-
-def _exit_code(run: Run, stop: Stop) -> int:
-    if stop.reason == "interrupted":
-        return EXIT_INTERRUPTED
-    return EXIT_DONE if run.best() else EXIT_FAILED
-
-
-def _time_left(journal: Journal, budget: float | None) -> float | None:
-    """Seconds left of the time budget: what a killed driver had left; all of it anew where it had been used up."""
-    if budget is None:
-        return None
-    left = budget - journal.seconds_of_budget
-    return left if left > 0 else budget
-
-
-class _Stopped(Exception):
-    """The search is over before its first trial."""
-
-
-def _unless(stop: Stop, progress: Progress) -> Progress:
-    """The progress of a step that ends with `_Stopped` when the search is over; what it has cached stays."""
-
-    def stoppable(description: str, done: int, total: int) -> None:
-        if stop.stop_all():
-            raise _Stopped
-        progress(description, done, total)
-
-    return stoppable
-
-
-def _prepare_caches(space: Space, progress: Progress) -> None:
-    """Builds the mels that the first trials will want, so that a person sees what is being waited for."""
-    dataset = load_dataset(space.fixed["data"], progress, space.fixed.get("group_column"))
-    wanted: dict[str, TrialConfig] = {}
-    for config in first_configs(space):
-        wanted.setdefault(mel_key(dataset, config), config)
-    first = list(wanted.values())[:PREPARED_FRONT_ENDS]
-    for number, config in enumerate(first, start=1):
-        mels_of(dataset, config, _numbered(progress, number, len(first)))
-
-
-def _numbered(progress: Progress, number: int, total: int) -> Progress:
-    """The progress of one step of several of the same kind."""
-    of = f", {number} of {total}" if total > 1 else ""
-    return lambda description, done, clips: progress(f"{description}{of}", done, clips)
 
 
 def shown_path(path: Path) -> Path:
@@ -267,57 +111,9 @@ def shown_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _header(sitting: Sitting, at_once: int) -> Header:
-    run, space, record = sitting.run, sitting.space, sitting.run.record
-    data, split = record["data"], record["split"]
-    horizon = f"{len(space.dimensions)} dimensions, {space.trials} trials of up to {space.max_epochs} epochs"
-    if space.trials < space.budget.trials:
-        horizon += f" (the space has no more, of {space.budget.trials} asked for)"
-    random = sorted(name for name, weights in record["weights"].items() if weights == "none")
-    pretrained = sorted(name for name, weights in record["weights"].items() if weights == "imagenet")
-    weights = [f"ImageNet for {', '.join(pretrained)}"] if pretrained else []
-    weights += [f"random for {', '.join(random)}"] if random else []
-    shown = shown_path(run.path)
-    loud = [note for note in split["notes"] if note.startswith("WARNING")]
-    left_out = f", {data['rejected']} files left out" if data["rejected"] else ""
-    return Header(
-        run=str(shown),
-        data=f"{data['path']}: {data['clips']} clips, {len(data['labels'])} classes{left_out}",
-        space=f"{record['space_file']}: {horizon}",
-        split="; ".join([split_parts(split), *(note for note in split["notes"] if note not in loud)]),
-        devices=sitting.machines.describe(space.resources, at_once),
-        weights="; ".join(weights),
-        address=sitting.machines.address,
-        mirror=sitting.mode.mode,
-        how_to_watch=sitting.mode.how.replace(str(run.path), str(shown)) if sitting.mode.mode != "off" else "",
-        notes=(*record["notes"], *loud, *sitting.notes, *filter(None, [sitting.mode.warning])),
-    )
-
-
-def close_run(run: Run, space: Space, warn: Callable[[str], None]) -> None:
-    """Writes everything in the run folder that is made from the journal and the trial folders."""
-    write_trials_csv(run)
-    write_best(run)
-    try:
-        export_study(space, run.journal, run.path / "study.db")
-    except (OSError, SQLAlchemyError, StorageInternalError) as error:  # a full disk, a folder without SQLite's locks
-        # Only people with optuna-dashboard read it, and the search could not be had again for it.
-        warn(f"{run.path / 'study.db'} could not be written ({error}): resume --trials tries again")
-    try:
-        write_report([run])
-    except Exception as error:  # hours of training must not end in a traceback over a page that can be made again
-        again = f"python run_search.py report {shlex.quote(str(run.path))}"
-        warn(f"the report failed ({type(error).__name__}: {error}): {again}")
-
-
-def write_best(run: Run) -> None:
-    """Writes best.yaml: the best trial's whole configuration, ready for `python -m trainable --config`."""
-    best = run.best()
-    if best is None:
-        return
-    head = (
-        f"# Trial {best.trial.number} of {run.name}: validation accuracy {best.accuracy:.4f} at epoch {best.epoch}, "
-        "chosen by the search: optimistic.\n"
-        f"# python -m trainable --config {shlex.quote(str(run.path / 'best.yaml'))}\n"
-    )
-    write_atomically(run.path / "best.yaml", head + yaml.safe_dump(best.trial.config, sort_keys=False))
+def _weights_in_words(weights: dict[str, str]) -> str:
+    random = sorted(name for name, kind in weights.items() if kind == "none")
+    pretrained = sorted(name for name, kind in weights.items() if kind == "imagenet")
+    parts = [f"ImageNet for {', '.join(pretrained)}"] if pretrained else []
+    parts += [f"random for {', '.join(random)}"] if random else []
+    return "; ".join(parts)

@@ -27,13 +27,12 @@ from search.console.views import (
     Window,
     best_in_words,
     counts_in_words,
-    duration,
     ending,
     event_line,
     live_lines,
     top_table,
 )
-from search.runs.format import ABSENT, program, short, value_of
+from search.runs.format import ABSENT, duration, percent_range, program, short, value_of
 from search.runs.journal import Journal
 from trainable.inference.metrics import wilson_interval
 
@@ -287,9 +286,9 @@ def _behind_the_best(standings: Standings, clips: int) -> list[str]:
     lines = []
     if clips > 0:
         correct = round(best.accuracy * clips)
-        low, high = wilson_interval(correct, clips)
-        lines.append(f"{correct} of {clips} validation clips, 95% interval {low:.1%} to {high:.1%}")
-    values = [(key, value_of(best.trial, key)) for key in standings.keys]
+        interval = percent_range(wilson_interval(correct, clips))
+        lines.append(f"{correct} of {clips} validation clips, 95% interval {interval}")
+    values = [(key, value_of(best.trial, key, standings.plan.conditions)) for key in standings.keys]
     settings = ", ".join(f"{key} {short(value)}" for key, value in values if value is not ABSENT)
     return [*lines, settings] if settings else lines
 

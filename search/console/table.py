@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console as Terminal
 from rich.text import Text
 
+ENDLESS = 1000  # characters: in a pipe no line is broken
 WIDEST = 20  # characters of one column; the longest name of a torchvision backbone has 19
 GAP = 2
 FACT = 8  # where the text of a fact begins
@@ -32,6 +35,11 @@ class Fitted:
     header: list[Text]
     rows: list[Text]
     left_out: list[str]
+
+
+def terminal() -> Terminal:
+    """Standard output: as wide as a person's window, and without an end where there is none."""
+    return Terminal(width=None if sys.stdout.isatty() else ENDLESS, highlight=False)
 
 
 def fit(columns: Sequence[Column], width: int | None, styles: Sequence[str] = ()) -> Fitted:

@@ -7,11 +7,12 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search.runs.format import Conditions, time_range
 from search.runs.journal import Trial
 from search.runs.tables import awake
 from search.space.sections import rungs_before
@@ -24,8 +25,6 @@ QUEUE = 200  # trials that are placed on workers one by one; those before them o
 # Deviations of the logarithm of a pace, measured on simulated searches so that the range covers four ends of five.
 LEAST_SPREAD = 0.5  # between configurations, as long as few have been seen
 SURPRISE = 0.12  # between what has been seen and what comes: the searcher moves on, the machine is shared
-# A unit, its length in s, and the time in s below which people use it.
-UNITS = (("s", 1.0, 90.0), ("min", 60.0, 90 * 60.0), ("h", 3600.0, 48 * 3600.0), ("days", 86_400.0, math.inf))
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class Plan:
     deadline: float | None = None  # s since 1970, where a time budget ends the search
     target: float | None = None  # validation accuracy, fraction, that ends the search
     cut_baselines: bool = False
+    conditions: Conditions = field(default_factory=dict)  # of the dimensions that are shown
 
     def cuts(self, trial: Trial) -> bool:
         """Whether ASHA may cut this trial."""
@@ -141,13 +141,7 @@ def in_words(seconds: tuple[float, float] | None) -> str:
     """A range of seconds as people say it: `about 3 to 5 min left`."""
     if seconds is None:
         return "time left: known after the first epochs"
-    low, high = seconds
-    unit, size = next((unit, size) for unit, size, below in UNITS if high < below)
-    step = 10 if unit == "s" else 1 if high / size >= 10 or unit == "min" else 0.5
-    bottom, top = math.floor(low / size / step) * step, math.ceil(high / size / step) * step
-    if top <= step:
-        return f"less than {step:g} {unit} left"
-    return f"about {bottom:g} to {top:g} {unit} left" if bottom else f"up to {top:g} {unit} left"
+    return f"{time_range(*seconds)} left"
 
 
 def _lengths(history: History, done: Array, horizon: Array, rng: np.random.Generator) -> Array:

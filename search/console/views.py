@@ -12,12 +12,23 @@ from rich.text import Text
 from search.console.state import Standings
 from search.console.table import Column, Fitted, fit, one_line
 from search.console.time_left import in_words
-from search.runs.format import described, differing, label, short, value_of
+from search.runs.format import (
+    described,
+    differing,
+    duration,
+    label,
+    percent,
+    points,
+    short,
+    status_in_words,
+    status_word,
+    stop_in_words,
+    value_of,
+)
 from search.runs.journal import Journal, Trial
 from search.runs.run import Best, trial_folder, validates
 
 RUNNING = 12  # more running trials than this are folded, however tall the window
-STATUS_WORDS = {"out_of_memory": "out of memory"}  # the others are words already
 STATUS_STYLES = {"running": "cyan", "cut": "yellow", "failed": "red", "diverged": "red", "out_of_memory": "red"}
 
 
@@ -70,7 +81,7 @@ def status_lines(standings: Standings, run: str, window: Window, now: float) -> 
     bar = _bar(over, total, max(min(24, window.width - 10 - len(counts)), 4), window)
     speed = standings.epochs_per_minute(now)
     pace = [f"{speed:,.{0 if speed >= 10 else 1}f} epochs per minute"] if speed else []
-    target = [f"sooner at {standings.plan.target:.1%}"] if standings.plan.target else []
+    target = [f"sooner at {percent(standings.plan.target)}"] if standings.plan.target else []
     lines = [
         Text("Trials  ").append_text(bar).append(f"  {counts}"),
         one_line(f"Best    {best_in_words(standings)}", window.width, "bold green" if standings.top else ""),
@@ -92,7 +103,7 @@ def running_lines(standings: Standings, window: Window, room: int) -> list[Text]
         trials, folded = trials[:shown], len(trials) - shown
     if not trials:
         return []
-    keys = differing(trials, standings.keys) or list(standings.keys)
+    keys = differing(trials, standings.keys, standings.plan.conditions) or list(standings.keys)
     bar = 18 if window.width >= 100 else 10
     horizons = [int(trial.config.get("epochs", standings.plan.epochs)) for trial in trials]
     done = [len(trial.reports) for trial in trials]
@@ -102,19 +113,26 @@ def running_lines(standings: Standings, window: Window, room: int) -> list[Text]
         Column("epoch", [f"{d}/{h}" for d, h in zip(done, horizons, strict=True)]),
         Column("val acc", [_last_value(trial) for trial in trials]),
     ]
-    settings = [trial.name or described(trial, keys) for trial in trials]
+    settings = [trial.name or described(trial, keys, standings.plan.conditions) for trial in trials]
     table = fit([*columns, Column("settings", settings, right=False, widest=None)], window.width)
     lines = [Text(), *table.header, *table.rows]
     return [*lines, one_line(f"and {folded} more", window.width, "dim")] if folded else lines
 
 
 def top_lines(standings: Standings, window: Window, room: int) -> list[Text]:
-    """The best trials with the dimensions in which they differ, as many as there is room for."""
+    """The best trials with the dimensions in which they differ, as many as there is room for, and what there is not."""
     if not standings.top:
         return []
     table = top_table(standings, standings.top, window.width)
-    lines = [Text(), *table.header, *table.rows]
-    return lines[:room] if room > 1 + len(table.header) else []
+    rows = room - 1 - len(table.header)
+    if rows < 1:
+        return []
+    if len(table.rows) <= rows and not table.left_out:
+        return [Text(), *table.header, *table.rows]
+    shown = table.rows[: max(rows - 1, 1)]
+    said = [f"and {len(table.rows) - len(shown)} more"] if len(shown) < len(table.rows) else []
+    said += [f"no room for {', '.join(table.left_out)}"] if table.left_out else []
+    return [Text(), *table.header, *shown, one_line("; ".join(said), window.width, "dim")][:room]
 
 
 def top_table(standings: Standings, bests: Sequence[Best], width: int | None) -> Fitted:
@@ -122,14 +140,15 @@ def top_table(standings: Standings, bests: Sequence[Best], width: int | None) ->
     trials = [best.trial for best in bests]
     columns = [
         Column("trial", [str(trial.number) for trial in trials]),
-        Column("val acc", [f"{best.accuracy:.1%}" for best in bests]),
+        Column("val acc", [percent(best.accuracy) for best in bests]),
         Column("epoch", [f"{best.epoch}" for best in bests]),
-        Column("status", [status_in_words(trial) for trial in trials], right=False),
+        Column("status", [status_in_words(trial, live=True) for trial in trials], right=False),
     ]
     if any(trial.name for trial in trials):
         columns.append(Column("name", [trial.name for trial in trials], right=False))
-    for key in differing(trials, standings.keys):
-        values = [value_of(trial, key) for trial in trials]
+    conditions = standings.plan.conditions
+    for key in differing(trials, standings.keys, conditions):
+        values = [value_of(trial, key, conditions) for trial in trials]
         words = any(isinstance(value, str) for value in values)
         columns.append(Column(key, [short(value) for value in values], right=not words))
     return fit(columns, width, [STATUS_STYLES.get(trial.status, "") for trial in trials])
@@ -149,7 +168,7 @@ def counts_in_words(standings: Standings) -> str:
     """`14 of 64: 4 running, 9 finished, 5 cut`; what has not occurred is left out."""
     parts = [f"{len(standings.running)} running"] if standings.running else []
     order = ("finished", "cut", "failed", "diverged", "out_of_memory")
-    parts += [f"{standings.counts[key]} {STATUS_WORDS.get(key, key)}" for key in order if standings.counts[key]]
+    parts += [f"{standings.counts[key]} {status_word(key)}" for key in order if standings.counts[key]]
     return f"{sum(standings.counts.values())} of {standings.plan.trials}: {', '.join(parts) or 'none yet'}"
 
 
@@ -158,7 +177,7 @@ def best_in_words(standings: Standings) -> str:
     if not standings.top:
         return f"none yet: a trial counts once it has got past epoch {standings.plan.grace_epochs}"
     best = standings.top[0]
-    parts = [f"{best.accuracy:.1%}, trial {best.trial.number} at epoch {best.epoch}"]
+    parts = [f"{percent(best.accuracy)}, trial {best.trial.number} at epoch {best.epoch}"]
     if best.trial.kind == "baseline":
         parts.append(f"the baseline {best.trial.name}")
     others = [baseline for baseline in standings.baselines if baseline.trial is not best.trial]
@@ -167,14 +186,7 @@ def best_in_words(standings: Standings) -> str:
 
 def against(best: Best, baseline: Best) -> str:
     """`+2.1 points on tutorial-strong`."""
-    return f"{100 * (best.accuracy - baseline.accuracy):+.1f} points on {baseline.trial.name}"
-
-
-def status_in_words(trial: Trial) -> str:
-    """`finished`, `cut at 8`, `out of memory`."""
-    if trial.status == "cut":
-        return f"cut at {len(trial.reports)}"
-    return STATUS_WORDS.get(trial.status, trial.status)
+    return f"{points(best.accuracy - baseline.accuracy)} on {baseline.trial.name}"
 
 
 def last_line(message: str) -> str:
@@ -189,18 +201,8 @@ def traceback_hint(trial: Trial, run: str) -> str:
     return f" (traceback in {path})" if path.exists() else ""
 
 
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min 05 s`, `2 h 07 min`."""
-    whole = max(round(seconds), 0)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 def _last_value(trial: Trial) -> str:
-    return f"{trial.reports[-1].value:.1%}" if trial.reports and validates(trial.config) else "-"
+    return percent(trial.reports[-1].value) if trial.reports and validates(trial.config) else "-"
 
 
 def _title(standings: Standings, frame: Frame, window: Window, now: float) -> Text:
@@ -236,7 +238,7 @@ def event_line(event: dict[str, Any], run: str, journal: Journal, standings: Sta
             horizon = trial.config.get("epochs", standings.plan.epochs)
             text = f"{label(trial)} epoch {event['epoch']}/{horizon}"
             if validates(trial.config):
-                text += f": val acc {event['value']:.1%}, loss {event['loss']:.3f}"
+                text += f": val acc {percent(event['value'])}, loss {event['loss']:.3f}"
             text += _best_so_far(standings) if new_best else ""
         case "ended":
             trial = journal.trials[event["trial"]]
@@ -245,7 +247,7 @@ def event_line(event: dict[str, Any], run: str, journal: Journal, standings: Sta
             text = f"{ending(trial, run)}{_best_so_far(standings) if new_best else ''}"
             text += f" [{over} of {standings.plan.trials}, {left}]"
         case "stopped":
-            text = f"stopped: {event['reason']}"
+            text = stop_in_words(event["reason"]) if event["reason"] == "budget" else f"stopped: {event['reason']}"
         case _:
             return None
     return f"{clock} {text}"

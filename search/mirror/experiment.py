@@ -2,18 +2,19 @@
 
 SwanLab's local pages know neither group nor tags, so name, description and configuration carry all of it. Its table
 lists the configuration in the order of ASCII: keys that begin with a capital come first, so what people look for has
-one, and the fields of `TrialConfig` keep their own names behind it.
+one, what was searched has a digit, which comes before that, and the fields of `TrialConfig` keep their own names.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from search.runs.cost import COSTS, costs_of
+from search.runs.format import ABSENT, conditions_of, short, status_word, value_of
 from search.runs.journal import Trial
 from search.runs.run import Run, best_epoch
 
@@ -26,7 +27,11 @@ _LONGEST_NAME = 100  # characters; the local database's limit
 _LONGEST_DESCRIPTION = 255  # characters; the local database's limit
 _LONGEST_OUTCOME = 200  # characters, so that a traceback does not fill a table
 # The keys that `Ending` fills in. There from the start: the table takes its columns from what it meets first.
-_OPEN = {"Outcome": "running", "Best epoch": "-", "Best val acc": "-"}
+_COST_KEYS = {
+    "parameters": "Parameters", "operations": "Operations per clip", "latency_ms": "Time per clip",
+    "memory_mb": "Memory in training",
+}  # fmt: skip
+_OPEN = {"Outcome": "running", "Best epoch": "-", "Best val acc": "-", **dict.fromkeys(_COST_KEYS.values(), "-")}
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Ending:
     state: Literal["success", "crashed", "aborted"]  # SwanLab's words
     final: bool  # False: the trial may go on later, and then its experiment is made anew
     best: dict[str, float] = field(default_factory=dict)  # epoch, val_acc, val_loss; empty without a best epoch
+    cost: dict[str, str] = field(default_factory=dict)  # what is known of it, as people read it
 
     @property
     def error(self) -> str | None:
@@ -66,7 +72,7 @@ class Ending:
         closing: dict[str, Any] = {"Outcome": first_line[:_LONGEST_OUTCOME]}
         if self.best:
             closing |= {"Best epoch": int(self.best["epoch"]), "Best val acc": round(self.best["val_acc"], 4)}
-        return closing
+        return closing | self.cost
 
 
 INTERRUPTED = Ending("interrupted: the search stopped before this trial's end; `resume` takes it up again",
@@ -83,8 +89,6 @@ def trial_experiment(run: Run, trial: Trial) -> Experiment:
     described = [f"search {search}", kind if kind == "search" else f"{kind} {trial.name}".strip(),
                  f"data {data}", backbone, f"weights {config.get('weights')}"]  # fmt: skip
     heading = {"Search": search, "Kind": kind, "Data": data, "Trial": trial.number, "Recipe": trial.name or "-"}
-    if trial.params:
-        heading["Searched"] = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
     return Experiment(
         key=key,
         folder=str(run.folder(trial).path.resolve()),
@@ -95,8 +99,23 @@ def trial_experiment(run: Run, trial: Trial) -> Experiment:
         job_type=kind,
         tags=[tag for tag in (backbone, data, kind) if tag],
         color=_COLORS[trial.number % len(_COLORS)],
-        config={**_OPEN, **heading, **{name: _plain(value) for name, value in config.items()}},
+        config={**_searched(run, trial), **_OPEN, **heading, **{name: _plain(value) for name, value in config.items()}},
     )
+
+
+def _searched(run: Run, trial: Trial) -> dict[str, Any]:
+    """The searched settings, numbered in the order of the space: digits come before capitals.
+
+    Every trial has the same keys, or the page's table would lack columns that its first trial has no value for.
+    """
+    search = run.record.get("space", {}).get("search") or {}
+    conditions = conditions_of(search)
+    width = len(str(len(search)))
+    values = {name: value_of(trial, name, conditions) for name in search}
+    return {
+        f"{number:0{width}d} {name}": "-" if value is ABSENT else _plain(value)
+        for number, (name, value) in enumerate(values.items(), start=1)
+    }
 
 
 def experiment_name(run: Run, trial: Trial) -> str:
@@ -106,12 +125,12 @@ def experiment_name(run: Run, trial: Trial) -> str:
     config = trial.config
     parts = ["retrain" if trial.kind == "retrain" else "", number, trial.name, str(config.get("backbone", "")),
              f"{config['image_size']}px" if "image_size" in config else "",
-             f"lr {_short(config['lr'])}" if "lr" in config else ""]  # fmt: skip
+             f"lr {short(config['lr'])}" if "lr" in config else ""]  # fmt: skip
     return " ".join(part for part in parts if part)[:_LONGEST_NAME]
 
 
-def trial_ending(trial: Trial, grace_epochs: int) -> Ending:
-    """How a trial ended, with its best epoch by the one rule for it."""
+def trial_ending(run: Run, trial: Trial) -> Ending:
+    """How a trial ended, with its best epoch by the one rule for it, and what it costs to use."""
     if not trial.over:
         return INTERRUPTED
     match trial.status:
@@ -120,13 +139,18 @@ def trial_ending(trial: Trial, grace_epochs: int) -> Ending:
         case "cut":
             outcome = f"cut by ASHA at epoch {len(trial.reports)}"
         case status:
-            outcome = f"{status.replace('_', ' ')}: {trial.message}".rstrip(": ")
-    best = best_epoch(trial, grace_epochs)
+            outcome = f"{status_word(status)}: {trial.message}".rstrip(": ")
+    best = best_epoch(trial, run.grace_epochs)
     return Ending(
         outcome=outcome,
         state="success" if trial.status in ("finished", "cut") else "crashed",
         final=True,
         best={"epoch": best.epoch, "val_acc": best.accuracy, "val_loss": best.loss} if best else {},
+        cost={
+            _COST_KEYS[name]: COSTS[name].said(value)
+            for name, value in costs_of(run, trial).items()
+            if value is not None
+        },
     )
 
 
@@ -140,16 +164,6 @@ def _fingerprint(run: Run) -> str:
     owner = home(run.path)
     created = (run.record if owner == run.path else json.loads((owner / "run.json").read_text())).get("created")
     return hashlib.sha256(f"{owner.resolve().name} {created}".encode()).hexdigest()[:10]
-
-
-def _short(value: Any) -> str:
-    """A value as people write it: 1.3e-4, not 0.00013246."""
-    if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
-    if value == 0 or not math.isfinite(value) or 0.01 <= abs(value) < 10_000:
-        return f"{value:.3g}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
 
 
 def _plain(value: Any) -> Any:

@@ -24,10 +24,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from search.mirror.experiment import INTERRUPTED, Ending, Experiment
-from search.mirror.stores import cloud as mirror_cloud
-from search.mirror.stores import local as mirror_local
-from search.mirror.stores import offline as mirror_offline
-from search.mirror.stores import sdk as mirror_sdk
+from search.mirror.stores import Store, open_store
 from search.runs.run import validates
 from trainable.files import write_atomically
 from trainable.training.trial_folder import EpochResult, TrialFolder
@@ -37,7 +34,6 @@ NICENESS = 10  # training comes first
 ORPHAN_S = 60.0  # to close what runs after the driver's death
 DONE_FILE = "mirrored"  # in SwanLab's folder of an experiment: it is complete
 DATABASE_LOCK = "database"  # who creates rows in the local database; SwanLab itself loses some when two do
-SWANLAB_MODES = {"cloud": "online", "offline": "offline", "local": "local"}
 
 
 def main(driver: int) -> None:
@@ -94,7 +90,8 @@ class Recorder:
         self._log_dir = Path(order["log_dir"])
         self._wait_s: float = order["wait_s"]  # for another process that mirrors the same trial
         self._locks = Locks(self._log_dir)
-        mirror_sdk.load(self._mode)  # takes a second, so not while others wait for a lock
+        self._store: Store = open_store(self._mode, self._log_dir)
+        self._store.load()  # takes a second, so not while others wait for a lock
         self._folder = TrialFolder(Path(self._experiment.folder))
         self._seen: tuple[int, int, int] | None = None  # what epochs.jsonl looked like
         self._epochs = 0  # logged
@@ -140,12 +137,9 @@ class Recorder:
         """Closes the experiment, and marks it as complete where the trial is over and SwanLab has kept everything."""
         self._run.config.update(ending.config)
         with self._database():
-            if ending.best:
-                best = {f"best/{name}": value for name, value in ending.best.items()}
-                self._run.log(finite(best), step=int(ending.best["epoch"]))
             self._run.finish(state=ending.state, error=ending.error)
         self._run = None
-        missing = self._what_is_missing()
+        missing = self._store.missing(self._experiment.key, self._epochs)
         if missing:
             raise OSError(missing)
         if ending.final:
@@ -181,7 +175,7 @@ class Recorder:
 
     def _database(self) -> AbstractContextManager[None]:
         """While this is held no other process makes rows in the local database."""
-        return self._locks.held(DATABASE_LOCK, self._link.alive) if self._mode == "local" else nullcontext()
+        return self._locks.held(DATABASE_LOCK, self._link.alive) if self._store.shared_rows else nullcontext()
 
     def _open(self) -> None:
         import swanlab
@@ -191,10 +185,10 @@ class Recorder:
         self._link.say("started")
 
     def _remove(self) -> None:
-        mirror_local.remove_run(self._log_dir, self._experiment.key)
+        self._store.remove(self._experiment.key)
 
     def _log(self, values: dict[str, float], epoch: int) -> None:
-        if self._epochs > 0 or self._mode != "local" or self._locks.holds(DATABASE_LOCK):
+        if self._epochs > 0 or not self._store.shared_rows or self._locks.holds(DATABASE_LOCK):
             self._run.log(values, step=epoch)
             return
         with self._database():  # the first values create the comparison charts, in another thread
@@ -203,14 +197,6 @@ class Recorder:
             while sum(1 for _ in logs.glob("*/*.log")) < len(values) and time.monotonic() < patience:
                 self._link.alive()
                 time.sleep(0.05)
-
-    def _what_is_missing(self) -> str | None:
-        match self._mode:
-            case "local":
-                return mirror_local.what_is_missing(self._log_dir, self._experiment.key, self._epochs)
-            case "offline":
-                return mirror_offline.what_is_missing(self._run_dir, self._epochs)
-        return mirror_cloud.what_is_missing()
 
 
 def init_arguments(experiment: Experiment, mode: str, project: str, log_dir: Path) -> dict[str, Any]:
@@ -226,7 +212,8 @@ def init_arguments(experiment: Experiment, mode: str, project: str, log_dir: Pat
         run=Settings.Run(dir=experiment.key),  # a known name: a second attempt finds what the first one left
     )  # fmt: skip
     arguments: dict[str, Any] = {
-        "mode": SWANLAB_MODES[mode], "project": project, "log_dir": str(log_dir), "name": experiment.name,
+        "mode": open_store(mode, log_dir).sdk_mode, "project": project, "log_dir": str(log_dir),
+        "name": experiment.name,
         "description": experiment.description, "group": experiment.group, "job_type": experiment.job_type,
         "tags": experiment.tags, "color": experiment.color, "config": experiment.config, "settings": settings,
     }  # fmt: skip

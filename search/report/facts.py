@@ -1,30 +1,29 @@
-"""What the journal of a run says once it is added up: time, progress of the best, rungs, slots.
+"""What a run says once it is added up: its headline, time, progress of the best, rungs, slots, and how to repeat it.
 
-Everything here is plain numbers, so that the figures only draw and these rules can be tested without a browser.
+Everything here is plain numbers and text, so that figures and templates only show it, and that these rules can be
+tested without a browser.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
+import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
+from search.retrain.text import OPTIMISTIC
+from search.runs.format import ABSENT, conditions_of, stop_in_words, value_of
 from search.runs.journal import Trial
 from search.runs.run import Best, Run, best_epoch
 from search.space.space import Space
-
-# The words that the report has for each status, in the order in which it lists them.
-STATUS_WORDS = {
-    "finished": "finished",
-    "cut": "cut",
-    "running": "not finished",
-    "diverged": "diverged",
-    "out_of_memory": "out of memory",
-    "failed": "failed",
-}
-BROKEN = ("diverged", "out_of_memory", "failed")
+from trainable.config import RECIPES, SHARED_FIELDS, TrialConfig
+from trainable.inference.metrics import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,9 @@ def settings_of(trial: Trial, space: Space) -> dict[str, Any]:
 
     A baseline that is no point of the space has no sample; its configuration says where it would lie.
     """
-    if trial.params or trial.kind != "baseline":
-        return trial.params
-    found: dict[str, Any] = {}
-    for dimension in space.dimensions.values():
-        if space.active(dimension, found) and dimension.name in trial.config:
-            found[dimension.name] = trial.config[dimension.name]
-    return found
+    conditions = conditions_of(space.to_json()["search"])
+    values = {name: value_of(trial, name, conditions) for name in space.dimensions}
+    return {name: value for name, value in values.items() if value is not ABSENT}
 
 
 def label(trial: Trial) -> str:
@@ -125,6 +120,22 @@ def search_clock(run: Run) -> Callable[[float], float]:
         return earlier + min(moment, end) - start
 
     return clock
+
+
+def state_in_words(run: Run) -> str:
+    """Whether the search has ended, why and when, and when it began."""
+    events = _event_times(run)
+    began = [session["time"] for session in run.journal.sessions if "time" in session] + events
+    started = f"started {_moment(min(began))}" if began else ""
+    reason = run.journal.stop_reason
+    if reason is None and (run.journal.unfinished or not events):
+        return ", ".join(filter(None, ["search not finished", started]))
+    why = f" ({stop_in_words(reason)})" if reason else ""
+    return ", ".join(filter(None, [started, f"ended {_moment(max(events or began))}{why}"])).capitalize()
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def _event_times(run: Run) -> list[float]:
@@ -199,3 +210,205 @@ def spans(run: Run) -> list[Span]:
         free_from[slot : slot + 1] = [end]
         found.append(Span(trial, slot, start, end))
     return found
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The number that the reader takes away; fractions in [0, 1]."""
+
+    accuracy: float | None  # None: there is no number yet
+    interval: tuple[float, float] | None  # 95%
+    sentence: str
+    optimistic: bool  # chosen on the same clips as measured
+
+
+def retrained(run: Run) -> dict[str, Any] | None:
+    """What `retrained/result.json` says, or None where nothing was retrained."""
+    path = run.path / "retrained" / "result.json"
+    if not path.exists():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def validation_interval(run: Run, accuracy: float) -> tuple[float, float] | None:
+    """The 95% interval of a validation accuracy in this run, or None where the record does not say how many clips."""
+    clips = int(run.record.get("split", {}).get("val", 0))
+    return wilson_interval(accuracy * clips, clips) if clips else None
+
+
+def headline(run: Run) -> Headline:
+    """The retrained accuracy where there is one, else the search's own best, called what it is."""
+    result = retrained(run)
+    if result is not None:
+        return _of_result(result)
+    best = run.best()
+    if best is None:
+        return Headline(None, None, "No trial has got past the grace period yet, so there is no best.", False)
+    clips = run.record.get("split", {}).get("val")
+    where = f"{clips} validation clips" if clips else "the validation clips"
+    sentence = f"Trial {label(best.trial)} at epoch {best.epoch}, the highest of {_choices(run)} on {where}."
+    return Headline(best.accuracy, validation_interval(run, best.accuracy), sentence, True)
+
+
+def _of_result(result: dict[str, Any]) -> Headline:
+    seeds = len(result.get("per_seed") or [])
+    what = "The best configuration, retrained" + (f" on {seeds} seeds (mean)" if seeds > 1 else "")
+    clips = f"{result['clips']} " if result.get("clips") else ""
+    plain = {
+        "test": f"{clips}test clips, on which nothing was trained or chosen",
+        "folds": f"{clips}clips, each scored by models that were not trained on it",
+    }.get(result["measured_on"], f"the {clips}validation clips")
+    on = str(result.get("sentence") or plain).removesuffix(f": {OPTIMISTIC}")
+    low_high = result.get("interval_95")
+    interval = (float(low_high[0]), float(low_high[1])) if low_high else None
+    return Headline(result["accuracy"], interval, f"{what}, on {on}.", result["measured_on"] not in ("test", "folds"))
+
+
+def _choices(run: Run) -> str:
+    reports = sum(len(trial.reports) for trial in run.trials if trial.kind != "retrain")
+    return f"{reports} scores (every epoch of every trial)"
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How far the best trial is above the best baseline."""
+
+    name: str  # the baseline's
+    accuracy: float  # the baseline's, fraction
+    ahead: float  # fraction; 0 where the baseline itself is the best
+    overlap: bool  # whether the intervals overlap, so that it may be chance
+
+
+def lead(run: Run, best: Best, baselines: Sequence[Best]) -> Lead | None:
+    """How far `best` is above the best of `baselines`; None where there is none."""
+    if not baselines:
+        return None
+    base = max(baselines, key=lambda other: other.accuracy)
+    ours, theirs = validation_interval(run, best.accuracy), validation_interval(run, base.accuracy)
+    overlap = ours is not None and theirs is not None and ours[0] < theirs[1]
+    return Lead(base.trial.name, base.accuracy, best.accuracy - base.accuracy, overlap)
+
+
+_EMPTY: tuple[object, ...] = (None, "", [], {})
+
+
+def differing_settings(config: Mapping[str, Any]) -> str:
+    """What of a configuration differs from the defaults, as YAML."""
+    defaults = TrialConfig.parse({}).to_json()
+    return as_yaml({key: value for key, value in config.items() if defaults.get(key, value) != value})
+
+
+@dataclass(frozen=True)
+class Record:
+    """What lets somebody repeat the run."""
+
+    pairs: tuple[tuple[str, str], ...]  # names and values, as people read them
+    commands: tuple[str, ...]  # as one types them
+    space: str  # a space file
+
+
+def record(run: Run) -> Record:
+    """Everything that run.json knows, and the commands that repeat the run."""
+    known = run.record
+    data, split = known.get("data", {}), known.get("split", {})
+    left_out = data.get("rejected", 0)
+    counts = ", ".join(f"{split[part]} {part}" for part in ("train", "val", "test") if part in split)
+    pairs: list[tuple[str, object]] = [
+        ("run folder", run.path),
+        ("created", known.get("created", "")),
+        ("data", f"{data.get('name', '')} ({data.get('path', '')})"),
+        ("clips", f"{data.get('clips', '?')} in {len(data.get('labels', []))} classes, "
+                  f"{len(left_out) if isinstance(left_out, list) else left_out} files left out"),
+        ("data hash", data.get("hash", "")),
+        ("split", f"{split.get('name', '')}: {counts} clips"),
+        ("split hash", split.get("hash", "")),
+        ("seed of the search", known.get("seed", "")),
+        ("git commit", known.get("git_commit") or "unknown"),
+        ("versions", ", ".join(f"{name} {number}" for name, number in known.get("versions", {}).items())),
+        ("hardware", _flat(_said(known.get("hardware", {})))),
+        ("weights", _flat(known.get("weights", {}))),
+        ("SwanLab", _flat(_said(known.get("mirror", {})))),
+        ("sessions", _sessions(run)),
+    ]  # fmt: skip
+    for extra, name in (("warm_start", "warm start from"), ("notes", "notes")):
+        if known.get(extra):
+            pairs.append((name, "; ".join(map(str, known[extra]))))
+    pairs += [("about the split", "; ".join(map(str, split["notes"])))] if split.get("notes") else []
+    result = retrained(run) or {}
+    if result.get("seeds"):
+        pairs.append(("seeds of the retraining", ", ".join(map(str, result["seeds"]))))
+    if result.get("git_commit") and result["git_commit"] != known.get("git_commit"):
+        pairs.append(("git commit of the retraining", result["git_commit"]))
+    commands = [_command(each) for each in (known.get("command"), result.get("command")) if each]
+    shown = tuple((name, str(value)) for name, value in pairs if str(value))
+    return Record(shown, tuple(commands), _space_file(known["space"]))
+
+
+def _space_file(space: dict[str, Any]) -> str:
+    """The space as a space file has it, so that it can be copied and run; baselines by their names.
+
+    Where `--epochs` has set the horizon, it is said above: the file itself keeps its own, because dimensions that are
+    counted in epochs are on it.
+    """
+    keys = ("fixed", "search", "budget", "resources", "scheduler", "searcher")
+    file: dict[str, Any] = {key: space[key] for key in keys if space.get(key)}
+    baselines = [_baseline(item, space.get("fixed", {})) for item in space.get("baselines", [])]
+    if baselines:
+        file["baselines"] = baselines
+    epochs = space.get("epochs")
+    if epochs is None:
+        return _yaml(file)
+    own = space.get("fixed", {}).get("epochs", TrialConfig().epochs)
+    # The least that --epochs scales to the grace period of this run.
+    file["budget"] = {**space["budget"], "grace_epochs": math.ceil(space["budget"]["grace_epochs"] * own / epochs)}
+    return f"# run with --epochs {epochs}\n{_yaml(file)}"
+
+
+def _baseline(item: dict[str, Any], fixed: dict[str, Any]) -> object:
+    """A recipe by its name; a point of one's own by the values that the space does not give it anyway."""
+    if item["name"] in RECIPES:
+        return item["name"]
+    given = {**TrialConfig.parse({}).to_json(), **fixed}
+    own = {key: value for key, value in item["values"].items() if value != given.get(key) and key not in SHARED_FIELDS}
+    return {"name": item["name"], **own}
+
+
+def _sessions(run: Run) -> str:
+    starts = [session["time"] for session in run.journal.sessions if "time" in session]
+    if not starts:
+        return ""
+    first = _moment(starts[0])
+    resumed = f", resumed {len(starts) - 1} times" if len(starts) > 2 else ", resumed once" if len(starts) == 2 else ""
+    last = stop_in_words(run.journal.stop_reason) or "the last one has not ended or was killed"
+    return f"started {first}{resumed}; {last}"
+
+
+def _command(command: object) -> str:
+    """The command as one types it."""
+    if not isinstance(command, list):
+        return str(command)
+    words = [str(word) for word in command]
+    return shlex.join(["python", *words] if words and words[0].endswith(".py") else words)
+
+
+def _said(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values under names that are read, not typed; a backbone's name stays as it is."""
+    return {key.replace("_", " "): value for key, value in values.items()}
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_flat(item)}" for key, item in value.items() if item not in _EMPTY)
+    if isinstance(value, list):
+        return ", ".join(map(_flat, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+def as_yaml(config: Mapping[str, Any]) -> str:
+    """A configuration as YAML, one field a line."""
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
+from markupsafe import Markup
 
-from search.report.facts import STATUS_WORDS, Progress, Rung, Span, label, top, trials_of
-from search.report.page import plain
+from search.report.facts import Progress, Rung, Span, label, top, trials_of
+from search.runs.cost import CostKind
+from search.runs.format import STATUS_WORDS, duration, percent, status_in_words
 from search.runs.journal import Trial
-from search.runs.run import Run
+from search.runs.run import Best, Run, validates
+from trainable.inference.metrics import spread, wilson_interval
 from trainable.training.trial_folder import EpochResult
 
 # Colours that stay apart for colour-blind readers and on light and dark paper. Source: Okabe and Ito 2008.
@@ -23,10 +31,47 @@ STATUS_SYMBOLS = {
     "finished": "circle", "cut": "x", "running": "circle-open",
     "diverged": "triangle-down", "out_of_memory": "square", "failed": "cross",
 }  # fmt: skip
+STATUS_MARKS = {"finished": "●", "cut": "✕", "running": "○", "diverged": "▼", "out_of_memory": "■", "failed": "✚"}
 BASELINE_COLOUR = "#8a8f94"
 BEST_COLOUR = "#0f8f85"
-# From light to strong; legible with dark text on its light end and white text on its strong end.
-SCALE = ((0.0, "#eef5f3"), (0.25, "#b9dcd6"), (0.5, "#6fb8ae"), (0.75, "#2a8f86"), (1.0, "#0b4f4a"))
+
+
+Bar = tuple[str, float, tuple[float, float] | None, bool]  # name, accuracy, its interval, whether it stands out
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plotly figure that fills its column; where that is narrower than `width` px it scrolls."""
+
+    key: str  # its anchor, one of its own on the page
+    figure: Any  # a `plotly.graph_objects.Figure`; its texts must have gone through `plain`
+    title: str
+    height: int  # px
+    caption: str = ""
+    width: int = 0  # px
+
+    def data(self) -> Markup:
+        """The figure as JSON in which "<" never stands, so no text in it can end its block or begin another."""
+        data = self.figure.to_plotly_json()
+        data["layout"].pop("template", None)  # the page has its own, which follows the reader's light or dark mode
+        content = json.dumps(_jsonable(data), separators=(",", ":"), allow_nan=False)
+        return Markup(content.replace("<", "\\u003c"))
+
+
+def plain(value: object) -> str:
+    """`value` as text inside a plotly figure, which reads a few tags and these three entities."""
+    return html.escape(str(value), quote=False)
+
+
+def _jsonable(value: Any) -> Any:
+    """`value` with tuples as lists and numbers that are not finite as null, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
 
 
 def hours(seconds: float) -> tuple[float, str]:
@@ -34,27 +79,12 @@ def hours(seconds: float) -> tuple[float, str]:
     return (3600.0, "h") if seconds > 2 * 3600 else (60.0, "min") if seconds > 120 else (1.0, "s")
 
 
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """A fraction as `84.5%`."""
-    return f"{100 * value:.{digits}f}%"
-
-
 def scatter(index: int) -> float:
     """A place in [-1, 1] for the mark `index` of many that would hide each other; the same every time."""
     return 2 * (index * 0.618034 % 1.0) - 1  # multiples of the golden ratio leave no gaps and no rows
 
 
-def intervals(rows: Sequence[tuple[str, float, tuple[float, float] | None, bool]]) -> Any:
+def intervals(rows: Sequence[Bar]) -> Any:
     """Accuracies with their intervals, one row each: name, accuracy, interval (fractions), whether it stands out."""
     names = [plain(name) for name, *_ in rows]
     places = list(range(len(rows)))[::-1]
@@ -102,6 +132,7 @@ def history(run: Run, steps: Sequence[Progress], against: str, spans: Sequence[S
             name=STATUS_WORDS[status], hoverinfo="text",
             hovertext=[f"{plain(label(best.trial))}, {STATUS_WORDS[status]}<br>"
                        f"{percent(best.accuracy)} at epoch {best.epoch}" for _, best in found],
+            customdata=[best.trial.number for _, best in found],
             marker={"size": 7, "opacity": 0.75, "color": STATUS_COLOURS[status], "symbol": STATUS_SYMBOLS[status]},
         )  # fmt: skip
     if steps:
@@ -134,15 +165,17 @@ def rung_figure(rungs: Sequence[Rung]) -> Any:
         xs: list[float] = []
         ys: list[float] = []
         texts: list[str] = []
+        numbers: list[int] = []
         for place, rung in enumerate(rungs):
             members = sorted(rung.passed if passed else rung.cut, key=lambda member: member[1])
             for index, (trial, value) in enumerate(members):
                 # The two kinds stand side by side, each spread a little so that equal values do not hide each other.
                 xs.append(place + (0.2 if passed else -0.2) + 0.15 * scatter(index))
                 ys.append(100 * value)
+                numbers.append(trial.number)
                 texts.append(f"{plain(label(trial))}: {percent(value)} at epoch {rung.epoch}, {name}")
         plot.add_scatter(
-            x=xs, y=ys, mode="markers", name=name, hoverinfo="text", hovertext=texts,
+            x=xs, y=ys, mode="markers", name=name, hoverinfo="text", hovertext=texts, customdata=numbers,
             marker={"size": 8, "color": colour, "symbol": symbol, "opacity": 0.8},
         )  # fmt: skip
     ticks = [f"epoch {rung.epoch}<br>{len(rung.passed) + len(rung.cut)} in, {len(rung.cut)} cut" for rung in rungs]
@@ -166,12 +199,96 @@ def curves(trials: Sequence[tuple[Trial, Sequence[EpochResult]]], quantity: str)
                 mode="lines+markers" if len(epochs) < 4 and kind == "val" else "lines",
                 line={"dash": dash, "width": width, "color": SERIES[index % len(SERIES)]},
                 name=plain(label(trial)), legendgroup=str(trial.number), showlegend=kind == "val",
+                meta={"trial": trial.number},
                 hoverinfo="text",
                 hovertext=[f"{plain(label(trial))}, {kind}<br>epoch {epoch.epoch}: "
                            f"{factor * getattr(epoch, f'{kind}_{quantity}'):.4g}" for epoch in epochs],
             )  # fmt: skip
     title = "accuracy, %" if quantity == "acc" else "cross-entropy, nats"
     plot.update_layout(xaxis={"title": "epoch"}, yaxis={"title": title}, hovermode="closest")
+    return plot
+
+
+def seed_curves(trials: Sequence[tuple[Trial, Sequence[EpochResult]]]) -> Any:
+    """Accuracy over epochs of one configuration's seeds, one colour each."""
+    plot = go.Figure()
+    for index, (trial, epochs) in enumerate(trials):
+        name = plain(trial.name.partition(", ")[2] or trial.name)
+        kinds = (("val", "solid", 2.0), ("train", "dot", 1.1))[0 if validates(trial.config) else 1 :]
+        for place, (kind, dash, width) in enumerate(kinds):
+            values = [100 * getattr(epoch, f"{kind}_acc") for epoch in epochs]
+            plot.add_scatter(
+                x=[epoch.epoch for epoch in epochs], y=values, mode="lines", name=name, legendgroup=name,
+                showlegend=place == 0, hoverinfo="text",
+                line={"dash": dash, "width": width, "color": SERIES[index % len(SERIES)]},
+                hovertext=[f"{name}, {kind}<br>epoch {epoch.epoch}: {value:.1f}%"
+                           for epoch, value in zip(epochs, values, strict=True)],
+            )  # fmt: skip
+    plot.update_layout(xaxis={"title": "epoch"}, yaxis={"title": "accuracy, %"}, hovermode="closest")
+    return plot
+
+
+def seed_spread(rows: Sequence[tuple[str, Sequence[float]]]) -> Any:
+    """The accuracies (fractions) of each configuration's seeds, with mean and deviation."""
+    plot = go.Figure()
+    places = list(range(len(rows)))[::-1]
+    for place, (name, values) in zip(places, rows, strict=True):
+        found = spread(values)
+        plot.add_scatter(
+            x=[100 * value for value in values], y=[place + 0.12 * scatter(index) for index in range(len(values))],
+            mode="markers", showlegend=False, hoverinfo="text", hovertext=[percent(value) for value in values],
+            marker={"size": 8, "opacity": 0.7, "color": SERIES[0]},
+        )  # fmt: skip
+        plot.add_scatter(
+            x=[100 * found.mean], y=[place + 0.3], mode="markers", showlegend=False, hoverinfo="text",
+            hovertext=[f"{plain(name)}: {percent(found.mean)} ± {100 * found.deviation:.1f}"],
+            marker={"size": 8, "color": BEST_COLOUR},
+            error_x={"type": "constant", "value": 100 * found.deviation, "color": BEST_COLOUR, "thickness": 2,
+                     "width": 4},
+        )  # fmt: skip
+    plot.update_layout(
+        xaxis={"title": "accuracy, %"}, hovermode="closest",
+        yaxis={"tickvals": places, "ticktext": [wrapped(name) for name, _ in rows], "range": [-0.5, len(rows) - 0.3],
+               "showgrid": False, "zeroline": False},
+    )  # fmt: skip
+    return plot
+
+
+def wrapped(name: str, most: int = 22) -> str:
+    """A name as text of a figure, on lines of about `most` characters, broken after hyphens and spaces."""
+    lines = [""]
+    for part in re.split(r"(?<=[- ])", name):
+        if lines[-1] and len(lines[-1]) + len(part) > most:
+            lines.append("")
+        lines[-1] += part
+    return "<br>".join(map(plain, lines))
+
+
+def reliability(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]) -> Any:
+    """Confidence beside accuracy in bins, as the model is and after temperature scaling (empty: it is left out)."""
+    plot = go.Figure()
+    plot.add_scatter(x=[0, 100], y=[0, 100], mode="lines", hoverinfo="skip", showlegend=False,
+                     line={"color": BASELINE_COLOUR, "dash": "dot", "width": 1.5})  # fmt: skip
+    named = [("as the model says", before, BASELINE_COLOUR), ("after temperature scaling", after, BEST_COLOUR)]
+    for name, bins, colour in named if after else [("as the model says", before, BEST_COLOUR)]:
+        most = max(each["clips"] for each in bins)
+        ranges = [wilson_interval(each["accuracy"] * each["clips"], int(each["clips"])) for each in bins]
+        plot.add_scatter(
+            x=[100 * each["confidence"] for each in bins], y=[100 * each["accuracy"] for each in bins],
+            mode="lines+markers", name=name, hoverinfo="text", line={"color": colour, "width": 1.5},
+            hovertext=[f"{name}<br>{each['clips']} clips from {percent(each['low'], 0)} to {percent(each['high'], 0)} "
+                       f"sure<br>{percent(each['accuracy'])} right, {percent(each['confidence'])} sure"
+                       for each in bins],
+            marker={"color": colour, "size": [6 + 10 * math.sqrt(each["clips"] / most) for each in bins]},
+            error_y={"type": "data", "symmetric": False, "color": colour, "thickness": 1, "width": 3,
+                     "array": [100 * (high - each["accuracy"]) for each, (_, high) in zip(bins, ranges, strict=True)],
+                     "arrayminus": [100 * (each["accuracy"] - low)
+                                    for each, (low, _) in zip(bins, ranges, strict=True)]},
+        )  # fmt: skip
+    plot.update_layout(
+        xaxis={"title": "how sure the model is, %", "range": [-3, 103]}, hovermode="closest",
+        yaxis={"title": "how often it is right, %", "range": [-3, 103]},
+    )  # fmt: skip
     return plot
 
 
@@ -187,7 +304,7 @@ def confusion_figure(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> 
     few = len(names) <= 25  # beyond, numbers do not fit
     plot = go.Figure(
         go.Heatmap(
-            z=shares, x=places, y=places, zmin=0, zmax=1, colorscale=SCALE, showscale=False, xgap=1, ygap=1,
+            z=shares, x=places, y=places, zmin=0, zmax=1, showscale=False, xgap=1, ygap=1,
             text=[[str(count) if count else "" for count in row] for row in counts] if few else None,
             texttemplate="%{text}" if few else None, hoverinfo="text", hovertext=hover,
         )
@@ -235,6 +352,7 @@ def timeline(spans: Sequence[Span]) -> Any:
                 hoverinfo="text",
                 hovertext=[f"{plain(label(span.trial))}, {word}<br>{duration(span.seconds)}, "
                            f"{len(span.trial.reports)} epochs" for span in members],
+                customdata=[span.trial.number for span in members],
                 marker={"color": STATUS_COLOURS[status], "line": {"width": 1, "color": "rgba(255,255,255,.7)"}},
             )  # fmt: skip
     slots = max((span.slot for span in spans), default=0) + 1
@@ -245,6 +363,60 @@ def timeline(spans: Sequence[Span]) -> Any:
                "range": [slots - 0.4, -0.6], "showgrid": False, "zeroline": False},
     )  # fmt: skip
     return plot
+
+
+def trade_off(members: Sequence[tuple[Best, float, bool]], front: Sequence[tuple[Best, float]], kind: CostKind) -> Any:
+    """Accuracy against one cost: trials with that cost and whether they may be called best, and the front through them.
+
+    The cost is on a logarithmic axis where it spans more than a factor of three.
+    """
+    plot = go.Figure()
+    for status, word in STATUS_WORDS.items():
+        shown = [member for member in members if member[0].trial.status == status]
+        if shown:
+            plot.add_scatter(
+                x=[cost for _, cost, _ in shown], y=[100 * best.accuracy for best, _, _ in shown], mode="markers",
+                name=word, hoverinfo="text", customdata=[best.trial.number for best, _, _ in shown],
+                hovertext=[f"{plain(label(best.trial))}, {status_in_words(best.trial)}<br>{percent(best.accuracy)}, "
+                           f"{kind.said(cost)}" for best, cost, _ in shown],
+                marker={"size": 8, "opacity": [0.8 if may else 0.45 for _, _, may in shown],
+                        "color": STATUS_COLOURS[status], "symbol": STATUS_SYMBOLS[status]},
+            )  # fmt: skip
+    if front:
+        plot.add_scatter(
+            x=[cost for _, cost in front], y=[100 * best.accuracy for best, _ in front], mode="lines+markers",
+            name="best trade-offs", hoverinfo="text", customdata=[best.trial.number for best, _ in front],
+            hovertext=[f"{plain(label(best.trial))}: {percent(best.accuracy)}, {kind.said(cost)}<br>"
+                       "no trial is both cheaper and better" for best, cost in front],
+            line={"shape": "hv", "width": 2, "color": BEST_COLOUR},
+            marker={"size": 12, "color": "rgba(0,0,0,0)", "line": {"width": 2, "color": BEST_COLOUR}},
+        )  # fmt: skip
+    costs = [cost for _, cost, _ in members]
+    xaxis: dict[str, Any] = {"title": kind.title}
+    if min(costs) > 0 and max(costs) > 3 * min(costs):
+        ticks = log_ticks(min(costs), max(costs))
+        room = 0.08 * math.log10(max(costs) / min(costs))
+        xaxis |= {
+            "type": "log", "tickvals": ticks, "ticktext": [kind.said(tick) for tick in ticks],
+            "range": [math.log10(min(costs)) - room, math.log10(max(costs)) + room],
+        }  # fmt: skip
+    elif not kind.unit:
+        xaxis |= {"nticks": 5}
+    plot.update_layout(xaxis=xaxis, yaxis={"title": "validation accuracy, %"}, hovermode="closest")
+    return plot
+
+
+def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """At most `most` round values from `low` to `high`, about evenly spaced on a logarithmic axis."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+        inside = [step * 10.0**decade for decade in decades for step in steps]
+        inside = [value for value in inside if low * 0.999 <= value <= high * 1.001]
+        if len(inside) > most:
+            return found if len(found) > 1 else inside[:: math.ceil(len(inside) / most)]
+        found = inside
+    return found or [low, high]
 
 
 def epoch_times(run: Run, trials: Sequence[Trial], by: str) -> Any:
@@ -263,6 +435,7 @@ def epoch_times(run: Run, trials: Sequence[Trial], by: str) -> Any:
             x=[value for _, value in members], y=[place + 0.2 * scatter(index) for index in range(len(members))],
             mode="markers", showlegend=False, hoverinfo="text",
             hovertext=[f"{plain(label(trial))}: {value:.3g} s per epoch" for trial, value in members],
+            customdata=[trial.number for trial, _ in members],
             marker={"size": 8, "opacity": 0.7, "color": SERIES[0]},
         )  # fmt: skip
     plot.update_layout(

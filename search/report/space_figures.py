@@ -7,20 +7,23 @@ cut ones. Settings that a trial does not have, because a condition switched them
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 import plotly.graph_objects as go
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.trial import create_trial
+from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import TrialState, create_trial
 from plotly.colors import sample_colorscale
+from sqlalchemy.engine import URL
 
-from search.report.facts import STATUS_WORDS, label, settings_of, top
-from search.report.figures import BASELINE_COLOUR, STATUS_COLOURS, STATUS_SYMBOLS, percent, scatter
-from search.report.page import plain
+from search.report.facts import label, settings_of, top
+from search.report.figures import BASELINE_COLOUR, STATUS_COLOURS, STATUS_SYMBOLS, log_ticks, plain, scatter
+from search.runs.format import STATUS_WORDS, percent, short, status_word
 from search.runs.journal import Trial
 from search.runs.run import Best
 from search.space.space import Space
@@ -31,7 +34,7 @@ LEAST_FOR_CONDITIONAL = 20  # with 12, noise explains as much as the setting
 UNUSED = "not used"
 UNUSED_PLACE = -0.2  # below the axis
 # For accuracy on lines: the best stand out on light and on dark paper.
-_VALUES = ["#a9b8c6", "#6f9fc0", "#3aa39a", "#e0a030", "#d8502e"]
+_VALUES = ["#8496a8", "#5f97c0", "#3aa39a", "#e0a030", "#d8502e"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Axis:
         """Places and names of the marks."""
         if self.choices is not None:
             return [(self.place(choice), plain(choice)) for choice in self.choices]
-        return [(self.place(value), f"{value:.3g}") for value in dict.fromkeys((self.low, self.high))]
+        return [(self.place(value), short(float(value))) for value in dict.fromkeys((self.low, self.high))]
 
 
 def axes_of(trials: Sequence[Trial], space: Space) -> list[Axis]:
@@ -77,7 +80,7 @@ def axes_of(trials: Sequence[Trial], space: Space) -> list[Axis]:
 def parallel(trials: Sequence[Trial], axes: Sequence[Axis], space: Space) -> Any:
     """One line per trial through its settings to its accuracy; cut and broken trials dotted, baselines grey.
 
-    The figure's `meta.trials` says how many of its first traces are trials.
+    Lines carry their trial's number in `meta`, the figure how many axes there are.
     """
     shown = sorted(((trial, best) for trial in trials if (best := top(trial))), key=lambda pair: pair[1].accuracy)
     values = [best.accuracy for _, best in shown]
@@ -93,9 +96,10 @@ def parallel(trials: Sequence[Trial], axes: Sequence[Axis], space: Space) -> Any
         plot.add_scatter(
             x=list(range(len(axes) + 1)), y=[*places, share], mode="lines+markers", showlegend=False, hoverinfo="text",
             hovertext=[_hover(best, has, axes)] * (len(axes) + 1),
-            opacity=0.45 + 0.5 * share if whole else 0.35, marker={"size": 4, "color": colour},
-            line={"color": colour, "width": 1.2 + 1.2 * share,
+            opacity=(opacity := 0.45 + 0.5 * share if whole else 0.6), marker={"size": 4, "color": colour},
+            line={"color": colour, "width": (thick := 1.2 + 1.2 * share if whole else 1.5),
                   "dash": "solid" if whole else "dot"},
+            meta={"trial": trial.number, "opacity": opacity, "width": thick},
         )  # fmt: skip
     for name, dash in (("finished", "solid"), ("cut or broken", "dot")):
         plot.add_scatter(x=[None], y=[None], mode="lines", name=name, hoverinfo="skip",
@@ -115,7 +119,7 @@ def parallel(trials: Sequence[Trial], axes: Sequence[Axis], space: Space) -> Any
         yaxis={"range": [-0.3 if unused else -0.12, 1.14], "visible": False, "fixedrange": True},
         shapes=[{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "layer": "below",
                  "line": {"color": "#8a8f94", "width": 1}} for x in range(len(axes) + 1)],
-        annotations=notes, hovermode="closest", dragmode="select", selectdirection="v", meta={"trials": len(shown)},
+        annotations=notes, hovermode="closest", dragmode=False, meta={"axes": len(axes) + 1},
         legend={"y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
     )  # fmt: skip
     return plot
@@ -141,6 +145,7 @@ def slice_figure(trials: Sequence[Trial], axis: Axis) -> Any:
         plot.add_scatter(
             x=xs, y=[100 * best.accuracy for _, best in members], mode="markers", name=word, showlegend=False,
             hoverinfo="text", hovertext=[_hover(best, trial.params, [axis]) for trial, best in members],
+            customdata=[trial.number for trial, _ in members],
             marker={"size": 7, "opacity": 0.75, "color": STATUS_COLOURS[status], "symbol": STATUS_SYMBOLS[status]},
         )  # fmt: skip
     if axis.choices is None:
@@ -148,8 +153,8 @@ def slice_figure(trials: Sequence[Trial], axis: Axis) -> Any:
         room = 0.06 * (high - low)  # marks at the ends are not cut off
         xaxis: dict[str, Any] = {"type": "linear", "nticks": 5, "range": [low - room, high + room]}
         if axis.log:
-            wide = axis.high / axis.low >= 30
-            xaxis |= {"type": "log", "exponentformat": "power", "dtick": 1 if wide else "D2"}
+            ticks = log_ticks(axis.low, axis.high)
+            xaxis |= {"type": "log", "tickvals": ticks, "ticktext": [short(tick) for tick in ticks]}
     else:
         names = [_short(plain(choice)) for choice in axis.choices]
         xaxis = {"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.6, len(names) - 0.4],
@@ -208,40 +213,74 @@ def _fanova(study: optuna.Study, names: list[str]) -> dict[str, float]:
     return {name: float(share) for name, share in shares.items()}
 
 
-def importance_figure(found: Sequence[Importance]) -> Any:
-    """Bars, the most important setting on top; conditional settings lighter."""
+def dashboard_importances(study_file: Path) -> dict[str, float]:
+    """What optuna-dashboard shows of the same search: PED-ANOVA on the finished trials alone; empty where it cannot.
+
+    It knows nothing of cut trials, and has those that diverged or ran out of memory as finished at 0%. So it may well
+    name other settings: what decides among the survivors, or what breaks a training.
+
+    Source: `optuna_dashboard/_importance.py`; Watanabe et al. 2023, "PED-ANOVA".
+    """
+    if not study_file.exists():
+        return {}
+    url = URL.create("sqlite", database=str(study_file.resolve())).render_as_string()
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        study = optuna.load_study(study_name=None, storage=storage)
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if len(trials) < 3 or len({trial.value for trial in trials}) < 2 or not any(trial.params for trial in trials):
+            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+        return {name: float(share) for name, share in found.items()}
+    finally:
+        storage.engine.dispose()
+
+
+def importance_figure(found: Sequence[Importance], dashboard: Mapping[str, float]) -> Any:
+    """Bars, the most important setting on top; conditional settings lighter; what the dashboard shows below in grey."""
     ordered = sorted(found, key=lambda item: item.share)
     plot = go.Figure()
-    for conditional, name in ((False, "all trials"), (True, "only trials that have the setting")):
-        bars = [(place, item) for place, item in enumerate(ordered) if item.conditional == conditional]
+    width, up = (0.36, 0.19) if dashboard else (0.75, 0.0)
+    if dashboard:
+        known = [(place, dashboard[item.name]) for place, item in enumerate(ordered) if item.name in dashboard]
+        _bars(plot, "finished trials alone, as optuna-dashboard", BASELINE_COLOUR, [
+            (place - up, value, f"{plain(ordered[place].name)}: {percent(value)} in optuna-dashboard")
+            for place, value in known
+        ], width)  # fmt: skip
+    for conditional, name in ((True, "only trials that have the setting"), (False, "all trials")):
+        bars = [
+            (place + up, item.share, f"{plain(item.name)}: {percent(item.share)} from {item.trials} trials")
+            for place, item in enumerate(ordered)
+            if item.conditional == conditional
+        ]
         if bars:
-            plot.add_bar(
-                x=[item.share for _, item in bars], y=[place for place, _ in bars], orientation="h", name=name,
-                width=0.75, text=[percent(item.share, 0) for _, item in bars], textposition="outside", cliponaxis=False,
-                hoverinfo="text",
-                hovertext=[f"{plain(item.name)}: {percent(item.share)} from {item.trials} trials" for _, item in bars],
-                marker={"color": STATUS_COLOURS["running" if conditional else "finished"]},
-            )  # fmt: skip
+            _bars(plot, name, STATUS_COLOURS["running" if conditional else "finished"], bars, width)
     plot.update_layout(
         xaxis={"title": "share of the differences that it explains", "tickformat": ".0%", "rangemode": "tozero"},
         yaxis={"tickvals": list(range(len(ordered))), "ticktext": [plain(item.name) for item in ordered],
                "showgrid": False},
-        margin={"r": 44}, showlegend=any(item.conditional for item in ordered), barmode="overlay",
+        margin={"r": 44}, showlegend=bool(dashboard) or any(item.conditional for item in ordered), barmode="overlay",
+        legend={"traceorder": "reversed"},
     )  # fmt: skip
     return plot
 
 
+def _bars(plot: Any, name: str, colour: str, bars: Sequence[tuple[float, float, str]], width: float) -> None:
+    plot.add_bar(
+        x=[value for _, value, _ in bars], y=[place for place, _, _ in bars], orientation="h", name=name, width=width,
+        text=[percent(value, 0) for _, value, _ in bars], textposition="outside", cliponaxis=False, hoverinfo="text",
+        hovertext=[text for _, _, text in bars], marker={"color": colour},
+    )  # fmt: skip
+
+
 def _hover(best: Best, settings: Mapping[str, Any], axes: Sequence[Axis]) -> str:
     trial = best.trial
-    lines = [f"<b>{plain(label(trial))}</b>, {STATUS_WORDS[trial.status]}"]
+    lines = [f"<b>{plain(label(trial))}</b>, {status_word(trial.status)}"]
     lines.append(f"{percent(best.accuracy)} at epoch {best.epoch}")
     names = [axis.name for axis in axes if axis.name in settings]
-    return "<br>".join(lines + [f"{plain(name)}: {plain(written(settings[name]))}" for name in names])
-
-
-def written(value: Any) -> str:
-    """A setting's value as people write it."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "<br>".join(lines + [f"{plain(name)}: {plain(short(settings[name]))}" for name in names])
 
 
 def _short(name: str, most: int = 16) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from search.runs.cost import COSTS, front_of
 from search.runs.run import Best, Run
 from search.space.space import Space, strongest_wishes
 from search.tune.prepare import resolve_weights, settle
@@ -31,6 +32,7 @@ class RetrainOptions:
 
     top: int | None = None  # so many of the search's best configurations
     trial: int | None = None  # instead: this one
+    pareto: str | None = None  # instead: the front of best trade-offs of accuracy and this cost
     config: Path | None = None  # instead: any configuration, such as best.yaml
     baseline: str | None = None  # what to compare with; None: the best of the run's baselines
     seeds: int | None = None
@@ -148,7 +150,7 @@ def same_dataset(run: Run, progress: Progress | None = None) -> Dataset:
 
 
 def _check_flags(options: RetrainOptions) -> None:
-    given = [flag for flag in ("top", "trial", "config") if getattr(options, flag) is not None]
+    given = [flag for flag in ("top", "trial", "config", "pareto") if getattr(options, flag) is not None]
     problems = []
     if len(given) > 1:
         problems.append(f"--{given[1]}: cannot be used together with --{given[0]}. Leave one of them out.")
@@ -177,6 +179,8 @@ def _candidates(run: Run, options: RetrainOptions, shared: dict[str, Any]) -> tu
         raise InputError(
             f"{run.path}: no trial has got past the grace period, so none is best. Resume the search, or name --trial."
         )
+    if options.pareto is not None:
+        return _front(run, options.pareto)
     top = options.top if options.top is not None else TOP[options.protocol]
     chosen: list[Candidate] = []
     for best in ranked:
@@ -185,6 +189,16 @@ def _candidates(run: Run, options: RetrainOptions, shared: dict[str, Any]) -> tu
         if len(chosen) < top and all(candidate.config != other.config for other in chosen):
             chosen.append(candidate)
     return tuple(chosen)
+
+
+def _front(run: Run, cost: str) -> tuple[Candidate, ...]:
+    """The front of best trade-offs, best accuracy first."""
+    if cost not in COSTS:
+        raise InputError(f"--cost: must be a cost that trials note, got {cost!r}. {did_you_mean(cost, tuple(COSTS))}")
+    front = front_of(run, cost)
+    if not front:
+        raise InputError(f"--pareto: needs trials whose {cost} is known, got none in {run.path}. Use --top instead.")
+    return tuple(_of(best) for best, _ in reversed(front))
 
 
 def _from_file(path: Path, shared: dict[str, Any]) -> Candidate:

@@ -11,7 +11,7 @@ from rich.text import Text
 from search.console.table import Column, fact, fit
 from search.retrain.plan import Plan
 from search.retrain.protocols import Outcome
-from search.runs.format import program
+from search.runs.format import percent, percent_range, percent_spread, points, program
 from search.runs.run import Run
 
 OPTIMISTIC = "validation, chosen by the search: optimistic"
@@ -91,14 +91,16 @@ def _table(result: Mapping[str, Any], width: int | None) -> list[Text]:
     ]
     names = [row["name"] + (" (baseline)" if row["name"] == baseline else "") for row in rows]
     names += [name for name, _ in ensembles]
-    measured = [_spread(row["measured"]) for row in rows] + [_percent(each["accuracy"]) for _, each in ensembles]
-    intervals = [_interval(each["interval_95"]) for each in [*rows, *(each for _, each in ensembles)]]
-    validation = [_spread(row["validation"]) for row in rows] + [_percent(each["validation"]) for _, each in ensembles]
+    measured = [percent_spread(row["measured"]) for row in rows] + [percent(each["accuracy"]) for _, each in ensembles]
+    intervals = [percent_range(each["interval_95"]) for each in [*rows, *(each for _, each in ensembles)]]
+    validation = [percent_spread(row["validation"]) for row in rows] + [
+        percent(each["validation"]) for _, each in ensembles
+    ]
     columns = [
         Column("", names, right=False, widest=_NAME),
         Column(_MEASURED[result["measured_on"]], measured),
         Column("95% interval", intervals),
-        Column("search", [_percent(row["searched"]) for row in rows] + [""] * len(ensembles)),
+        Column("search", [percent(row["searched"]) for row in rows] + [""] * len(ensembles)),
     ]
     if result["measured_on"] == "test":
         columns.insert(3, Column("validation", validation))
@@ -112,7 +114,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [
         (
             "result",
-            f"{result['chosen']}: {_percent(result['accuracy'])} ({_interval(result['interval_95'])})"
+            f"{result['chosen']}: {percent(result['accuracy'])} ({percent_range(result['interval_95'])})"
             + (f", mean of {seeds} seeds." if seeds > 1 else "."),
         ),
         ("on", f"{result['sentence']}."),
@@ -125,35 +127,23 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         low, high = gap["interval_95"]
         facts.append((
             "against",
-            f"{result['baseline']['name']}: {100 * gap['mean']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}); "
+            f"{result['baseline']['name']}: {points(gap['mean'])} ({100 * low:+.1f} to {100 * high:+.1f}); "
             f"p = {gap['p_value']:.2g} (McNemar, exact).",
         ))  # fmt: skip
     curse = result["winners_curse"]
-    points = (
+    flattery = (
         [curse[f"points_{on}"] for on in ("measured", "validation") if curse[f"points_{on}"] is not None]
         if curse
         else []
     )
-    if curse and points:
-        off = f"{abs(points[0]):.1f} points too {'high' if points[0] > 0 else 'low'}"
-        found = off if abs(points[0]) >= SAME else "what fresh seeds reach"
-        facts.append(("search", f"its own best score, {_percent(curse['searched'])}, was {found}."))
+    if curse and flattery:
+        off = f"{abs(flattery[0]):.1f} points too {'high' if flattery[0] > 0 else 'low'}"
+        found = off if abs(flattery[0]) >= SAME else "what fresh seeds reach"
+        facts.append(("search", f"its own best score, {percent(curse['searched'])}, was {found}."))
     before, after = result["calibration"]["ece_before"], result["calibration"]["ece_after"]
-    facts.append(("sure", f"calibration error {_percent(before)}, after temperature scaling {_percent(after)}."))
+    facts.append(("sure", f"calibration error {percent(before)}, after temperature scaling {percent(after)}."))
     facts += [("failed", f"{each['name']}: {each['status']}: {each['message']}") for each in result["failed"]]
     facts += [("note", note) for note in result["notes"]]
     if result["earlier"]:
         facts.append(("note", f"results of this run before this one: {len(result['earlier'])}."))
     return facts
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}%"
-
-
-def _spread(value: Mapping[str, float] | None) -> str:
-    return "" if value is None else f"{100 * value['mean']:.1f} ± {100 * value['deviation']:.1f}%"
-
-
-def _interval(value: list[float] | None) -> str:
-    return "" if value is None else f"{100 * value[0]:.1f} to {100 * value[1]:.1f}%"

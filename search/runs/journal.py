@@ -20,6 +20,7 @@ Kind = Literal["baseline", "search", "retrain"]
 Status = Literal["running", "finished", "cut", "diverged", "out_of_memory", "failed"]
 # A trial that is over for good: it is never started again.
 OVER: frozenset[str] = frozenset({"finished", "cut", "diverged", "out_of_memory", "failed"})
+BROKEN: frozenset[str] = frozenset({"diverged", "out_of_memory", "failed"})  # over, and not as it should be
 
 
 @dataclass

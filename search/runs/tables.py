@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from search.runs.cost import COSTS, costs_of
 from search.runs.journal import Trial
 from search.runs.run import Run, best_epoch
 from trainable.files import write_atomically
 
 # What stands before the settings in each row; no name is that of a setting.
-MEASURED = ("run", "trial", "name", "kind", "status", "best_acc", "best_epoch", "last_acc", "epochs_run", "seconds")
+MEASURED = (
+    "run", "trial", "name", "kind", "status", "best_acc", "best_epoch", "last_acc", "epochs_run", "seconds", *COSTS,
+)  # fmt: skip
 
 
 class TrialsTable:
@@ -79,6 +82,7 @@ def measured(run: Run, trial: Trial) -> dict[str, Any]:
         "last_acc": trial.reports[-1].value if trial.reports else None,
         "epochs_run": len(trial.reports),
         "seconds": round(sum(epoch_seconds(trial, sessions)), 3),
+        **{name: value if value is None else round(value, 3) for name, value in costs_of(run, trial).items()},
     }
 
 

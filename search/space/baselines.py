@@ -13,7 +13,7 @@ from typing import Any
 
 from search.space.space import Baseline, Space
 from trainable.config import FIELDS, MACHINE_FIELDS, RECIPES, SHARED_FIELDS, TrialConfig
-from trainable.errors import InputError, did_you_mean
+from trainable.errors import InputError, did_you_mean, shown
 from trainable.training.network import checked_config
 
 # What a recipe takes over from the space's fixed values.
@@ -23,11 +23,14 @@ FROM_SPACE = (*SHARED_FIELDS, *MACHINE_FIELDS, "weights")
 def parse_baselines(space: Space, raw: Any) -> tuple[tuple[Baseline, ...], list[str]]:
     """The baselines of a space file, and the problems as `KEY: rule, got VALUE. What to do.`"""
     if not isinstance(raw, list):
-        return (), [f"baselines: must be a list of recipes and mappings, got {raw!r}. Write [tutorial-simple]."]
+        return (), [f"baselines: must be a list of recipes and mappings, got {shown(raw)}. Write [tutorial-simple]."]
     found: list[Baseline] = []
     problems: list[str] = []
     for index, item in enumerate(raw, start=1):
         name = item if isinstance(item, str) else item.get("name") if isinstance(item, Mapping) else None
+        if name is not None and not isinstance(name, str):
+            problems.append(f"baselines.{index}.name: must be a text, got {shown(name)}. Put it into quotes.")
+            continue
         name = str(name or f"baseline-{index}")
         key = f"baselines.{name}"
         if any(baseline.name == name for baseline in found):
@@ -35,25 +38,28 @@ def parse_baselines(space: Space, raw: Any) -> tuple[tuple[Baseline, ...], list[
             continue
         baseline, wrong = _parse(space, key, name, item)
         problems += wrong
+        twin = next((each for each in found if baseline and each.values == baseline.values), None)
+        if twin:
+            problems.append(f"{key}: must differ from {twin.name}, got the same values. Change one, or drop it.")
         found += [baseline] if baseline else []
     return tuple(found), problems
 
 
 def _parse(space: Space, key: str, name: str, item: Any) -> tuple[Baseline | None, list[str]]:
     if not isinstance(item, str | Mapping):
-        return None, [f"{key}: must be a recipe's name or a mapping, got {item!r}. Write [tutorial-simple]."]
+        return None, [f"{key}: must be a recipe's name or a mapping, got {shown(item)}. Write [tutorial-simple]."]
     recipe = item if isinstance(item, str) else item.get("recipe")
     own = {} if isinstance(item, str) else {k: v for k, v in item.items() if k not in ("name", "recipe")}
     if recipe is not None and recipe not in tuple(RECIPES):  # which may be a list
         place = key if isinstance(item, str) else f"{key}.recipe"
-        return None, [f"{place}: unknown recipe, got {recipe!r}. {did_you_mean(str(recipe), tuple(RECIPES))}"]
+        return None, [f"{place}: unknown recipe, got {shown(recipe)}. {did_you_mean(str(recipe), tuple(RECIPES))}"]
     problems = _wrong_values(space, key, own)
     if problems:
         return None, problems
     if recipe is None:
         params, completed = _complete(space, own)
         problems = [
-            f"{key}.{field}: has a meaning only {_conditions(space, field)}, got {own[field]!r}. Leave it out."
+            f"{key}.{field}: has a meaning only {_conditions(space, field)}, got {shown(own[field])}. Leave it out."
             for field in own
             if field in space.dimensions and field not in params
         ]
@@ -84,16 +90,18 @@ def _wrong_values(space: Space, key: str, own: Mapping[str, Any]) -> list[str]:
     for field, value in own.items():
         if field not in FIELDS:
             hint = did_you_mean(str(field), ("name", "recipe", *FIELDS))
-            problems.append(f"{key}.{field}: unknown key, got {value!r}. {hint}")
+            problems.append(f"{key}.{field}: unknown key, got {shown(value)}. {hint}")
         elif field in SHARED_FIELDS:
             problems.append(
-                f"{key}.{field}: must be the same for all trials, got {value!r}. Put it under fixed, or leave it out."
+                f"{key}.{field}: must be the same for all trials, got {shown(value)}. "
+                "Put it under fixed, or leave it out."
             )
         elif field in space.dimensions and not space.dimensions[field].contains(value):
             allowed = space.dimensions[field].to_json()
             allowed.pop("when", None)
             problems.append(
-                f"{key}.{field}: must lie inside the dimension {allowed}, got {value!r}. Widen it or change the value."
+                f"{key}.{field}: must lie inside the dimension {shown(allowed)}, got {shown(value)}. "
+                "Widen it or change the value."
             )
     return problems
 

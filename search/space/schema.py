@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from search.space.dimension import KINDS
-from search.space.sections import DURATION_PART, Budget, Resources, Scheduler, Searcher
+from search.space.sections import DURATION_PART, Budget, Constraints, Resources, Scheduler, Searcher
 from trainable.backbones import BACKBONES
 from trainable.config import FIELDS, NOT_SEARCHED, RECIPES, SHARED_FIELDS, TrialConfig, facts_of
 
@@ -54,6 +54,7 @@ def json_schema() -> dict[str, Any]:
             "resources": _section(Resources),
             "scheduler": {"anyOf": [{"enum": ["asha", "none"]}, _section(Scheduler)]},
             "searcher": {"anyOf": [{"enum": ["tpe", "random", "cmaes"]}, _section(Searcher)]},
+            "constraints": _section(Constraints),
         },
         "$defs": {
             "fields": {name: _field(name, field) for name, field in fields.items()},

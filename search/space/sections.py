@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from trainable.config import describe
-from trainable.errors import did_you_mean
+from trainable.errors import did_you_mean, shown
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 DURATION_PART = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smhd])"  # a number and its unit
@@ -106,6 +106,21 @@ class Searcher(_Section):
     startup_trials: int = Field(10, ge=1, description="random trials before the sampler starts to learn")  # Optuna's
 
 
+class Constraints(_Section):
+    """What a configuration may cost to use, so that nothing is trained that is of no use afterwards."""
+
+    parameters: float | None = Field(None, gt=0, description="parameters of the network at most")
+    operations: float | None = Field(None, gt=0, description="multiply-adds for a clip of the usual length at most")
+    latency_ms: float | None = Field(
+        None, gt=0, description="time from a clip of the usual length to its probabilities on this machine at most, ms"
+    )
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by the names of the costs."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
 S = TypeVar("S", bound=_Section)
 
 
@@ -114,10 +129,11 @@ def parse_section(name: str, model: type[S], raw: Any) -> tuple[S, list[str]]:
     if isinstance(raw, str) and "kind" in model.model_fields:
         raw = {"kind": raw}  # `scheduler: none` is short for {kind: none}
     if not isinstance(raw, Mapping):
-        return model(), [f"{name}: must hold keys and values, got {raw!r}. See spaces/quick.yaml."]
+        words = "YAML reads off and no as false: write none. " if raw is False and "kind" in model.model_fields else ""
+        return model(), [f"{name}: must hold keys and values, got {shown(raw)}. {words}See spaces/quick.yaml."]
     fields = tuple(model.model_fields)
     problems = [
-        f"{name}.{key}: unknown key, got {value!r}. {did_you_mean(str(key), fields)}"
+        f"{name}.{key}: unknown key, got {shown(value)}. {did_you_mean(str(key), fields)}"
         for key, value in raw.items()
         if key not in fields
     ]

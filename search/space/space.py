@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 
 from search.space.dimension import Dimension, parse_dimension
-from search.space.sections import Budget, Resources, Scheduler, Searcher, rungs_before
+from search.space.sections import Budget, Constraints, Resources, Scheduler, Searcher, rungs_before
 from trainable.config import COUNTED_IN_EPOCHS, TrialConfig
 from trainable.errors import InputError
 from trainable.training.network import checked_config
@@ -26,6 +26,9 @@ class Baseline:
     note: str = ""  # how it was completed, or why the sampler does not hear of it
 
 
+_ABSENT, _OTHER = object(), object()  # no value, and one that no condition asks for
+
+
 @dataclass(frozen=True)
 class Space:
     """What is searched, and how. Build it with `load_space`."""
@@ -39,6 +42,7 @@ class Space:
     scheduling: Scheduler
     searcher: Searcher
     epochs: int | None = None  # --epochs: the horizon of every trial, baselines included
+    constraints: Constraints = dataclasses.field(default_factory=Constraints)
 
     @property
     def scheduler(self) -> str:
@@ -110,9 +114,11 @@ class Space:
         """The longest horizon of a searched trial, epochs."""
         if self.epochs is not None:
             return self.epochs
-        if "epochs" in self.dimensions:
-            return int(max(self.dimensions["epochs"].corners()))
-        return int(self.fixed.get("epochs", TrialConfig.model_fields["epochs"].default))
+        default = int(self.fixed.get("epochs", TrialConfig.model_fields["epochs"].default))
+        searched = self.dimensions.get("epochs")
+        if searched is None:
+            return default
+        return int(max(*searched.corners(), default if searched.when else 0))  # where it is inactive, the default
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -140,19 +146,29 @@ class Space:
             return 0
         if any(dimension.size is None for dimension in self.dimensions.values()):
             return None
-        return self._count(tuple(self.dimensions.values()), {})
+        return self._count(tuple(self.dimensions.values()), {}, {})
 
-    def _count(self, dimensions: tuple[Dimension, ...], sample: Mapping[str, Any]) -> int:
-        """How many samples begin with `sample`, whose values are those of the dimensions before these."""
+    def _count(self, dimensions: tuple[Dimension, ...], sample: Mapping[str, Any], known: dict[Any, int]) -> int:
+        """How many samples begin with `sample`, whose values are those of the dimensions before these.
+
+        Only those values matter that a later condition asks for; what is counted with them is kept in `known`.
+        """
         if not dimensions:
             return 1
+        parents = {parent for dimension in dimensions for parent, _ in dimension.when}
+        key = (len(dimensions), tuple((name, sample.get(name, _ABSENT)) for name in sorted(parents)))
+        if key not in known:
+            known[key] = self._count_from(dimensions, sample, known)
+        return known[key]
+
+    def _count_from(self, dimensions: tuple[Dimension, ...], sample: Mapping[str, Any], known: dict[Any, int]) -> int:
         first, rest = dimensions[0], dimensions[1:]
         if not self.active(first, sample):
-            return self._count(rest, sample)
+            return self._count(rest, sample, known)
         asked = {value for other in rest for parent, values in other.when if parent == first.name for value in values}
-        counts = [self._count(rest, {**sample, first.name: value}) for value in asked]
+        counts = [self._count(rest, {**sample, first.name: value}, known) for value in asked]
         if others := (first.size or 0) - len(asked):  # values that no condition asks for, all alike
-            counts.append(others * self._count(rest, {**sample, first.name: object()}))
+            counts.append(others * self._count(rest, {**sample, first.name: _OTHER}, known))
         return sum(counts)
 
     @property
@@ -175,6 +191,7 @@ class Space:
             "scheduler": self.scheduling.model_dump(),
             "searcher": self.searcher.model_dump(),
             "epochs": self.epochs,
+            "constraints": self.constraints.model_dump(),
         }
 
     @classmethod
@@ -198,6 +215,7 @@ class Space:
             Scheduler.model_validate(values["scheduler"]),
             Searcher.model_validate(values["searcher"]),
             values["epochs"],
+            Constraints.model_validate(values.get("constraints", {})),  # older runs have none
         )
 
     def _values(self, name: str) -> tuple[Any, ...]:

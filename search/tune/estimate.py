@@ -17,6 +17,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search.runs.format import duration
 from search.space.dimension import Dimension
 from search.space.space import Space
 from trainable.backbones.torchvision import operations
@@ -178,10 +179,10 @@ def render(space: Space, result: Estimate) -> RenderableType:
             )
         )
     if result.seconds:
-        low, middle, high = map(_duration, result.seconds)
+        low, middle, high = map(duration, result.seconds)
         parts.append(Text(f"expected time: {middle} ({low} if all trials were the smallest, {high} the largest)"))
     if space.budget.time is not None and (result.seconds is None or space.budget.time < result.seconds[2]):
-        parts.append(Text(f"the time budget ends it after {_duration(space.budget.time)} at the latest"))
+        parts.append(Text(f"the time budget ends it after {duration(space.budget.time)} at the latest"))
     return Group(*parts)
 
 
@@ -203,15 +204,6 @@ def _stretched(space: Space, dimension: Dimension) -> str:
         return ""
     joint = ", " if dimension.kind == "choice" else " to "
     return f", {joint.join(map(str, dict.fromkeys(made)))} with --epochs"
-
-
-def _duration(seconds: float) -> str:
-    """A duration as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.runs.cost import COSTS
 from search.runs.folder import free_folder
 from search.runs.record import git_commit, versions
 from search.space.load import load_space
 from search.space.space import Space
+from search.tune.estimate import sample_configs
 from search.tune.study import check_cmaes
 from trainable.backbones.weights import fetch_weights, weights_available
 from trainable.config import TrialConfig
@@ -21,7 +26,9 @@ from trainable.data.dataset import Dataset, absolute, load_dataset
 from trainable.data.split import Split, split_dataset
 from trainable.errors import InputError
 from trainable.features.mel_cache import check_front_end
+from trainable.files import write_atomically
 from trainable.progress import Progress
+from trainable.training.cost import cost_of
 
 GTZAN_FOLDER = "GTZAN/genres_original"  # where `data gtzan GTZAN` puts it
 
@@ -45,6 +52,7 @@ class Options:
     address: str | None = None
     warm_start: tuple[Path, ...] = ()
     dry_run: bool = False
+    without: Path | None = None  # a CSV whose column path names clips to leave out
     settings: tuple[str, ...] = ()  # FIELD=VALUE
 
 
@@ -75,15 +83,113 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     run = free_folder(options.storage, options.name, options.space)
     data, notes = choose_data(options.data, space.fixed.get("data"))
     dataset = load_dataset(data, progress, space.fixed.get("group_column"))
+    if options.without is not None:
+        data, left_out = leave_out(dataset, options.without, space.fixed.get("group_column"))
+        dataset = load_dataset(data, progress, space.fixed.get("group_column"))
+        notes += (f"{left_out} clips are left out by {options.without}; the list of the others is {data}",)
     space = space.with_fixed(data=absolute(data))  # workers start in other folders
     split = split_dataset(dataset, space.default_config())
     check_front_ends(space, dataset)
+    check_constraints(space, dataset)
     weights, missing = resolve_weights(space.weights_by_backbone(), progress)
     if missing:
         notes += (
             f"no ImageNet weights for {', '.join(missing)}: these start from random weights, which costs accuracy",
         )
-    return Prepared(run, space, dataset, split, weights, notes)
+    return Prepared(run, space, dataset, split, weights, (*notes, *silent_defaults(space, split)))
+
+
+def affordable(space: Space, dataset: Dataset) -> Callable[[TrialConfig], bool]:
+    """A function that says whether a configuration keeps the space's constraints on this machine."""
+    limits = space.constraints.limits
+    timed = "latency_ms" in limits
+
+    def keeps(config: TrialConfig) -> bool:
+        cost = dataclasses.asdict(cost_of(config, dataset, timed))
+        return all(cost[name] <= limit for name, limit in limits.items())
+
+    return keeps
+
+
+def check_constraints(space: Space, dataset: Dataset) -> None:
+    """Refuses constraints that hardly anything in the space keeps.
+
+    Raises:
+        InputError: no configuration of those drawn at random keeps them; with the cheapest that was met.
+    """
+    limits = space.constraints.limits
+    if not limits or not space.dimensions:
+        return
+    configs = {(config.backbone, config.image_size): config for config in sample_configs(space)}
+    keeps = affordable(space, dataset)
+    if any(keeps(config) for config in configs.values()):
+        return
+    costs = [dataclasses.asdict(cost_of(config, dataset, "latency_ms" in limits)) for config in configs.values()]
+    least = ", ".join(f"{name} {COSTS[name].said(min(cost[name] for cost in costs))}" for name in limits)
+    raise InputError(
+        f"{space.source}: constraints: must allow some configuration of the space, got none among "
+        f"{len(configs)} of its networks (the least that they need: {least}). Raise a limit, or search smaller ones."
+    )
+
+
+def silent_defaults(space: Space, split: Split) -> tuple[str, ...]:
+    """What a space of one's own leaves to defaults that few would choose, a sentence each.
+
+    The defaults are the tutorial's simple recipe, which has no test clips and a mel without a logarithm.
+    """
+    said = {*space.fixed, *space.dimensions}
+    if not space.dimensions:  # baselines alone say all of it themselves
+        return ()
+    notes = []
+    if not len(split.test) and "test_share" not in said:
+        notes.append(
+            "no clips are set aside for a test, so the result can only be called optimistic: put test_share: 0.2 under "
+            "fixed, or retrain with --protocol folds"
+        )
+    if "scale" not in said:
+        notes.append(
+            "scale is left at power, the tutorial's mel without a logarithm: put scale: log under fixed, or search it"
+        )
+    return tuple(notes)
+
+
+def leave_out(dataset: Dataset, without: Path, group_column: str | None = None) -> tuple[str, int]:
+    """A CSV beside `without` that lists the data set's clips but those that it names, and how many those are.
+
+    Raises:
+        InputError: it cannot be read, has no column path, or names what the data set does not hold.
+    """
+    try:
+        with without.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--without: must be a CSV in UTF-8, got {without} ({error}). Check the path.") from None
+    if rows and "path" not in rows[0]:
+        raise InputError(
+            f"--without: {without} must have a column path, got {', '.join(map(str, rows[0]))}. Name it so."
+        )
+    names = {clip.name: clip for clip in dataset.clips} | {clip.path: clip for clip in dataset.clips}
+    unknown = [row["path"] for row in rows if row["path"] not in names]
+    if unknown:
+        raise InputError(
+            f"--without: {without} must name clips of {dataset.name}, got {len(unknown)} that it does not hold, "
+            f"such as {unknown[0]!r}. Give the list of this data set."
+        )
+    gone = {names[row["path"]].name for row in rows}
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    kept = [clip for clip in dataset.clips if clip.name not in gone]
+    columns = [name for name in ("group", "split", "fold") if any(getattr(clip, name) is not None for clip in kept)]
+    stretches = ["start", "end"] if any(clip.stretch for clip in kept) else []
+    table.writerow(
+        ["path", "label", *(group_column or "group" if name == "group" else name for name in columns), *stretches]
+    )
+    for clip in kept:
+        values = (*(getattr(clip, name) for name in columns), *((clip.stretch or (None, None)) if stretches else ()))
+        table.writerow([clip.path, dataset.labels[clip.label], *("" if value is None else value for value in values)])
+    target = without.with_name(f"{without.stem}.kept.csv")
+    write_atomically(target, text.getvalue())
+    return str(target), len(gone)
 
 
 def choose_data(given: str | None, fixed: str | None) -> tuple[str, tuple[str, ...]]:

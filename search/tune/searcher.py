@@ -50,8 +50,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         space: Space,
         journal: Journal,
         settle: Callable[[TrialConfig], TrialConfig] = lambda config: config,
+        refused: Callable[[TrialConfig], bool] = lambda config: False,
     ) -> None:
         """Rebuilds the study. `settle` has the last word on a configuration, such as the weights that can be had.
+
+        `refused`: whether a configuration costs more than the space's constraints allow; the sampler hears of it.
 
         Raises:
             InputError: the space asks for a sampler that cannot search it.
@@ -65,6 +68,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         self._search_space = space
         self._journal = journal
         self._settle = settle
+        self._refused = refused
         self._handed_out: set[int] = set()
         self._tried: set[str] = set()
         self._looked_at = 0
@@ -122,13 +126,22 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             return None
         number = len(self._journal.trials)
         attempts = _ATTEMPTS if size is None else min(max(_ATTEMPTS, 10 * size // (size - len(tried))), _MOST_ATTEMPTS)
+        if self._search_space.constraints.limits:
+            attempts = _MOST_ATTEMPTS  # a proposal costs milliseconds, and what is allowed may be rare
+        refused: list[tuple[int, dict[str, Any]]] = []
         for attempt in range(attempts):
             asked, sample = self._journal_study.propose(number, attempt)
-            if _key(sample) not in tried or attempt == attempts - 1:
+            if _key(sample) in tried and attempt < attempts - 1:
+                self._journal_study.reject(asked)
+            elif self._costs_too_much(sample):
+                self._journal_study.refuse(asked)
+                refused.append((attempt, sample))
+            else:
                 break
-            self._journal_study.reject(asked)
+        else:
+            return None
         attrs = self._journal_study.accept(asked, number)
-        noted = {"attrs": attrs, "rejected": attempt}
+        noted = {"attrs": attrs, "rejected": attempt, **({"refused": refused} if refused else {})}
         try:
             config = self._settle(self._search_space.config(sample, name=f"trial {number}"))
         except InputError as error:  # loading the space has tried its corners, alone and in pairs, and no others
@@ -138,6 +151,15 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             self._journal.ended(number, "failed", str(error))
             return trial
         return self._journal.suggested("search", "", sample, config.to_json(), noted)
+
+    def _costs_too_much(self, sample: Mapping[str, Any]) -> bool:
+        """Whether the constraints refuse a sample; one that makes no configuration fails in its own way."""
+        if not self._search_space.constraints.limits:
+            return False
+        try:
+            return self._refused(self._settle(self._search_space.config(sample)))
+        except InputError:
+            return False
 
     def _all_tried(self) -> set[str]:
         """The samples of all trials; each is looked at once."""

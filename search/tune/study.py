@@ -7,6 +7,7 @@ search and for a resumed one, so both have the same study down to the last bit a
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib
 import os
 import warnings
@@ -24,14 +25,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import URL
 
 from search.runs.journal import Journal, Trial
-from search.runs.run import best_epoch
+from search.runs.run import best_epoch, trial_folder
 from search.space.space import Space
 from trainable.errors import InputError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the console tells of trials
 # The value of a trial that diverged or ran out of memory: worse than any guess, and something TPE learns from.
 BAD_VALUE = 0.0
-BROKEN = ("diverged", "out_of_memory")
+UNTRAINABLE = ("diverged", "out_of_memory")
 # What Optuna is told of each end. It learns from complete and cut trials; a crash says nothing of the values.
 OUTCOMES = {
     "finished": TrialState.COMPLETE, "cut": TrialState.PRUNED, "diverged": TrialState.COMPLETE,
@@ -78,6 +79,10 @@ class JournalStudy:
         """Leaves a trial unused: no sampler learns from one that failed."""
         self.study.tell(asked, state=TrialState.FAIL)
 
+    def refuse(self, asked: optuna.Trial) -> None:
+        """Tells the sampler that a trial would cost too much: as bad as one that cannot be trained."""
+        self._tell(asked.number, UNTRAINABLE[0], BAD_VALUE)
+
     def _on_event(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "warm":
@@ -91,8 +96,12 @@ class JournalStudy:
 
     def _add(self, trial: Trial) -> None:
         """Adds a trial of the journal; a baseline that is no point of the space has no sample and stays out."""
-        for _ in range(trial.sampler.get("rejected", 0)):
-            self.study.add_trial(create_trial(state=TrialState.FAIL))
+        refused = dict(trial.sampler.get("refused", ()))
+        for attempt in range(trial.sampler.get("rejected", 0)):
+            if attempt in refused:
+                self._tell(self._add_running(refused[attempt], {}), UNTRAINABLE[0], BAD_VALUE)
+            else:
+                self.study.add_trial(create_trial(state=TrialState.FAIL))
         if not trial.params:
             return
         self._numbers[trial.number] = self._add_running(trial.params, trial.sampler.get("attrs", {}))
@@ -132,7 +141,7 @@ class JournalStudy:
     def _tell(self, number: int, status: str, value: float) -> None:
         """Tells Optuna the end of a trial."""
         state, value_told = OUTCOMES[status], value
-        if status in BROKEN:
+        if status in UNTRAINABLE:
             value_told = BAD_VALUE
             if self._space.searcher.kind == "tpe":  # the only one that looks at constraints
                 for key, constraint in create_trial(value=BAD_VALUE, constraints=_BROKEN).system_attrs.items():
@@ -156,20 +165,29 @@ def export_study(space: Space, journal: Journal, path: Path) -> None:
         url = URL.create("sqlite", database=str(temporary.resolve()))
         storage = optuna.storages.RDBStorage(url.render_as_string())
         study = optuna.create_study(storage=storage, study_name=path.resolve().parent.name, direction="maximize")
-        study.add_trials([_shown(space, trial) for trial in journal.trials.values() if trial.params])
+        study.add_trials(
+            [_shown(space, trial, costs(path.parent, trial)) for trial in journal.trials.values() if trial.params]
+        )
         storage.engine.dispose()
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _shown(space: Space, trial: Trial) -> FrozenTrial:
+def costs(run: Path, trial: Trial) -> dict[str, float]:
+    """What a trial costs to use, as far as it is known; the dashboard shows it among the trial's attributes."""
+    cost = trial_folder(run, trial.number).cost()
+    known = dataclasses.asdict(cost) if cost else {}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _shown(space: Space, trial: Trial, cost: Mapping[str, float]) -> FrozenTrial:
     """A trial as the exported study has it."""
     state = OUTCOMES[trial.status] if trial.over else TrialState.RUNNING
     best = best_epoch(trial, space.budget.grace_epochs)
     values = {report.epoch: report.value for report in trial.reports}
     value = {
-        TrialState.COMPLETE: BAD_VALUE if trial.status in BROKEN or not best else best.accuracy,
+        TrialState.COMPLETE: BAD_VALUE if trial.status in UNTRAINABLE or not best else best.accuracy,
         TrialState.PRUNED: trial.reports[-1].value if trial.reports else None,
     }.get(state)
     shown = create_trial(
@@ -178,7 +196,7 @@ def _shown(space: Space, trial: Trial) -> FrozenTrial:
         params=trial.params,
         distributions={name: space.dimensions[name].shown_distribution for name in trial.params},
         intermediate_values=values,
-        user_attrs={"number": trial.number, "kind": trial.kind, "name": trial.name, "status": trial.status},
+        user_attrs={"number": trial.number, "kind": trial.kind, "name": trial.name, "status": trial.status, **cost},
     )
     shown.datetime_start = datetime.fromtimestamp(trial.started)
     if trial.ended is not None:

@@ -42,13 +42,24 @@ budget: {{trials: 3, grace_epochs: 1}}
     space = load_space(space_file)
     dataset = load_dataset(str(data))
     path.mkdir()
+    split = split_dataset(dataset, space.default_config())
     record = {
+        "space_file": str(space_file),
         "space": space.to_json(),
-        "data": {"path": str(data), "hash": dataset.hash},
-        "split": {"name": "stratified", "val": 1},
+        "data": {
+            "path": str(data), "name": dataset.name, "hash": dataset.hash, "clips": len(dataset.clips),
+            "labels": list(dataset.labels), "rejected": len(dataset.rejected),
+        },
+        "split": {
+            "name": split.name, "hash": split.hash, "train": len(split.train), "val": len(split.val),
+            "test": len(split.test), "notes": list(split.notes),
+        },
+        "seed": 42,
         "weights": {},
+        "mirror": {"requested": "off", "mode": "off", "how": "SwanLab is off", "project": "audio-search"},
+        "warm_start": [],
         "notes": [],
-    }
+    }  # fmt: skip
     (path / "run.json").write_text(json.dumps(record))
     journal = Journal(path / "events.jsonl")
     base = space.default_config()

@@ -31,7 +31,8 @@ def smallest_size(name: str) -> int:
 def check_backbone(name: str, image_size: int) -> list[str]:
     """What is wrong with this backbone at this input size: lines that start with `backbone: ` or `image_size: `."""
     if name not in BACKBONES:
-        hint = did_you_mean(name, BACKBONES)
+        by_cost = tuple(sorted(BACKBONES, key=lambda other: operations(other)[0]))
+        hint = did_you_mean(name, by_cost, "python run_search.py backbones")
         return [f"backbone: must be a torchvision classification model by its own name, got {name!r}. {hint}"]
     smallest, multiple = smallest_size(name), _by_start(_MULTIPLE, name, 1)
     if image_size < smallest:

@@ -273,7 +273,8 @@ def _warnings(
     loud = [clip for clip in dataset.clips if clip.peak > LOUD]
     if loud:
         found.append(
-            f"clips far above full scale (1): {len(loud)}, {loud[0].name} peaks at {loud[0].peak:.0f}. Whole "
-            "numbers written as floats? Divide them by 32768 (16 bits), or their level marks their class"
+            f"clips far above full scale (1): {len(loud)}, {loud[0].name} peaks at {loud[0].peak:.0f}. Whole numbers "
+            "that were written as floats? Divide them by 32768 (16 bits), or their levels are learned as a mark of "
+            "their class"
         )
     return found

@@ -21,7 +21,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trainable.config import TrialConfig
@@ -238,9 +238,7 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     # Clones: tied or sliced tensors share memory, which safetensors refuses.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    temporary = folder / f".{WEIGHTS}.tmp"
-    save_file(tensors, temporary)
-    temporary.replace(folder / WEIGHTS)
+    write_atomically(folder / WEIGHTS, save(tensors))  # safetensors' own files are for their owner alone
     _write_about(folder, facts.labels, temperature, record, {
         "config": facts.config.to_json(),
         "sample_rate": facts.sample_rate,
@@ -269,7 +267,7 @@ def save_trial(
     config = TrialConfig.parse(state["config"], source=str(trial.path))
     facts = Facts(
         config, tuple(state["labels"]), state["sample_rate"], state["clip_seconds"],
-        _normalisation(state["normalisation"]),
+        normalisation_of(state["normalisation"]),
     )  # fmt: skip
     save_model(folder, facts, state["weights"], temperature, {"epoch": state["epoch"], **(record or {})})
 
@@ -332,10 +330,11 @@ def _network(folder: Path, device: torch.device) -> Network:
     facts = Facts(
         TrialConfig.parse(about["config"], source=str(folder / ABOUT)), tuple(about["labels"]), about["sample_rate"],
         about["clip_seconds"],
-        _normalisation(about["normalisation"]),
+        normalisation_of(about["normalisation"]),
     )  # fmt: skip
     return Network(facts, load_file(weights), device)
 
 
-def _normalisation(values: Mapping[str, Any]) -> Normalisation:
+def normalisation_of(values: Mapping[str, Any]) -> Normalisation:
+    """The normalisation in a checkpoint or a model file."""
     return Normalisation(values["kind"], tuple(values["mean"]), tuple(values["std"]))

@@ -22,6 +22,7 @@ from trainable.errors import Diverged, InputError, OutOfMemory
 from trainable.features.inputs import Inputs
 from trainable.features.mel_cache import mels_of
 from trainable.progress import Progress
+from trainable.training.cost import PeakMemory, measured_cost
 from trainable.training.device import choose_precision, find_device, free_memory, is_out_of_memory, keep_freed_memory
 from trainable.training.network import build_network
 from trainable.training.optim import Ema, Loss, learning_rate, make_optimizer, set_learning_rate
@@ -84,6 +85,7 @@ def _epochs(
     elif files:
         state.begin(files)
     model, inputs, optimizer, scaler = state.model, state.inputs, state.optimizer, state.scaler
+    memory = PeakMemory(state.device)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     while not state.finished:
@@ -116,6 +118,7 @@ def _epochs(
         state.history.append(EpochResult(epoch + 1, train_loss, train_acc, val_loss, val_acc, lr, seconds))
         if files:
             state.save(files)
+            state.note_cost(files, memory.megabytes())
         random = state.random_state()
         yield state.history[-1]
         state.set_random_state(random)  # whatever the caller has drawn meanwhile
@@ -273,6 +276,16 @@ class Learner:
             files.save("best", self._scored())
         files.save("last", self._state())
         files.append(self.history[-1])
+
+    def note_cost(self, files: TrialFolder, memory_mb: float) -> None:
+        """Writes what the configuration costs: measured once, and its memory again whenever that has grown."""
+        cost = files.cost()
+        if cost is None:
+            with torch.random.fork_rng(devices=[]):
+                cost = measured_cost(self.config, self.dataset, self._scored_model, self.device)
+        elif cost.memory_mb is not None and cost.memory_mb >= memory_mb:
+            return
+        files.write_cost(dataclasses.replace(cost, memory_mb=round(memory_mb, 1)))
 
     def load(self, files: TrialFolder) -> None:
         """Goes on from the last checkpoint where there is one; `epochs.jsonl` then says what it knows.

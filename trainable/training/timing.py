@@ -6,12 +6,10 @@ import itertools
 import time
 
 from trainable.config import TrialConfig
-from trainable.data.dataset import Dataset, load_dataset
-from trainable.data.split import Indices, split_dataset
-from trainable.features.crops import crop_frames, crop_starts
-from trainable.features.frontend import hop_samples, window_sizes
-from trainable.features.mel_cache import clip_samples
+from trainable.data.dataset import load_dataset
+from trainable.data.split import split_dataset
 from trainable.progress import Progress
+from trainable.training.cost import windows_scored
 from trainable.training.loop import train
 
 BATCHES = 3  # timed after the first, which warms up allocators and kernels
@@ -48,15 +46,6 @@ def seconds_per_epoch(config: TrialConfig, progress: Progress | None = None) -> 
     step = sorted(steps)[len(steps) // 2]
     forwards = windows_scored(dataset, split.val, config) / (config.drawn_crops * len(split.train))
     return step * batches[0] * (1 + FORWARD_SHARE * forwards)
-
-
-def windows_scored(dataset: Dataset, clips: Indices, config: TrialConfig) -> int:
-    """How many windows the network sees to score `clips`: fewer than `eval_crops` of each that is short."""
-    rate = config.sample_rate or dataset.sample_rate
-    hop, shortest = hop_samples(config, rate), window_sizes(config, rate)[0]
-    crop = crop_frames(config, rate, hop)
-    frames = [1 + max(clip_samples(dataset.clips[index], rate), shortest) // hop for index in clips]
-    return sum(len(crop_starts(number, crop, config.eval_crops)) for number in frames)
 
 
 def _watch(ticks: list[float], batches: list[int], progress: Progress | None) -> Progress:

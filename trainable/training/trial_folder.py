@@ -30,6 +30,16 @@ class EpochResult:
     seconds: float  # wall time of the epoch, training and validation, s
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What it costs to use a configuration; None where that is not known."""
+
+    parameters: int
+    operations: int  # multiply-adds for all scored windows of a clip of the usual length
+    latency_ms: float | None  # from a waveform of the usual length to probabilities, on the machine that trained it, ms
+    memory_mb: float | None  # the most that the training took at once, MB
+
+
 Which = Literal["last", "best"]
 
 
@@ -57,6 +67,24 @@ class TrialFolder:
         """Makes the folder and writes the configuration into it."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.config_file, json.dumps(config, indent=2) + "\n")
+
+    def write_cost(self, cost: Cost) -> None:
+        """Writes what the configuration costs."""
+        write_atomically(self.path / "cost.json", json.dumps(dataclasses.asdict(cost)) + "\n")
+
+    def cost(self) -> Cost | None:
+        """What the configuration costs, or None where that has not been measured.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.path / "cost.json"
+        if not path.exists():
+            return None
+        try:
+            return Cost(**json.loads(path.read_text()))
+        except (ValueError, TypeError):
+            raise InputError(f"{path}: must hold what a trial costs, got something else. Delete the file.") from None
 
     def save(self, which: Which, state: dict[str, Any]) -> None:
         """Writes a checkpoint; afterwards either the old one or the new one is there, whole."""

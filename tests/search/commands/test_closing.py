@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from search.commands.session import close_run
+from search.commands.search import close_run
 from search.space.space import Space
 from tests.support.retrained import make_run
 

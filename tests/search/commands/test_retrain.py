@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from search.commands import retrain as retraining
+from search.commands import session
 from search.mirror import mode as mirror_mode
 from search.mirror.mirror import Mirror
 from search.retrain import plan as retrain_plan
@@ -38,15 +39,7 @@ def run(tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.Mon
 
     monkeypatch.setattr(retraining, "connected", connected)
     monkeypatch.setattr(retraining, "hide_gpus", lambda: None)  # this process has other tests to run
-    run = make_run(tmp_path / "run", make_clips(classes=3, clips=20, seconds=0.1))
-    record = {
-        **run.record,
-        "mirror": {"mode": "off", "project": "audio-search"},
-        "data": {**run.record["data"], "clips": 60, "labels": ["class0", "class1", "class2"]},
-        "split": {**run.record["split"], "train": 24, "val": 18, "test": 18},
-    }
-    (run.path / "run.json").write_text(json.dumps(record))
-    return load_run(run.path)
+    return make_run(tmp_path / "run", make_clips(classes=3, clips=20, seconds=0.1))
 
 
 def test_a_resumed_retraining_counts_every_training_once(
@@ -59,7 +52,7 @@ def test_a_resumed_retraining_counts_every_training_once(
         else:
             journal.ended(0, "finished")
 
-    monkeypatch.setattr(retraining, "run_trials", sitting)
+    monkeypatch.setattr(session, "run_trials", sitting)
     for _ in range(2):
         retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=2), None, None)
     assert "finished after epoch 0 [1 of 4, " in capsys.readouterr().out  # two seeds of the best and of the baseline
@@ -71,7 +64,7 @@ def test_what_a_person_must_know_of_the_weights_is_in_the_header(
     def interrupted(*args: Any) -> None:
         next(arg for arg in args if isinstance(arg, Stop)).request("interrupted")
 
-    monkeypatch.setattr(retraining, "run_trials", interrupted)
+    monkeypatch.setattr(session, "run_trials", interrupted)
     monkeypatch.setattr(retrain_plan, "resolve_weights", lambda *args: ({"resnet18": "none"}, ("resnet18",)))
     events = run.path / "events.jsonl"
     lines = events.read_text().splitlines(keepends=True)
@@ -98,7 +91,7 @@ def test_warnings_stay_when_a_retraining_is_over(run: Run, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("CI", "")
-    monkeypatch.setattr(retraining, "run_trials", interrupted)
+    monkeypatch.setattr(session, "run_trials", interrupted)
     monkeypatch.setattr(Mirror, "summary", "SwanLab: the disk is full")
     assert retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=1), None, None) == 130
     text = stream.getvalue()
@@ -150,7 +143,7 @@ def test_each_sitting_tries_what_failed_once(run: Run, monkeypatch: pytest.Monke
             while isinstance(trial := search.suggest("some"), dict):
                 journal.ended(trial["number"], "failed", "no weights")
 
-    monkeypatch.setattr(retraining, "run_trials", all_fail)
+    monkeypatch.setattr(session, "run_trials", all_fail)
     for sitting in (1, 2):
         assert retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=1), None, None) == 1
         assert len(load_run(run.path / "retrained").trials) == 2 * sitting
@@ -161,7 +154,7 @@ def test_a_retraining_without_the_gpu_that_its_search_had_says_so_before_it_trai
 ) -> None:
     events = run.path / "events.jsonl"
     events.write_text(events.read_text().replace('"device": "auto"', '"device": "cuda"'))
-    monkeypatch.setattr(retraining, "run_trials", ends_with(AssertionError("trained")))
+    monkeypatch.setattr(session, "run_trials", ends_with(AssertionError("trained")))
     with pytest.raises(InputError, match=r"run: trial 1: device: must be there, got 'cuda' and no GPU. Use auto or"):
         retraining.retrain_run(run.path, RetrainOptions(top=1, seeds=1), None, None)
 

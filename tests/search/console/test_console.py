@@ -21,7 +21,6 @@ from search.console.table import Column, fit
 from search.console.time_left import Plan
 from search.console.views import Frame, Window, live_lines
 from search.runs import run as results
-from search.runs.format import short
 from search.runs.journal import Journal, Trial
 from search.runs.run import best_of
 from tests.support.simulated_search import simulate
@@ -392,17 +391,6 @@ def test_steps_leave_the_terminal_to_another_view_while_they_are_paused():
     assert "reading clips" not in after
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (1.3e-4, "1.3e-4"), (1e-5, "1e-5"), (0.05, "0.05"), (0.1234567, "0.123"), (22050.0, "22050"), (999.6, "1000"),
-        (1.3e-10, "1.3e-10"), (-1e-3, "-1e-3"), (0.0, "0"), (1e10, "1e10"), (True, "yes"), (None, "none"), (224, "224"),
-    ],
-)  # fmt: skip
-def test_values_are_short(value: Any, text: str):
-    assert short(value) == text
-
-
 def test_a_table_leaves_out_what_does_not_fit_by_name():
     columns = [
         Column("trial", ["1", "22"]), Column("label_smoothing", ["0.1", "0"]), Column("lr", ["1e-4", "2e-4"]),
@@ -416,3 +404,16 @@ def test_a_table_leaves_out_what_does_not_fit_by_name():
         "   22          0  2e-4",
     ]
     assert table.left_out == ["backbone"]
+
+
+def test_the_live_view_says_which_columns_and_rows_it_left_out(journal: Journal):
+    kept = play(journal, PLAN)
+    wide, narrow = (shown(kept, width, 40) for width in (300, 44))
+    assert not [line for line in wide if "no room" in line]
+    (said,) = [line for line in narrow if "no room for" in line]
+    header = " ".join(narrow)
+    assert any(key not in header.replace(said, "") and key in said for key in kept.keys)
+    low = shown(kept, 300, 14)
+    (more,) = [line for line in low if re.fullmatch(r"and \d+ more", line)]
+    rows = sum(bool(re.match(r" *\d+ +\d+\.\d%", line)) for line in low)
+    assert rows + int(more.split()[1]) == len(kept.top)

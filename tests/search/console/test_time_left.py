@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search.console.time_left import History, Pace, Plan, Underway, in_words, pace_of, time_left
+from search.console.time_left import History, Pace, Plan, Underway, pace_of, time_left
 from search.runs.journal import Report, Trial
 from search.runs.tables import epoch_seconds
 from tests.support.simulated_search import apply, simulate
@@ -106,20 +106,3 @@ def test_time_without_a_driver_does_not_count_as_training():
     sessions = [0.0, 1000.0]  # killed after the second epoch, resumed much later
     assert epoch_seconds(trial, sessions) == [5.0, 3.0, 4.0, 3.0]
     assert pace_of(trial, sessions) == Pace(5.0, pytest.approx(10 / 3))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (None, "time left: known after the first epochs"),
-        ((0.0, 0.0), "less than 10 s left"),
-        ((12.0, 38.0), "about 10 to 40 s left"),
-        ((0.0, 55.0), "up to 60 s left"),
-        ((181.0, 290.0), "about 3 to 5 min left"),
-        ((3000.0, 7000.0), "about 0.5 to 2 h left"),
-        ((40 * 3600.0, 47.9 * 3600.0), "about 40 to 48 h left"),
-        ((50 * 3600.0, 90 * 3600.0), "about 2 to 4 days left"),
-    ],
-)
-def test_a_range_reads_as_people_say_it(seconds: tuple[float, float] | None, words: str):
-    assert in_words(seconds) == words

@@ -99,7 +99,7 @@ def test_the_comparison_chart_of_validation_accuracy_holds_every_trial(browser: 
     browser.get(f"{pages}/charts")
     until(lambda: len(legend(browser, "val/acc")) == len(run.trials))  # filled in when the curves are drawn
     assert legend(browser, "val/acc") == [
-        "000 tutorial-simple resnet18 224px lr 1.0e-4",
+        "000 tutorial-simple resnet18 224px lr 1e-4",
         "001 resnet18 128px lr 3.2e-4",
         "002 resnet18 224px lr 1.1e-4",
         "003 resnet18 96px lr 7.5e-5",
@@ -115,7 +115,7 @@ def test_the_table_names_outcome_kind_and_search_and_shows_values_under_their_ow
     browser.get(pages)
     until(lambda: "epoch/seconds" in text(browser) and "quick-1" in text(browser))
     lines = text(browser).splitlines()
-    for heading in ("Outcome", "Kind", "Search", "Searched", "Best val acc", "lr", "backbone"):
+    for heading in ("Outcome", "Kind", "Search", "1 lr", "2 mixup", "Best val acc", "lr", "backbone"):
         assert heading in lines
     shown = text(browser)
     assert "cut by ASHA at epoch 4" in shown

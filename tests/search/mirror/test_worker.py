@@ -13,7 +13,7 @@ import pytest
 from search.mirror.experiment import Experiment, trial_experiment
 from search.mirror.mirror import replay
 from search.mirror.mode import ResolvedMode
-from search.mirror.stores.offline import what_is_missing
+from search.mirror.stores import Offline
 from search.mirror.worker import finite, init_arguments, metrics
 from search.runs.run import Run
 from tests.support.mirrored import METRICS, epoch_result, make_run, suggest, train, until
@@ -70,10 +70,10 @@ LEAKS = """
 import os, sys, threading
 from pathlib import Path
 import swanlab
-from search.mirror.stores import sdk
+from search.mirror.stores import Local
 from search.mirror.experiment import Experiment
 from search.mirror.worker import init_arguments
-sdk.load("local")
+Local(Path(sys.argv[1])).load()
 for number in range(3):
     experiment = Experiment(f"trial_{number:04d}", "", "", f"{number}", "d", "g", "search", [], "#000000", {"a": 1})
     run = swanlab.init(**init_arguments(experiment, "local", "music", Path(sys.argv[1])))
@@ -105,17 +105,17 @@ def offline_run(tmp_path: Path) -> Run:
 def test_an_offline_run_keeps_the_whole_curve_for_a_later_sync(offline_run: Run) -> None:
     done = replay(offline_run.path, OFFLINE)
     assert (done.mirrored, done.failed, done.problem) == (1, 0, "")
-    run_dir = offline_run.path / "swanlog" / "offline" / "trial_0000"
-    assert what_is_missing(run_dir, 3) is None
-    assert what_is_missing(run_dir, 4) == "SwanLab kept 3 of 4 epochs"
+    store = Offline(offline_run.path / "swanlog" / "offline")
+    assert store.missing("trial_0000", 3) is None
+    assert store.missing("trial_0000", 4) == "SwanLab kept 3 of 4 epochs"
 
 
 def test_an_offline_run_that_was_cut_short_is_noticed(offline_run: Run) -> None:
     replay(offline_run.path, OFFLINE)
-    run_dir = offline_run.path / "swanlog" / "offline" / "trial_0000"
-    (records,) = run_dir.glob("run-*.swanlab")
+    log_dir = offline_run.path / "swanlog" / "offline"
+    (records,) = (log_dir / "trial_0000").glob("run-*.swanlab")
     records.write_bytes(records.read_bytes()[:-40])
-    assert what_is_missing(run_dir, 3) == "the experiment still counts as running"
+    assert Offline(log_dir).missing("trial_0000", 3) == "the experiment still counts as running"
 
 
 def test_a_worker_outlives_the_signal_of_a_batch_system_and_leaves_when_its_orders_end(experiment: Experiment) -> None:

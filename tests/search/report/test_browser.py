@@ -131,28 +131,89 @@ def test_a_click_on_a_heading_sorts_the_trials_by_number(browser: Any, report: P
     assert browser.execute_script(column) == sorted(seconds, reverse=True)
 
 
-def test_a_drag_along_an_axis_keeps_the_trials_that_pass_there(browser: Any, report: Path) -> None:
-    show(browser, report)
-    from selenium.webdriver import ActionChains
+FIND = "const e = document.getElementById('settings-parallel');"
+LINES = "e.data.filter(t => t.meta && t.meta.trial !== undefined)"
 
-    opacities = "return e.data.slice(0, e.layout.meta.trials).map(t => t.opacity)"
-    find = "const e = document.getElementById('settings-parallel');"
-    before = browser.execute_script(find + opacities)
-    area = browser.execute_script(
-        find + "e.scrollIntoView({block: 'center'}); const r = e.querySelector('.nsewdrag').getBoundingClientRect();"
-        "const x = e._fullLayout.xaxis, y = e._fullLayout.yaxis; const last = x.tickvals.length - 1;"
-        "return [r.left + x.d2p(last), r.top + y.d2p(0.85), r.top + y.d2p(1.05)]"
-    )
-    x, low, high = map(int, area)
+
+def drag(browser: Any, axis: int, low: float, high: float, touch: bool = False) -> None:
+    """Drags along an axis of the parallel coordinates, from `low` to `high` in the places of its lines."""
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.actions.action_builder import ActionBuilder
+    from selenium.webdriver.common.actions.pointer_input import PointerInput
+
+    x, start, end = browser.execute_script(
+        FIND + "e.scrollIntoView({block: 'center', behavior: 'instant'});"
+        "const s = e.querySelectorAll('.strip')[arguments[0]]; s.scrollIntoView({block: 'center', inline: 'center'});"
+        "const r = s.getBoundingClientRect(); const y = e._fullLayout.yaxis;"
+        "return [r.left + r.width / 2, r.top + y.d2p(arguments[1]), r.top + y.d2p(arguments[2])]",
+        axis, low, high,
+    )  # fmt: skip
     actions = ActionChains(browser)
-    actions.w3c_actions.pointer_action.move_to_location(x - 8, low).pointer_down()
-    actions.w3c_actions.pointer_action.move_to_location(x, high).move_to_location(x + 8, high).pointer_up()
+    if touch:
+        actions.w3c_actions = ActionBuilder(browser, mouse=PointerInput("touch", "finger"))
+    pointer = actions.w3c_actions.pointer_action
+    pointer.move_to_location(int(x), int(start)).pointer_down().move_to_location(int(x), int((start + end) / 2))
+    pointer.move_to_location(int(x), int(end)).pointer_up()
     actions.perform()
     time.sleep(0.5)
-    after = browser.execute_script(find + opacities)
-    kept = [opacity == 1 for opacity in after]
-    assert 0 < sum(kept) < len(kept)
-    assert max(opacity for opacity in after if opacity != 1) < 0.1 < min(before)
+
+
+def passing(browser: Any, axis: int, low: float, high: float) -> set[int]:
+    """The trials whose line crosses an axis between two places; a pixel is a place of 0.004."""
+    lines = browser.execute_script(FIND + f"return {LINES}.map(t => [t.meta.trial, t.y[arguments[0]]])", axis)
+    assert not [y for _, y in lines if min(abs(y - low), abs(y - high)) < 0.006], "choose limits away from the lines"
+    return {trial for trial, y in lines if low <= y <= high}
+
+
+def kept(browser: Any) -> set[int]:
+    lines = browser.execute_script(FIND + f"return {LINES}.map(t => [t.meta.trial, t.opacity])")
+    assert all(opacity == 1 or opacity < 0.1 for _, opacity in lines)
+    return {trial for trial, opacity in lines if opacity == 1}
+
+
+@pytest.mark.parametrize("touch", [False, True], ids=["mouse", "finger"])
+def test_a_drag_along_an_axis_keeps_the_trials_that_pass_there_and_axes_combine(
+    browser: Any, report: Path, touch: bool
+) -> None:
+    show(browser, report, 390 if touch else 1400)
+    usual = browser.execute_script(FIND + f"return {LINES}.map(t => t.opacity)")
+    last = browser.execute_script(FIND + "return e.layout.meta.axes - 1")
+    drag(browser, last, 0.79, 1.05, touch)
+    best = passing(browser, last, 0.79, 1.05)
+    assert kept(browser) == best
+    assert 0 < len(best) < len(usual) / 2
+    drag(browser, 3, 0.2, 0.656, touch)
+    both = best & passing(browser, 3, 0.2, 0.656)
+    assert kept(browser) == both
+    assert 0 < len(both) < len(best)
+    drag(browser, last, 0.5, 0.5, touch)  # a click takes the range of its axis away
+    assert kept(browser) == passing(browser, 3, 0.2, 0.656)
+    drag(browser, 3, 0.5, 0.5, touch)
+    assert browser.execute_script(FIND + f"return {LINES}.map(t => t.opacity)") == usual
+
+
+def test_what_is_picked_in_one_place_stands_out_in_all(browser: Any, report: Path) -> None:
+    show(browser, report)
+    rows = "[...document.querySelectorAll('#trials tr[data-trial]')]"
+    number = browser.execute_script(f"const r = {rows}[1]; r.click(); return Number(r.dataset.trial)")
+    time.sleep(0.5)
+    assert kept(browser) == {number}
+    assert browser.execute_script(f"return {rows}.filter(r => !r.classList.contains('faded')).length") == 1
+    marks = browser.execute_script(
+        "return [...document.querySelectorAll('.plot')].flatMap(e => e.data.filter(t => t.customdata)"
+        ".map(t => [e.id, t.customdata.filter((n, i) => t.selectedpoints.includes(i))]))"
+    )
+    assert {trial for _, trials in marks for trial in trials} == {number}
+    shown = {name for name, trials in marks if trials}
+    assert {"progress-seconds", "progress-epochs", "time-timeline", "time-epochs"} <= shown
+    assert any(name.startswith("settings-slice") for name in shown)
+    assert (
+        browser.execute_script("return document.querySelector('.picked span').textContent")
+        == f"1 trial picked: #{number}"
+    )
+    browser.execute_script("document.querySelector('.picked button').click()")
+    assert browser.execute_script("return document.querySelector('.picked').hidden")
+    assert browser.execute_script(f"return {rows}.every(r => !r.classList.contains('faded'))")
 
 
 @pytest.mark.parametrize("kind", ["empty", "interrupted", "compared"])

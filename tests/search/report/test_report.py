@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from search.report.report import write_report
+from search.runs.cost import front_of
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.space.load import load_space
@@ -25,6 +27,8 @@ from tests.support.synthetic import (
     write_clips,
     write_record,
 )
+from trainable.data.dataset import load_dataset
+from trainable.training.trial_folder import Cost, EpochResult
 
 
 def html_of(*runs: Run) -> str:
@@ -158,7 +162,7 @@ def test_a_report_of_200_trials_stays_below_15_mb_with_its_players(tmp_path: Pat
 def test_the_record_lets_somebody_repeat_the_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trials=3)
     text = text_of(html_of(run))
-    command = "python run_search.py --space &#x27;spaces/my space.yaml&#x27; --data demo"
+    command = "python run_search.py --space &#39;spaces/my space.yaml&#39; --data demo"
     for fact in (command, "d47a", "5b17", "0123abcd", "torch 2.11", "loguniform: [1.0e-05, 0.1]",
                  "baselines: [tutorial-simple]", "run folder"):  # fmt: skip
         assert fact in text
@@ -213,7 +217,7 @@ def test_hostile_names_of_files_and_labels_stay_text(tmp_path: Path) -> None:
     add_scores(run, dataset, range(12), wrong=6)
     html = html_of(run)
     assert "<img src=x" not in html
-    assert "&lt;img src=x onerror=window.hacked=1&gt;&quot;&#x27;&amp;音" in html
+    assert "&lt;img src=x onerror=window.hacked=1&gt;&#34;&#39;&amp;音" in html
 
 
 def test_a_report_without_its_data_says_what_it_cannot_show(tmp_path: Path) -> None:
@@ -234,6 +238,35 @@ def test_several_runs_are_compared_and_keep_their_figures_apart(tmp_path: Path) 
     assert html.count("plotly.js v") == 1
 
 
+def test_the_head_says_when_the_search_began_and_when_it_ended(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    events = [report.time for trial in run.trials for report in trial.reports]
+    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(trial.started for trial in run.trials)))
+    ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(events)))
+    assert began != ended
+    assert f"Started {began}, ended {ended} (every trial is done)" in text_of(html_of(run))
+
+
+def test_trials_that_may_be_called_best_come_first_and_the_others_by_their_accuracy(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (table,) = re.findall(r'<section id="trials">(.*?)</section>', html_of(run), flags=re.DOTALL)
+    rows = re.findall(
+        r'<tr data-trial="(\d+)"( class="soft")?>.*?<td.*?<td.*?<td[^>]*>([\d.]*)', table, flags=re.DOTALL
+    )
+    order = [best.trial.number for best in run.ranked()]
+    assert [int(number) for number, soft, _ in rows if not soft] == order
+    assert [bool(soft) for _, soft, _ in rows] == sorted(bool(soft) for _, soft, _ in rows)
+    others = [float(value or -1) for _, soft, value in rows if soft]
+    assert others == sorted(others, reverse=True)
+    assert len(set(others)) > 2
+
+
+def test_names_of_backbones_stay_as_they_are_typed(tmp_path: Path) -> None:
+    assert "regnet_x_400mf: none" in text_of(
+        html_of(make_run(tmp_path / "run", trials=3, weights={"regnet_x_400mf": "none"}))
+    )
+
+
 def test_runs_on_different_clips_are_compared_with_a_warning(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"split": {"name": "folds", "hash": "other", "val": 20}}
     runs = [make_run(tmp_path / "one", trials=4), make_run(tmp_path / "two", trials=4, **changes)]
@@ -247,3 +280,65 @@ def test_a_record_that_lacks_a_field_has_a_report_all_the_same(tmp_path: Path, m
     del record[missing]
     (run.path / "run.json").write_text(json.dumps(record))
     assert "Record" in text_of(html_of(load_run(run.path)))
+
+
+def test_a_retrained_run_shows_its_seeds_and_how_sure_it_may_be(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", trials=5)
+    row = {
+        "name": "trial 3", "searched": 0.85, "validation": None, "measured": {"mean": 0.81, "deviation": 0.02},
+        "interval_95": [0.66, 0.91], "per_seed": [{"seed": 1, "accuracy": 0.8}, {"seed": 2, "accuracy": 0.825}],
+    }  # fmt: skip
+    bins = [{"low": 0.8, "high": 0.9, "clips": 40, "confidence": 0.86, "accuracy": 0.7}]
+    after = [{**bins[0], "confidence": 0.72}]
+    calibration = {"temperature": 1.6, "ece_before": 0.16, "ece_after": 0.02, "bins_before": bins, "bins_after": after}
+    add_result(run, chosen="trial 3", candidates=[row], calibration=calibration)
+    write_record(run.path / "retrained", make_space(tmp_path), ["a", "b"])
+    nested = load_run(run.path / "retrained")
+    for seed in (1, 2):
+        trial = nested.journal.suggested("retrain", f"trial 3, seed {seed}", {}, run.trials[3].config)
+        nested.folder(trial).write_config(trial.config)
+        nested.folder(trial).append(EpochResult(1, 1.0, 0.6, 1.1, 0.5, 1e-3, 1.0))
+    html = html_of(run)
+    assert {"retrained-seeds", "retrained-spread", "retrained-calibration"} <= set(figures_of(html))
+    assert "after the temperature of 1.60: 2.0%" in text_of(html)
+    assert "after temperature scaling" in html
+    add_result(run, chosen="trial 3", calibration={**calibration, "temperature": 1.0})
+    html = html_of(run)
+    assert "would not help on clips that it is not fitted on" in text_of(html)
+    assert "after temperature scaling" not in html
+
+
+def test_costs_are_shown_with_the_front_and_the_command_that_retrains_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert not any(name.startswith("cost") for name in figures_of(html_of(run)))
+    for trial in run.trials:
+        if trial.reports:
+            run.folder(trial).write_cost(Cost(1_000_000 * (1 + trial.number % 4), 10_000_000, None, 300.0))
+    html = html_of(run)
+    assert [name for name in figures_of(html) if name.startswith("cost")] == [
+        "cost-parameters", "cost-operations", "cost-memory_mb",
+    ]  # fmt: skip
+    (section,) = re.findall(r'<section id="cost">(.*?)</section>', html, flags=re.DOTALL)
+    shown = {int(number) for number in re.findall(r'<tr data-trial="(\d+)"', section)}
+    assert shown == {best.trial.number for name in ("parameters", "operations", "memory_mb")
+                     for best, _ in front_of(run, name)}  # fmt: skip
+    assert f"retrain {run.path} --pareto" in text_of(html)
+    data = json.loads(re.findall(r'data-plot="cost-parameters">(.*?)</script>', html)[0])
+    drawn = next(trace for trace in data["data"] if trace["name"] == "best trade-offs")
+    assert drawn["x"] == [cost for _, cost in front_of(run, "parameters")]
+
+
+def test_groups_stand_in_a_table_with_the_hardest_first(tmp_path: Path) -> None:
+    dataset = write_clips(tmp_path / "clips", ["a", "b"])
+    rows = [f"{clip.name},{dataset.labels[clip.label]},speaker{index % 3}" for index, clip in enumerate(dataset.clips)]
+    (tmp_path / "clips" / "list.csv").write_text("\n".join(["path,label,group", *rows]))
+    listed = load_dataset(str(tmp_path / "clips" / "list.csv"))
+    record = {**data_record(listed), "path": str(tmp_path / "clips" / "list.csv")}
+    run = make_run(tmp_path / "run", trials=6, labels=listed.labels, data=record)
+    add_scores(run, listed, range(12), wrong=4)
+    html = html_of(run)
+    (table,) = re.findall(r"<h3>By group</h3>.*?<tbody>(.*?)</tbody>", html, flags=re.DOTALL)
+    cells = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in table.split("<tr>")[1:]]
+    assert [name for name, *_ in cells] == ["speaker0", "speaker1", "speaker2"]
+    assert [share for *_, share, _ in cells] == ["50.0%", "75.0%", "75.0%"]
+    assert all(" to " in interval for *_, interval in cells)

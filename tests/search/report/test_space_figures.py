@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from search.report.facts import space_of, top, trials_of
+from search.report.figures import log_ticks
 from search.report.space_figures import (
     UNUSED_PLACE,
     Axis,
     axes_of,
+    dashboard_importances,
     importance_figure,
     importances,
     parallel,
     slice_figure,
 )
 from search.runs.run import Run
+from search.tune.study import export_study
 from tests.support.synthetic import make_run
 
 
@@ -30,7 +35,8 @@ def test_parallel_coordinates_keep_trials_without_a_conditional_setting(run: Run
     axes = axes_of(trials, space)
     plot = parallel(trials, axes, space)
     shown = [trial for trial in trials if top(trial)]
-    assert plot.layout.meta["trials"] == len(shown)
+    assert {trace.meta["trial"] for trace in plot.data if trace.meta} == {trial.number for trial in shown}
+    assert plot.layout.meta["axes"] == len(axes) + 1
     place = [axis.name for axis in axes].index("momentum")
     unused = sum(trace.y[place] == UNUSED_PLACE for trace in plot.data[: len(shown)])
     assert unused == sum("momentum" not in trial.params for trial in shown) > 0
@@ -55,7 +61,7 @@ def test_the_setting_that_decides_is_the_most_important_one(run: Run) -> None:
     assert max(free, key=lambda item: item.share).name in ("lr", "backbone")
     assert sum(item.share for item in free) == pytest.approx(1)
     assert all(item.trials < count for item in shares if item.conditional)
-    assert sum(len(trace.x) for trace in importance_figure(shares).data) == len(shares)
+    assert sum(len(trace.x) for trace in importance_figure(shares, {}).data) == len(shares)
 
 
 def test_too_few_trials_have_no_importances(tmp_path: Path) -> None:
@@ -69,3 +75,43 @@ def test_an_axis_is_logarithmic_where_the_dimension_is_and_clamps_what_lies_outs
     assert axis.place(1.0) == pytest.approx(1.06)
     assert axis.place(0.0) == axis.place(None) == pytest.approx(-0.06)
     assert Axis("image_size", (64, 96)).place(224) == pytest.approx(1.06)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1e-5, 1e-1, [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]),
+        (4e-4, 8e-3, [5e-4, 1e-3, 2e-3, 5e-3]),
+        (1e-3, 1e-1, [1e-3, 3e-3, 1e-2, 3e-2, 1e-1]),
+        (2.1e-3, 2.4e-3, [2.1e-3, 2.4e-3]),
+        (1e-7, 1.0, [1e-7, 1e-5, 1e-3, 1e-1]),
+    ],
+)
+def test_logarithmic_axes_are_marked_with_values(low: float, high: float, ticks: list[float]) -> None:
+    assert log_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_the_marks_of_a_logarithmic_axis_are_written_as_everywhere(run: Run) -> None:
+    trials, space = trials_of(run), space_of(run)
+    lr = next(axis for axis in axes_of(trials, space) if axis.name == "lr")
+    assert list(slice_figure(trials, lr).layout.xaxis.ticktext) == ["1e-5", "1e-4", "1e-3", "0.01", "0.1"]
+    assert [name for _, name in lr.ticks()] == ["1e-5", "0.1"]
+
+
+def test_what_the_dashboard_shows_stands_beside_it_as_the_dashboard_computes_it(run: Run, tmp_path: Path) -> None:
+    space = space_of(run)
+    export_study(space, run.journal, tmp_path / "study.db")
+    theirs = dashboard_importances(tmp_path / "study.db")
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert theirs == pytest.approx(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
+    ours, _ = importances(trials_of(run), space)
+    bars = importance_figure(ours, theirs).data
+    beside = next(trace for trace in bars if "optuna-dashboard" in trace.name)
+    assert sorted(beside.x) == pytest.approx(sorted(theirs[item.name] for item in ours if item.name in theirs))
+
+
+def test_without_enough_finished_trials_the_dashboard_has_nothing_to_show(tmp_path: Path) -> None:
+    few = make_run(tmp_path / "run", trials=2)
+    assert dashboard_importances(few.path / "study.db") == {}
+    export_study(space_of(few), few.journal, few.path / "study.db")
+    assert dashboard_importances(few.path / "study.db") == {}

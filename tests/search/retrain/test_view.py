@@ -36,7 +36,7 @@ def lines(width: int | None = 80, **values: Any) -> list[str]:
 
 def test_number_interval_baseline_flattery_and_next_command_are_told() -> None:
     text = "\n".join(lines(120))
-    assert "result  trial 7: 83.0% (70.0 to 90.0%), mean of 2 seeds." in text
+    assert "result  trial 7: 83.0% (70.0% to 90.0%), mean of 2 seeds." in text
     assert "against tutorial-simple: +13.0 points (+5.0 to +20.0); p = 0.012 (McNemar, exact)." in text
     assert "search  its own best score, 90.0%, was 7.0 points too high." in text
     assert "ensemble of 2 seeds" in text

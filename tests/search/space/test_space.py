@@ -117,7 +117,7 @@ def test_all_problems_of_a_file_and_of_the_flags_come_at_once(tmp_path: Path) ->
         "search.data: must be the same for all trials",
         "baselines.tutorial-simpel: unknown recipe, got 'tutorial-simpel'. Did you mean tutorial-simple?",
         "budget.trials: should be greater than or equal to 1, got 0.",
-        "budget.grace: unknown key, got 3. Use one of trials, grace_epochs,",
+        "budget.grace: unknown key, got 3. Did you mean grace_epochs?",
         "budget.time: must be a duration above 0 such as 45s, 30m or 1h30m, got '5 parsecs'.",
         "resources.gpu: should be greater than or equal to 0, got -1.",
         "scheduler.kind: should be 'asha' or 'none', got 'asher'.",

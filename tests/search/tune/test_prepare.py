@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from search.commands.session import Sitting, _header
+from search.commands.search import Searching
 from search.mirror.mode import resolve_mode
 from search.runs.folder import free_folder, new_run
 from search.runs.run import Run, load_run
@@ -16,9 +16,20 @@ from search.space.load import load_space
 from search.space.sections import Resources
 from search.space.space import Space
 from search.tune.cluster import Machines
-from search.tune.prepare import Options, choose_data, prepare, record, resolve_weights, settle
+from search.tune.prepare import (
+    Options,
+    affordable,
+    check_constraints,
+    choose_data,
+    prepare,
+    record,
+    resolve_weights,
+    settle,
+    silent_defaults,
+)
 from trainable.backbones.weights import weights_file
 from trainable.data.dataset import load_dataset
+from trainable.data.split import split_dataset
 from trainable.errors import InputError
 
 SPACE = """
@@ -93,7 +104,7 @@ def test_the_header_says_what_will_be_done_and_what_is_not_as_wished(
     space = replace(prepared.space, resources=Resources(gpu=0, cpu=1))
     content = record(prepared, options, mode.to_json(), machines.to_json(space.resources))
     with new_run(prepared.run, content, options.storage) as run:
-        header = _header(Sitting(run, space, machines, mode, notes=("no GPU here",)), 2)
+        header = Searching(run, space, machines, mode, notes=("no GPU here",)).session.header
     assert header.data == f"{tmp_path / 'clips'}: 30 clips, 3 classes"
     shown = "1 dimensions, 2 trials of up to 2 epochs (the space has no more, of 3 asked for)"
     assert header.space == f"{tmp_path / 'space.yaml'}: {shown}"
@@ -172,3 +183,65 @@ def test_searches_without_a_name_that_start_in_the_same_second_have_folders_of_t
 
 def test_the_name_of_any_space_file_makes_a_folder_name(tmp_path: Path) -> None:
     assert free_folder(str(tmp_path), None, Path("my spaces/wide (2) é.yaml")).name.startswith("wide-2-é-")
+
+
+@pytest.mark.parametrize(
+    ("fixed", "search", "said"),
+    [
+        ("{}", "lr: {loguniform: [1.0e-4, 1.0e-2]}", {"test_share", "scale"}),
+        ("{test_share: 0.0, scale: power}", "lr: {loguniform: [1.0e-4, 1.0e-2]}", set()),
+        ("{test_share: 0.2}", "scale: {choice: [log, db]}", set()),
+        ("{scale: log}", "lr: {loguniform: [1.0e-4, 1.0e-2]}", {"test_share"}),
+    ],
+)
+def test_defaults_that_few_would_choose_are_said(
+    fixed: str, search: str, said: set[str], tmp_path: Path, make_clips: Callable[..., Path]
+) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(f"fixed: {fixed}\nsearch:\n  {search}\n")
+    space = load_space(path).with_fixed(data=str(make_clips()))
+    notes = silent_defaults(space, split_dataset(load_dataset(space.fixed["data"]), space.default_config()))
+    assert {name for name in ("test_share", "scale") if any(name in note for note in notes)} == said
+    assert len(notes) == len(said)
+
+
+def test_constraints_that_nothing_keeps_are_refused_with_the_least_that_is_needed(
+    tmp_path: Path, make_clips: Callable[..., Path]
+) -> None:
+    dataset = load_dataset(str(make_clips()))
+    text = SPACE.replace("WEIGHTS", "none") + "constraints: {parameters: LIMIT}\n"
+    for limit, network in (("1e6", "squeezenet1_1"), ("3e6", "mobilenet_v3_small")):
+        path = tmp_path / "space.yaml"
+        path.write_text(text.replace("LIMIT", limit))
+        space = load_space(path)
+        check_constraints(space, dataset)
+        keeps = affordable(space, dataset)
+        assert keeps(space.config({"backbone": network}))
+    assert keeps(space.config({"backbone": "squeezenet1_1"}))
+    path.write_text(text.replace("LIMIT", "1e5"))
+    with pytest.raises(InputError, match=r"constraints: must allow some .* need: parameters \d+k\)\. Raise a limit"):
+        check_constraints(load_space(path), dataset)
+
+
+def test_a_limit_on_time_is_measured_on_this_machine(tmp_path: Path, make_clips: Callable[..., Path]) -> None:
+    dataset = load_dataset(str(make_clips()))
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE.replace("WEIGHTS", "none") + "constraints: {latency_ms: 1.0e-3}\n")
+    with pytest.raises(InputError, match=r"latency_ms [\d.]+ ms"):
+        check_constraints(load_space(path), dataset)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "problem"),
+    [
+        ("{parameters: -1}", "constraints.parameters: should be greater than 0, got -1."),
+        ("{latency: 20}", "constraints.latency: unknown key, got 20. Did you mean latency_ms?"),
+        ("[1]", "constraints: must hold keys and values, got [1]."),
+    ],
+)
+def test_wrong_constraints_are_named(constraints: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE.replace("WEIGHTS", "none") + f"constraints: {constraints}\n")
+    with pytest.raises(InputError) as caught:
+        load_space(path)
+    assert any(line.startswith(f"{path}: {problem}") for line in caught.value.problems), caught.value.problems

@@ -13,7 +13,7 @@ from search.runs.journal import Journal
 from search.runs.run import Run
 from search.space.space import Space
 from search.tune.searcher import StudySearch
-from search.tune.study import check_cmaes
+from search.tune.study import BAD_VALUE, check_cmaes
 from tests.support.spaces import space_of
 from tests.support.stepping import FINISHED, curve, events, new_journal, step_through
 from trainable.config import TrialConfig
@@ -398,3 +398,50 @@ def test_a_warm_start_leaves_out_a_stretched_value_that_nobody_noted_as_a_sample
     stretched = [trial for trial in other.trials if trial.config["warmup_epochs"] > 1]
     assert len(stretched) > 3
     assert warm.added <= 14 - len(stretched)
+
+
+def refused(config: TrialConfig) -> bool:
+    return config.backbone != "squeezenet1_1"
+
+
+def test_what_costs_too_much_is_never_tried_and_the_sampler_hears_of_it(tmp_path: Path) -> None:
+    space = space_of(tmp_path, SPACE + "    constraints: {parameters: 1e6}\n")
+    journal = new_journal(tmp_path / "run")
+    searcher = StudySearch(space, journal, refused=refused)
+    while searcher.suggest("ray-id") != FINISHED:
+        journal.ended(len(journal.trials) - 1, "failed")
+    own = [trial for trial in journal.trials.values() if trial.kind == "search"]
+    assert len(journal.trials) == space.budget.trials  # what was refused costs no budget
+    assert {trial.params["backbone"] for trial in own} == {"squeezenet1_1"}
+    told = [sample for trial in own for _, sample in trial.sampler.get("refused", ())]
+    assert told
+    assert {sample["backbone"] for sample in told} == {"resnet18", "mobilenet_v3_small"}
+    complete = [trial for trial in searcher._ot_study.trials if trial.state.is_finished() and trial.value == BAD_VALUE]
+    assert len(complete) == len(told)
+
+
+def test_a_search_with_constraints_that_is_killed_proposes_what_it_would_have(tmp_path: Path) -> None:
+    space = space_of(tmp_path, SPACE + "    constraints: {parameters: 1e6}\n")
+    proposals = []
+    for name, killed in (("whole", False), ("killed", True)):
+        journal = new_journal(tmp_path / name)
+        searcher = StudySearch(space, journal, refused=refused)
+        while searcher.suggest("ray-id") != FINISHED:
+            number = len(journal.trials) - 1
+            journal.reported(number, 1, 0.1 * (number % 7), 1.0, "continue")
+            journal.reported(number, 2, 0.1 * (number % 7), 1.0, "continue")
+            journal.ended(number, "finished")
+            if killed:
+                journal = Journal(journal.path)
+                searcher = StudySearch(space, journal, refused=refused)
+        proposals.append([(trial.params, trial.sampler) for trial in Journal(journal.path).trials.values()])
+    assert proposals[0] == proposals[1]
+
+
+def test_a_search_ends_where_its_constraints_allow_nothing_more(tmp_path: Path) -> None:
+    space = space_of(tmp_path, SPACE + "    constraints: {parameters: 1e6}\n")
+    journal = new_journal(tmp_path / "run")
+    searcher = StudySearch(space, journal, refused=lambda config: True)
+    for _ in space.baselines:  # are what is compared with, whatever they cost
+        suggested(searcher)
+    assert searcher.suggest("ray-id") == FINISHED

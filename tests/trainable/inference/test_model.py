@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from tests.support.saved_models import save_small
 from trainable import load_model
 from trainable.errors import InputError
-from trainable.inference.model import Label, Model
+from trainable.inference.model import Label, Model, save_model
 
 RATE = 8000
 
@@ -70,3 +71,14 @@ def test_what_is_no_waveform_is_refused_with_what_it_was(model: Model, waveform:
 def test_a_rate_that_is_none_is_refused(model: Model, rate: Any) -> None:
     with pytest.raises(InputError, match="rate: must be a whole number of Hz above 0"):
         model.predict(tone(), rate)
+
+
+def test_others_may_read_a_model_as_far_as_their_umask_says(tmp_path: Path, model: Model) -> None:
+    before = os.umask(0o022)
+    try:
+        network = model.networks[0]
+        save_model(tmp_path / "copy", network.facts, network.module.state_dict())
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "copy").iterdir()} == {"0o644"}
+    assert [path.name for path in sorted((tmp_path / "copy").iterdir())] == ["model.json", "weights.safetensors"]

@@ -13,7 +13,8 @@ from trainable.config import TrialConfig
 from trainable.data.split import Split
 from trainable.features.inputs import Inputs
 from trainable.features.mel_cache import mels_of
-from trainable.training.timing import BATCHES, seconds_per_epoch, windows_scored
+from trainable.training.cost import windows_scored
+from trainable.training.timing import BATCHES, seconds_per_epoch
 
 FAST: dict[str, Any] = {"backbone": "mobilenet_v3_small", "weights": "none", "image_size": 32, "n_mels": 32}
 

@@ -12,8 +12,7 @@ import pytest
 
 from search.mirror.mirror import replay
 from search.mirror.mode import ResolvedMode
-from search.mirror.stores import local as mirror_local
-from search.mirror.stores.local import remove_run, what_is_missing
+from search.mirror.stores import Local
 from search.runs.run import Run
 from tests.support.mirrored import curve, make_run, shown, suggest, train
 
@@ -46,7 +45,7 @@ def test_the_versions_are_those_that_this_was_written_for() -> None:
 def test_a_removed_run_leaves_no_trace_and_the_others_as_they_were(original: Run, log_dir: Path) -> None:
     database = sqlite3.connect(log_dir / "runs.swanlab")
     ids = [ident for (ident,) in database.execute("SELECT id FROM experiment ORDER BY name")]
-    remove_run(log_dir, "trial_0001")
+    Local(log_dir).remove("trial_0001")
     assert not (log_dir / "trial_0001").exists()
     found = shown(log_dir)
     assert [experiment["key"] for experiment in found.values()] == ["trial_0000", "trial_0002"]
@@ -58,7 +57,7 @@ def test_a_removed_run_leaves_no_trace_and_the_others_as_they_were(original: Run
 
 def test_the_last_removed_run_takes_its_charts_along_and_removing_is_repeatable(log_dir: Path) -> None:
     for key in ("trial_0000", "trial_0001", "trial_0002", "trial_0002"):
-        remove_run(log_dir, key)
+        Local(log_dir).remove(key)
     database = sqlite3.connect(log_dir / "runs.swanlab")
     assert database.execute("SELECT COUNT(*) FROM chart").fetchone() == (0,)
     assert shown(log_dir) == {}
@@ -76,7 +75,7 @@ def test_making_an_experiment_does_not_read_all_others(log_dir: Path, monkeypatc
 
     monkeypatch.setattr(local, "LocalCallbacker", local.LocalCallbacker)
     monkeypatch.setattr(models.Tag, "field_exists", models.Tag.field_exists)
-    mirror_local.load()
+    Local(log_dir).load()
     monkeypatch.setattr(models.Tag, "select", lambda *fields: pytest.fail("read the whole table"))
     connect(path=str(log_dir), autocreate=True)
     assert models.Tag.field_exists("folder")
@@ -84,13 +83,13 @@ def test_making_an_experiment_does_not_read_all_others(log_dir: Path, monkeypatc
 
 
 def test_what_is_missing_is_named(log_dir: Path) -> None:
-    assert what_is_missing(log_dir, "trial_0000", 3) is None
-    assert what_is_missing(log_dir, "trial_0000", 5) == "SwanLab kept 3 of 5 epochs"
-    assert what_is_missing(log_dir, "trial_0009", 3) == "the experiment is not in SwanLab's database"
+    assert Local(log_dir).missing("trial_0000", 3) is None
+    assert Local(log_dir).missing("trial_0000", 5) == "SwanLab kept 3 of 5 epochs"
+    assert Local(log_dir).missing("trial_0009", 3) == "the experiment is not in SwanLab's database"
     database = sqlite3.connect(log_dir / "runs.swanlab")
     database.execute("UPDATE experiment SET status = 0 WHERE run_id = 'trial_0001'")
     database.commit()
-    assert what_is_missing(log_dir, "trial_0001", 3) == "the experiment still counts as running"
+    assert Local(log_dir).missing("trial_0001", 3) == "the experiment still counts as running"
 
 
 def test_the_table_of_the_local_page_shows_each_metric_under_its_own_name(
@@ -107,4 +106,3 @@ def test_the_table_of_the_local_page_shows_each_metric_under_its_own_name(
     row = answer["data"]["summaries"]["000 resnet18 224px lr 1.3e-4"]
     assert row["val/acc"] == pytest.approx(last.val_acc, abs=1e-6)
     assert row["train/loss"] == pytest.approx(last.train_loss, abs=1e-6)
-    assert row["best/epoch"] == 3

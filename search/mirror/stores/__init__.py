@@ -1,1 +1,0 @@
-"""SwanLab's stores: its cloud, its local pages and its offline folder."""
