@@ -29,6 +29,10 @@ Data = Annotated[
     Optional[str],  # noqa: UP045 - typer reads annotations at run time, on all supported versions
     typer.Option(help="A folder of class folders, a CSV, or 'demo'.", show_default="GTZAN if it is there, else demo"),
 ]
+Group = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="A column of the CSV whose values stay in one part.", show_default="group"),
+]
 SwanLab = Annotated[SwanLabMode, typer.Option(help="Where trials are mirrored; auto: cloud when logged in.")]
 Address = Annotated[
     Optional[str],  # noqa: UP045
@@ -99,6 +103,7 @@ def search(
         "spaces/quick.yaml"
     ),
     data: Data = None,
+    group: Group = None,
     name: Annotated[str | None, typer.Option(help="The run's name.", show_default="space and time")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, baselines included.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a whole trial.")] = None,
@@ -144,7 +149,8 @@ def search(
                 space=space, data=data, name=name, trials=trials, epochs=epochs, time_budget=time_budget,
                 gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, seed=seed, swanlab=swanlab,
                 project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
-                dry_run=dry_run, settings=tuple(settings or ()), without=without,
+                dry_run=dry_run, settings=(*(settings or ()), *([f"group_column={_quoted(group)}"] if group else [])),
+                without=without,
             )
         )  # fmt: skip
 
@@ -369,6 +375,7 @@ def schema() -> None:
 def data_check(
     path: Annotated[str, typer.Argument(help="A folder of class folders, a CSV, or 'demo'.")],
     json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
+    group: Group = None,
 ) -> None:
     """Say what a data set holds and what is wrong with it.
 
@@ -378,7 +385,7 @@ def data_check(
     def work() -> int:
         from search.commands.data import check
 
-        return check(path, json)
+        return check(path, json, group)
 
     answer(work, "trainable.data.check")
 
@@ -462,6 +469,13 @@ def _refuse_flags_before(context: typer.Context, command: str) -> None:
 
     if flags:
         answer(work)
+
+
+def _quoted(text: str) -> str:
+    """A text as YAML, whatever it looks like."""
+    import json
+
+    return json.dumps(text)
 
 
 def _style(csv: bool, json: bool) -> Literal["table", "csv", "json"]:

@@ -133,7 +133,7 @@ def _prepare(config: TrialConfig, console: Console, progress: Bars) -> TrialConf
     from trainable.training.device import find_device
 
     device = find_device(config.device)
-    dataset = load_dataset(config.data, progress)
+    dataset = load_dataset(config.data, progress, config.group_column)
     split = split_dataset(dataset, config)
     if config.weights == "imagenet":
         fetch_weights([config.backbone], progress)

@@ -62,6 +62,9 @@ class TrialConfig(BaseModel):
 
     # Data: what is learned and what is scored.
     data: str = _data("demo", "a folder of class folders, a CSV, or demo, the built-in set", max_length=4096)
+    group_column: str | None = _data(
+        None, "column of a CSV whose values keep clips in one part, such as a speaker; null: group, or the recording"
+    )
     split: Literal["auto", "stratified", "grouped", "folds", "given", "gtzan-filtered"] = _data(
         "auto", "how clips are parted; auto: as the data asks"
     )

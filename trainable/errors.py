@@ -4,8 +4,27 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
+
+
+def visible(text: object, longest: int = 0) -> str:
+    """`text` safe to show: what would steer a terminal, or is no valid text, as its code; shortened to `longest`.
+
+    Names of files, labels and cells come from outside and may hold anything.
+    """
+    safe = "".join(_visible_letter(letter) for letter in str(text))
+    return safe if not longest or len(safe) <= longest else f"{safe[: longest - 1]}…"
+
+
+def _visible_letter(letter: str) -> str:
+    """The letter, or its code where it is invisible or steers: controls, surrogates, changes of direction."""
+    kind = unicodedata.category(letter)
+    if kind not in ("Cc", "Cs", "Cf", "Zl", "Zp") or letter in "\u200d\u200c":  # joiners are part of words and signs
+        return letter
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class InputError(Exception):
@@ -15,7 +34,8 @@ class InputError(Exception):
     """
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        given = (problems,) if isinstance(problems, str) else tuple(problems)
+        self.problems: tuple[str, ...] = tuple("\n".join(map(visible, problem.split("\n"))) for problem in given)
         super().__init__("\n".join(self.problems))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[tuple[str, ...]]]:

@@ -11,7 +11,7 @@ from typing import Any
 import platformdirs
 import yaml
 
-from trainable.errors import InputError
+from trainable.errors import InputError, visible
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -152,6 +152,29 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
+
+
+def checked_path(root: str | Path, text: str) -> tuple[str, str]:
+    """`text` as an absolute path, relative ones from `root`, and what is wrong with it ("" where nothing is).
+
+    A name is taken as it is written: "~" is a letter unless "~/" stands for the user's own folder, as a shell has it.
+    """
+    if "\0" in text:
+        return "", f"must be a name that a file can have, got {visible(text)!r} with a NUL in it. Change it."
+    if (
+        any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts)
+        or len(os.fsencode(text)) > _LONGEST_PATH
+    ):
+        return (
+            "",
+            f"must be a name that a file can have, got one of {len(text)} characters ({visible(text, 40)}). Change it.",
+        )
+    if text == "~" or text.startswith("~/"):
+        text = os.path.expanduser(text)  # noqa: PTH111 (Path's own raises where there is no home)
+    return os.path.normpath(os.path.join(root, text)), ""  # noqa: PTH118 (a Path would not keep the "~" apart)
+
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes, on every common file system
 
 
 def cache_folder() -> Path:

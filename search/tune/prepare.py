@@ -82,10 +82,10 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     check_cmaes(space)
     run = free_folder(options.storage, options.name, options.space)
     data, notes = choose_data(options.data, space.fixed.get("data"))
-    dataset = load_dataset(data, progress)
+    dataset = load_dataset(data, progress, space.fixed.get("group_column"))
     if options.without is not None:
-        data, left_out = leave_out(dataset, options.without)
-        dataset = load_dataset(data, progress)
+        data, left_out = leave_out(dataset, options.without, space.fixed.get("group_column"))
+        dataset = load_dataset(data, progress, space.fixed.get("group_column"))
         notes += (f"{left_out} clips are left out by {options.without}; the list of the others is {data}",)
     space = space.with_fixed(data=absolute(data))  # workers start in other folders
     split = split_dataset(dataset, space.default_config())
@@ -153,7 +153,7 @@ def silent_defaults(space: Space, split: Split) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def leave_out(dataset: Dataset, without: Path) -> tuple[str, int]:
+def leave_out(dataset: Dataset, without: Path, group_column: str | None = None) -> tuple[str, int]:
     """A CSV beside `without` that lists the data set's clips but those that it names, and how many those are.
 
     Raises:
@@ -175,14 +175,17 @@ def leave_out(dataset: Dataset, without: Path) -> tuple[str, int]:
             f"--without: {without} must name clips of {dataset.name}, got {len(unknown)} that it does not hold, "
             f"such as {unknown[0]!r}. Give the list of this data set."
         )
-    gone = {names[row["path"]].path for row in rows}
+    gone = {names[row["path"]].name for row in rows}
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    kept = [clip for clip in dataset.clips if clip.path not in gone]
+    kept = [clip for clip in dataset.clips if clip.name not in gone]
     columns = [name for name in ("group", "split", "fold") if any(getattr(clip, name) is not None for clip in kept)]
-    table.writerow(["path", "label", *columns])
+    stretches = ["start", "end"] if any(clip.stretch for clip in kept) else []
+    table.writerow(
+        ["path", "label", *(group_column or "group" if name == "group" else name for name in columns), *stretches]
+    )
     for clip in kept:
-        values = (getattr(clip, name) for name in columns)
+        values = (*(getattr(clip, name) for name in columns), *((clip.stretch or (None, None)) if stretches else ()))
         table.writerow([clip.path, dataset.labels[clip.label], *("" if value is None else value for value in values)])
     target = without.with_name(f"{without.stem}.kept.csv")
     write_atomically(target, text.getvalue())
@@ -260,7 +263,8 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         "space_file": str(options.space),
         "space": prepared.space.to_json(),
         "data": {
-            "path": prepared.space.fixed["data"], "name": dataset.name, "hash": dataset.hash,
+            "path": prepared.space.fixed["data"], "group_column": prepared.space.fixed.get("group_column"),
+            "name": dataset.name, "hash": dataset.hash,
             "clips": len(dataset.clips), "labels": list(dataset.labels), "rejected": len(dataset.rejected),
         },
         "split": {

@@ -20,6 +20,7 @@ import torch
 import torchaudio
 
 from trainable.data.decode import Block, Sound, Unreadable, open_sound
+from trainable.data.stretches import Stretch, plain
 from trainable.errors import InputError
 from trainable.files import write_atomically
 from trainable.progress import Progress
@@ -28,12 +29,12 @@ _LARGEST_KERNEL = 1 << 22  # taps of a resampling kernel: 16 MiB
 
 
 def read_waveform(
-    path: str | Path, sample_rate: int | None = None, stretch: tuple[float, float] | None = None
+    path: str | Path, sample_rate: int | None = None, stretch: Stretch | None = None
 ) -> tuple[torch.Tensor, int]:
     """The waveform [n] in float32, full scale 1, channels averaged, and its sample rate in Hz.
 
     With `sample_rate` the waveform is resampled by torchaudio's windowed sinc (Hann, 6 zero crossings, roll-off 0.99).
-    With `stretch` only what lies between two times, in s, is read.
+    With `stretch` only that is read.
 
     Raises:
         InputError: the file is gone or cannot be decoded.
@@ -41,8 +42,7 @@ def read_waveform(
     try:
         with open_sound(path) as sound:
             rate = sound.rate
-            span = (0, None) if stretch is None else (round(stretch[0] * rate), round(stretch[1] * rate))
-            parts = [_mono(block) for block in sound.blocks(*span)]
+            parts = [_mono(block) for block in sound.blocks(*(stretch.samples(rate) if stretch else (0, None)))]
     except Unreadable as error:
         raise InputError(f"{path}: {error.reason}. Mend the file or leave it out.") from None
     wave = torch.from_numpy(np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32))
@@ -81,6 +81,7 @@ def _mono(block: Block) -> Block:
 # Above, the square of a power mel leaves single precision: no sound is 100 dB above full scale.
 ABSURD = 1e5
 LOUD = 16.0  # full scale 1: above, whole numbers were written as floats (32,767 for 16 bits), or nearly so
+_OVERHANG = 0.1  # s that an annotation may reach behind its recording: programs round, and codecs pad
 _RATES = (100, 10_000_000)  # Hz: of what anything that hears can record
 SILENCE = 1e-4  # -80 dB of full scale: below the dither of a 16-bit recording with nothing in it
 _VERSION = f"5, libsndfile {soundfile.__libsndfile_version__}"  # another version may answer differently
@@ -101,27 +102,44 @@ class Probe:
     lasting: bool = True  # False where the reason lies outside the file (permissions, a network that is away)
 
 
-def probe_files(paths: Sequence[str], key: str, progress: Progress | None = None) -> list[Probe]:
+def probe_files(
+    paths: Sequence[str], key: str, progress: Progress | None = None, stretches: Sequence[Stretch | None] = ()
+) -> list[Probe]:
     """What each of `paths` holds, in their order; only files that are new or changed are decoded, in parallel.
 
-    `key` names the data set, so that each has its own small file of answers.
+    Args:
+        paths: the files.
+        key: names the data set, so that each has its own small file of answers.
+        progress: told of every file that is decoded.
+        stretches: of the files, one each, where not all of them are meant whole.
     """
     from trainable.files import cache_folder
 
     store = cache_folder() / "probes" / f"{hashlib.sha256(key.encode(errors='replace')).hexdigest()[:24]}.json"
     known = _read_store(store)
-    answers = {path: probe for path in paths if (probe := known.get(path)) and _is_current(path, probe)}
-    new = [path for path in paths if path not in answers]
+    places = list(zip(paths, stretches or [None] * len(paths), strict=True))
+    names = [stretch.named(path) if stretch else path for path, stretch in places]
+    answers = {
+        name: probe for name, (path, _) in zip(names, places, strict=True)
+        if (probe := known.get(name)) and _is_current(path, probe)
+    }  # fmt: skip
+    new = {name: place for name, place in zip(names, places, strict=True) if name not in answers}
     if new:
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # libsndfile and NumPy let go of the interpreter's lock
-            for done, (path, probe) in enumerate(zip(new, pool.map(probe_file, new), strict=True), start=1):
-                answers[path] = probe
+            probes = pool.map(_probe_place, new.values())
+            for done, (name, probe) in enumerate(zip(new, probes, strict=True), start=1):
+                answers[name] = probe
                 if progress:
                     progress("Reading clips", done, len(new))
-        lasting = {path: dataclasses.astuple(probe) for path, probe in answers.items() if probe.lasting}
+        lasting = {name: dataclasses.astuple(probe) for name, probe in answers.items() if probe.lasting}
         store.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(store, json.dumps({"version": _VERSION, "probes": lasting}))
-    return [answers[path] for path in paths]
+    return [answers[name] for name in names]
+
+
+def _probe_place(place: tuple[str, Stretch | None]) -> Probe:
+    path, stretch = place
+    return probe_file(path, stretch) if stretch else probe_file(path)
 
 
 def _read_store(store: Path) -> dict[str, Probe]:
@@ -143,11 +161,11 @@ def _is_current(path: str, probe: Probe) -> bool:
     return (status.st_size, status.st_mtime_ns) == (probe.bytes, probe.mtime_ns)
 
 
-def probe_file(path: str) -> Probe:
-    """What `path` holds. Never raises for a bad file: the reason is part of the answer."""
+def probe_file(path: str, stretch: Stretch | None = None) -> Probe:
+    """What `path` holds, or a stretch of it. Never raises for a bad file: the reason is part of the answer."""
     try:
         with open_sound(path) as sound:
-            return _measured(sound, _stamped(path))
+            return _measured(sound, _stamped(path), stretch)
     except Unreadable as error:
         return replace(_stamped(path), reason=error.reason, lasting=error.lasting)
 
@@ -161,12 +179,12 @@ def _stamped(path: str) -> Probe:
     return Probe(status.st_size, status.st_mtime_ns)
 
 
-def _measured(sound: Sound, facts: Probe) -> Probe:
+def _measured(sound: Sound, facts: Probe, stretch: Stretch | None) -> Probe:
     """`facts` completed by what the samples are."""
     digest = hashlib.sha256(f"{sound.rate} {sound.channels}".encode())
     frames, bad, loudest, peak = 0, 0, 0.0, 0.0
     low, high = math.inf, -math.inf  # of the averaged channels, which are what is learned from
-    for block in sound.blocks():
+    for block in sound.blocks(*(stretch.samples(sound.rate) if stretch else (0, None))):
         frames += len(block)
         digest.update(block.tobytes())
         bad += int(np.count_nonzero(~np.isfinite(block)))
@@ -180,6 +198,9 @@ def _measured(sound: Sound, facts: Probe) -> Probe:
     )  # fmt: skip
     if not _RATES[0] <= sound.rate <= _RATES[1]:
         return replace(facts, reason=f"a sample rate of {sound.rate} Hz, which no recording has")
+    if stretch and stretch.end is not None and frames < (stretch.end - stretch.start - _OVERHANG) * sound.rate:
+        there = f"at {plain(stretch.start + frames / sound.rate)} s" if frames else "before it"
+        return replace(facts, reason=f"the recording ends {there}")
     if frames == 0:
         return replace(facts, reason="no samples")
     if bad:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import stat
@@ -98,7 +99,8 @@ def _opened(path: str | Path, open_files: ExitStack) -> Sound:
     file, why = _by_libsndfile(path)
     if file:
         open_files.enter_context(file)
-    facts = held(path, mp3=file.format == "MP3" if file else Path(path).suffix.lower() == ".mp3")
+    mp3 = file.format == "MP3" if file else Path(path).suffix.lower() == ".mp3"
+    facts = _held(str(path), status.st_size, status.st_mtime_ns, mp3)
     if facts.damage:
         raise Unreadable(facts.damage)
     size = file.channels * _BYTES.get(f"{file.format} {file.subtype}", _BYTES.get(file.subtype, 0)) if file else 0
@@ -106,6 +108,12 @@ def _opened(path: str | Path, open_files: ExitStack) -> Sound:
         return _Libsndfile(file)
     # A header that misleads is said in plain words; what libsndfile says of it helps nobody.
     return open_files.enter_context(_by_ffmpeg(path, facts, size, "" if file or facts.misleading else why))
+
+
+@functools.lru_cache(maxsize=256)
+def _held(path: str, size: int, mtime_ns: int, mp3: bool) -> Held:
+    """What the file's structure says, found once however many stretches of it are read."""
+    return held(path, mp3)
 
 
 def _by_libsndfile(path: str | Path) -> tuple[soundfile.SoundFile | None, str]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trainable.data.audio import read_waveform
 from trainable.data.dataset import Clip, Dataset
+from trainable.data.stretches import Stretch
 from trainable.progress import Progress
 
 # Measured on 100 clips of GTZAN and on the demo set: copies that were made softer, equalised, sent through MP3 or
@@ -113,7 +114,8 @@ def fingerprint(clip: Clip) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     Levels are 0 where it does not sound. Each band's mean and its steady rise or fall are taken away, so unrelated
     clips correlate by about 0, also those of sounds that die away.
     """
-    waveform, rate = read_waveform(clip.path, stretch=(0, min(_LOOKED_AT, clip.seconds)))
+    begin = clip.stretch.start if clip.stretch else 0.0
+    waveform, rate = read_waveform(clip.path, stretch=Stretch(begin, begin + min(_LOOKED_AT, clip.seconds)))
     wave = waveform.numpy()
     hop = max(1, round(_STEP * rate))
     frames = np.lib.stride_tricks.sliding_window_view(wave, 2 * hop)[::hop][: round(_LOOKED_AT / _STEP)]
