@@ -3,11 +3,13 @@
 A recipe's name stands for that recipe as its source has it: its own values, and `TrialConfig`'s defaults for all that
 it leaves open, whatever the space fixes. Only what decides which clips are scored (`SHARED_FIELDS`), what the machine
 is (seed, device, precision, ...) and whether weights can be had comes from the space. A mapping is a point of one's
-own: what it leaves open comes from its `recipe` where it names one, otherwise from the space.
+own: what it leaves open comes from its `recipe` where it names one, otherwise from the space. With `cut: true` it is a
+first trial like the sampler's own: it competes with them, may be cut, and is not what the best is compared with.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,11 +51,16 @@ def _parse(space: Space, key: str, name: str, item: Any) -> tuple[Baseline | Non
     if not isinstance(item, str | Mapping):
         return None, [f"{key}: must be a recipe's name or a mapping, got {shown(item)}. Write [tutorial-simple]."]
     recipe = item if isinstance(item, str) else item.get("recipe")
-    own = {} if isinstance(item, str) else {k: v for k, v in item.items() if k not in ("name", "recipe")}
+    own = {} if isinstance(item, str) else {k: v for k, v in item.items() if k not in ("name", "recipe", "cut")}
     if recipe is not None and recipe not in tuple(RECIPES):  # which may be a list
         place = key if isinstance(item, str) else f"{key}.recipe"
         return None, [f"{place}: unknown recipe, got {shown(recipe)}. {did_you_mean(str(recipe), tuple(RECIPES))}"]
+    cut = item.get("cut", False) if isinstance(item, Mapping) else False
     problems = _wrong_values(space, key, own)
+    if not isinstance(cut, bool):
+        problems.append(
+            f"{key}.cut: must be true or false, got {shown(cut)}. Leave it out for a baseline that is not cut."
+        )
     if problems:
         return None, problems
     if recipe is None:
@@ -74,7 +81,12 @@ def _parse(space: Space, key: str, name: str, item: Any) -> tuple[Baseline | Non
         # `baselines.x: lr: ...` reads better as `baselines.x.lr: ...`
         return None, problems + [problem.replace(f"{key}: ", f"{key}.", 1) for problem in error.problems]
     as_sampled = {field: value for field, value in values.items() if stretched[field] != value}
-    return (None if problems else _placed(space, name, config, as_sampled, note)), problems
+    baseline = dataclasses.replace(_placed(space, name, config, as_sampled, note), cut=cut)
+    if cut and baseline.params is None:  # its epochs would be held against trials that train in another way
+        problems.append(
+            f"{key}.cut: needs a point of the space, got true for one that is {baseline.note}. Leave it out."
+        )
+    return (None if problems else baseline), problems
 
 
 def _recipe(space: Space, name: str) -> dict[str, Any]:
@@ -89,7 +101,7 @@ def _wrong_values(space: Space, key: str, own: Mapping[str, Any]) -> list[str]:
     problems = []
     for field, value in own.items():
         if field not in FIELDS:
-            hint = did_you_mean(str(field), ("name", "recipe", *FIELDS))
+            hint = did_you_mean(str(field), ("name", "recipe", "cut", *FIELDS))
             problems.append(f"{key}.{field}: unknown key, got {shown(value)}. {hint}")
         elif field in SHARED_FIELDS:
             problems.append(
@@ -143,6 +155,6 @@ def _placed(space: Space, name: str, config: TrialConfig, as_sampled: Mapping[st
             twin = {}
         outside = [f"{field}={value}" for field, value in values.items() if twin.get(field, value) != value]
         if twin and not outside:
-            return Baseline(name, values, params, note)
+            return Baseline(name, values, params, note=note)
     where = ", ".join(outside[:4]) + (", ..." if len(outside) > 4 else "")
-    return Baseline(name, values, None, f"not a point of this space ({where}): the sampler does not learn from it")
+    return Baseline(name, values, None, note=f"not a point of this space ({where}): the sampler does not learn from it")

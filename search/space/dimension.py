@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -109,6 +110,20 @@ class Dimension:
             self.name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
         )
         return self.from_optuna(drawn)
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """A value drawn at random, evenly on the dimension's own scale."""
+        distribution = self.distribution
+        if isinstance(distribution, CategoricalDistribution):
+            return distribution.choices[int(rng.integers(len(distribution.choices)))]
+        assert isinstance(distribution, FloatDistribution | IntDistribution)
+        step = distribution.step if isinstance(distribution, IntDistribution) else 0
+        # Half a step on either side, so that a whole number at the end is as likely as one in the middle.
+        low, high = distribution.low - step / 2, distribution.high + step / 2
+        drawn = math.exp(rng.uniform(math.log(low), math.log(high))) if distribution.log else rng.uniform(low, high)
+        if step:
+            drawn = distribution.low + round((drawn - distribution.low) / step) * step
+        return self.from_optuna(min(max(drawn, distribution.low), distribution.high))
 
     def from_optuna(self, drawn: Any) -> Any:
         """The value for what Optuna has drawn."""

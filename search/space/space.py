@@ -23,6 +23,7 @@ class Baseline:
     name: str
     values: dict[str, Any]  # the whole configuration
     params: dict[str, Any] | None  # its sample where it is a point of the space; None: the sampler never hears of it
+    cut: bool = False  # it competes like a trial of the sampler's own, and is noted as one
     note: str = ""  # how it was completed, or why the sampler does not hear of it
 
 
