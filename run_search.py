@@ -29,6 +29,10 @@ Data = Annotated[
     Optional[str],  # noqa: UP045 - typer reads annotations at run time, on all supported versions
     typer.Option(help="A folder of class folders, a CSV, or 'demo'.", show_default="GTZAN if it is there, else demo"),
 ]
+Group = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="A column of the CSV whose values stay in one part.", show_default="group"),
+]
 SwanLab = Annotated[SwanLabMode, typer.Option(help="Where trials are mirrored; auto: cloud when logged in.")]
 Address = Annotated[
     Optional[str],  # noqa: UP045
@@ -99,6 +103,7 @@ def search(
         "spaces/quick.yaml"
     ),
     data: Data = None,
+    group: Group = None,
     name: Annotated[str | None, typer.Option(help="The run's name.", show_default="space and time")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, baselines included.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a whole trial.")] = None,
@@ -120,6 +125,9 @@ def search(
     version: Annotated[
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and end.")
     ] = False,
+    without: Annotated[
+        Path | None, typer.Option(help="Leave out the clips that this CSV lists, as `data suspects` writes it.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and what it would cost.")] = False,
 ) -> None:
     """Search for the best audio classifier that a folder of labelled clips allows.
@@ -141,11 +149,12 @@ def search(
                 space=space, data=data, name=name, trials=trials, epochs=epochs, time_budget=time_budget,
                 gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, seed=seed, swanlab=swanlab,
                 project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
-                dry_run=dry_run, settings=tuple(settings or ()),
+                dry_run=dry_run, settings=(*(settings or ()), *([f"group_column={_quoted(group)}"] if group else [])),
+                without=without,
             )
         )  # fmt: skip
 
-    answer(work, "search.commands.session", talks=True)
+    answer(work, "search.commands.search", talks=True)
 
 
 @app.command()
@@ -165,7 +174,7 @@ def resume(
 
         return start(run, trials=trials, swanlab=swanlab, address=address)
 
-    answer(work, "search.commands.session", talks=True)
+    answer(work, "search.commands.search", talks=True)
 
 
 @app.command()
@@ -248,6 +257,10 @@ def predict(
     csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON lines to standard output.")] = False,
     top: Annotated[int, typer.Option(min=1, help="So many labels per file.")] = 5,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Find the stretch that decides, and write it as a page to look at and hear."),
+    ] = False,
 ) -> None:
     """Label audio files with a retrained model.
 
@@ -257,6 +270,10 @@ def predict(
     def work() -> int:
         from search.commands.predict import predict as label
 
+        if explain:
+            from search.commands.explain import explain as show
+
+            return show(model, files, _style(csv, json), Path("explained.html"))
         return label(model, files, _style(csv, json), top)
 
     answer(work, "search.commands.predict")
@@ -280,6 +297,25 @@ def export(
         return write(model, target, clips or [], seconds)
 
     answer(work, "search.commands.predict", "trainable.inference.onnx")
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="A run that was retrained, or a model folder.")],
+    target: Annotated[str, typer.Argument(help="Where to: hf:USER/NAME.", metavar="TARGET")],
+    private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
+) -> None:
+    r"""Upload a retrained model with its card to the Hugging Face hub. Needs pip install -e '.\[hub]'.
+
+    Example: python run_search.py push runs/wide-1 hf:USER/NAME
+    """
+
+    def work() -> int:
+        from search.commands.push import push as upload
+
+        return upload(run, target, private)
+
+    answer(work)
 
 
 @app.command()
@@ -339,6 +375,7 @@ def schema() -> None:
 def data_check(
     path: Annotated[str, typer.Argument(help="A folder of class folders, a CSV, or 'demo'.")],
     json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
+    group: Group = None,
 ) -> None:
     """Say what a data set holds and what is wrong with it.
 
@@ -348,7 +385,7 @@ def data_check(
     def work() -> int:
         from search.commands.data import check
 
-        return check(path, json)
+        return check(path, json, group)
 
     answer(work, "trainable.data.check")
 
@@ -386,6 +423,24 @@ def data_gtzan(
     answer(work, "trainable.data.gtzan")
 
 
+@data_app.command("suspects")
+def data_suspects(
+    run: Run,
+    target: Annotated[Path | None, typer.Option(help="The CSV to write.", show_default="RUN/suspects.csv")] = None,
+) -> None:
+    """List the clips whose label is most likely wrong, by models that have not learned from them.
+
+    Example: python run_search.py data suspects runs/wide-1
+    """
+
+    def work() -> int:
+        from search.commands.suspects import suspects
+
+        return suspects(run, target)
+
+    answer(work, "search.retrain.suspects")
+
+
 @data_app.command("cache")
 def data_cache(clear: Annotated[bool, typer.Option("--clear", help="Remove what is not in use.")] = False) -> None:
     """Show the cache of mel spectrograms, or clear it.
@@ -414,6 +469,13 @@ def _refuse_flags_before(context: typer.Context, command: str) -> None:
 
     if flags:
         answer(work)
+
+
+def _quoted(text: str) -> str:
+    """A text as YAML, whatever it looks like."""
+    import json
+
+    return json.dumps(text)
 
 
 def _style(csv: bool, json: bool) -> Literal["table", "csv", "json"]:

@@ -154,7 +154,7 @@ def test_the_first_line_comes_before_what_takes_seconds_to_import(tmp_path: Path
         "    encoding = 'utf-8'\n"
         "    def write(self, text): said.append((text, [name for name in sys.argv[1:] if name in sys.modules]))\n"
         "said = []\nreal, sys.stdout = sys.stdout, Stream()\n"
-        "run_search.load(['search.commands.session'], sys.stdout)\n"
+        "run_search.load(['search.commands.search'], sys.stdout)\n"
         "sys.stdout = real\nprint(said[0])\nprint('torch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *HEAVY], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -135,7 +135,7 @@ def _prepare(config: TrialConfig, console: Console, progress: Bars) -> TrialConf
     from trainable.training.network import input_in_words
 
     device = find_device(config.device)
-    dataset = load_dataset(config.data, progress)
+    dataset = load_dataset(config.data, progress, config.group_column)
     split = split_dataset(dataset, config)
     if config.weights == "auto":
         for published in record_of(config.backbone).weights:

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from trainable.errors import InputError, did_you_mean
+from trainable.errors import InputError, did_you_mean, shown
 
 Share = float  # a fraction in [0, 1]
 Group = Literal["data", "front end", "crops", "augmentation", "backbone", "optimisation", "machine"]
@@ -61,7 +61,10 @@ class TrialConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     # Data: what is learned and what is scored.
-    data: str = _data("demo", "a folder of class folders, a CSV, or demo, the built-in set")
+    data: str = _data("demo", "a folder of class folders, a CSV, or demo, the built-in set", max_length=4096)
+    group_column: str | None = _data(
+        None, "column of a CSV whose values keep clips in one part, such as a speaker; null: group, or the recording"
+    )
     split: Literal["auto", "stratified", "grouped", "folds", "given", "gtzan-filtered"] = _data(
         "auto", "how clips are parted; auto: as the data asks"
     )
@@ -186,11 +189,15 @@ class TrialConfig(BaseModel):
     )
 
     # Backbone.
-    backbone: str = _backbone("resnet18", "the network, by its own name: run_search.py backbones lists them")
+    backbone: str = _backbone(
+        "resnet18", "the network, by its own name (run_search.py backbones lists them) or as file.py:function",
+        max_length=500,
+    )  # fmt: skip
     weights: str = _backbone(  # the tutorial's
         "imagenet",
         "what the network starts from: audioset, imagenet, none (random numbers), auto (the best for sound that can be "
         "had), or the path of a model's folder or of a file of weights",
+        max_length=500,
     )
     method: Literal["train", "probe"] = _backbone(
         "train", "train the network, or probe it: a logistic regression on what its frozen last layer reads, in seconds"
@@ -241,7 +248,9 @@ class TrialConfig(BaseModel):
 
     # Machine. None of these is meant to change what is learned.
     seed: int = _machine(42, "start of all random numbers of the trial", searched=False, ge=0)
-    device: str = _machine("auto", "auto, cpu, cuda, cuda:N or mps; auto: a GPU where there is one", searched=False)
+    device: str = _machine(
+        "auto", "auto, cpu, cuda, cuda:N or mps; auto: a GPU where there is one", searched=False, max_length=20
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _machine(
         "auto", "type of the products; auto: what is fast on the device"
     )
@@ -349,13 +358,22 @@ def describe(error: ValidationError) -> list[str]:
         key = ".".join(str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-")))
         rule = item["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
         rule = rule[0].lower() + rule[1:]
-        lines.setdefault(key, f"{key}: {rule}, got {item['input']!r}. Change the value.")
+        lines.setdefault(key, f"{key}: {rule}, got {shown(item['input'])}. {_way_out(item['input'], item['type'])}")
     return list(lines.values())
+
+
+def _way_out(value: Any, rule: str) -> str:
+    """What to do about a value; YAML reads some words as others than people mean."""
+    if isinstance(value, bool) and rule in ("literal_error", "string_type"):
+        return "YAML reads yes, on, no and off as true and false: put the word into quotes."
+    if isinstance(value, str) and value.lower() in ("none", "nil", "nan"):
+        return "Write null where nothing is meant."
+    return "Change the value."
 
 
 def _unknown_keys(values: Mapping[str, Any]) -> list[str]:
     unknown = [key for key in values if key not in TrialConfig.model_fields]
-    return [f"{key}: unknown key, got {values[key]!r}. {did_you_mean(key, FIELDS)}" for key in unknown]
+    return [f"{key}: unknown key, got {shown(values[key])}. {did_you_mean(key, FIELDS)}" for key in unknown]
 
 
 def _conflicts(config: TrialConfig) -> list[str]:

@@ -3,7 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
+import unicodedata
 from collections.abc import Sequence
+from typing import Any
+
+
+def visible(text: object, longest: int = 0) -> str:
+    """`text` safe to show: what would steer a terminal, or is no valid text, as its code; shortened to `longest`.
+
+    Names of files, labels and cells come from outside and may hold anything.
+    """
+    safe = "".join(_visible_letter(letter) for letter in str(text))
+    return safe if not longest or len(safe) <= longest else f"{safe[: longest - 1]}…"
+
+
+def _visible_letter(letter: str) -> str:
+    """The letter, or its code where it is invisible or steers: controls, surrogates, changes of direction."""
+    kind = unicodedata.category(letter)
+    if kind not in ("Cc", "Cs", "Cf", "Zl", "Zp") or letter in "\u200d\u200c":  # joiners are part of words and signs
+        return letter
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class InputError(Exception):
@@ -13,7 +34,8 @@ class InputError(Exception):
     """
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        given = (problems,) if isinstance(problems, str) else tuple(problems)
+        self.problems: tuple[str, ...] = tuple("\n".join(map(visible, problem.split("\n"))) for problem in given)
         super().__init__("\n".join(self.problems))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[tuple[str, ...]]]:
@@ -44,6 +66,15 @@ _OTHER_NAMES = {
     "resize": "image_size", "learning_rate": "lr", "num_epochs": "epochs", "model": "backbone",
     "optimiser": "optimizer", "normalize": "normalise",
 }  # fmt: skip
+
+
+_SHORT = reprlib.Repr()  # six entries a level
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 120, 120, 60
+
+
+def shown(value: Any) -> str:
+    """A value in an error message: as Python writes it, and short however much somebody has put into it."""
+    return _SHORT.repr(value)
 
 
 def did_you_mean(name: str, known: list[str] | tuple[str, ...], listed_by: str = "python run_search.py fields") -> str:

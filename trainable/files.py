@@ -11,7 +11,7 @@ from typing import Any
 import platformdirs
 import yaml
 
-from trainable.errors import InputError
+from trainable.errors import InputError, visible
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        values = _parsed(_text_of(path))
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1, cutoff=0.5)
         hint = f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
@@ -47,13 +47,55 @@ def read_value(text: str) -> Any:
         ValueError: it is not YAML.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        return _parsed(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(getattr(error, "problem", None) or str(error)) from None
 
 
+def _text_of(path: Path) -> str:
+    """What a file holds, as far as anybody would write it by hand."""
+    with path.open(encoding="utf-8") as file:
+        text = file.read(_LONGEST + 1)
+    if len(text) > _LONGEST:
+        raise yaml.YAMLError(f"must have at most {_LONGEST} characters")
+    return text
+
+
+def _parsed(text: str) -> Any:
+    """The value of a YAML text, whose size is known before it is made: a few aliases stand for gigabytes."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}, set()) > _MOST_VALUES:
+            raise _refusal(f"must hold at most {_MOST_VALUES} values, aliases written out", node)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
+    """How many values a node stands for, each alias counted where it stands; `above`: what it lies in."""
+    if id(node) in known or isinstance(node, yaml.ScalarNode):
+        return known.get(id(node), 1)
+    if id(node) in above:
+        raise _refusal("must not hold itself", node)
+    if len(above) >= _DEEPEST:
+        raise _refusal(f"must not be nested deeper than {_DEEPEST} levels", node)
+    above.add(id(node))
+    children = node.value if isinstance(node, yaml.SequenceNode) else [each for pair in node.value for each in pair]
+    known[id(node)] = 1 + sum(_size(child, known, above) for child in children)
+    above.discard(id(node))
+    return known[id(node)]
+
+
+# More than the longest space that anybody has written, and little enough to be read at once.
+_LONGEST, _LONGEST_KEY, _MOST_VALUES, _DEEPEST = 1_000_000, 200, 20_000, 30
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `1e-4` is a number, and a key given twice is an error, not a silent choice."""
+    """YAML as people write it: `1e-4` is a number and `1:30` is none, and a key given twice is an error."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Here and not where the mapping is made: by then `<<: *other` may have put in keys that are to be overridden.
@@ -62,6 +104,8 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise _refusal(f"a key must be a plain value, got a {key.id}", key)
+            if len(key.value) > _LONGEST_KEY:
+                raise _refusal(f"a key must have at most {_LONGEST_KEY} characters, got {_shortened(key.value)}", key)
             if (key.tag, key.value) in seen:
                 raise _refusal(f"the key {key.value!r} stands twice", key)
             seen.add((key.tag, key.value))
@@ -87,11 +131,20 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:20]}... of {len(text)} characters"
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+# YAML 1.1 reads 1:30 as 90 and 012 as 10; with YAML 1.2, these are texts, and whoever wants a number says so.
+_NUMBERS = {
+    "int": re.compile(r"^[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$"),
+    "float": re.compile(
+        r"^([-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+}
+_TAGS = {f"tag:yaml.org,2002:{kind}": pattern for kind, pattern in _NUMBERS.items()}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _TAGS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _TAGS.items():
+    _Loader.add_implicit_resolver(_tag, _pattern, list("-+0123456789."))
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -99,6 +152,29 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
+
+
+def checked_path(root: str | Path, text: str) -> tuple[str, str]:
+    """`text` as an absolute path, relative ones from `root`, and what is wrong with it ("" where nothing is).
+
+    A name is taken as it is written: "~" is a letter unless "~/" stands for the user's own folder, as a shell has it.
+    """
+    if "\0" in text:
+        return "", f"must be a name that a file can have, got {visible(text)!r} with a NUL in it. Change it."
+    if (
+        any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts)
+        or len(os.fsencode(text)) > _LONGEST_PATH
+    ):
+        return (
+            "",
+            f"must be a name that a file can have, got one of {len(text)} characters ({visible(text, 40)}). Change it.",
+        )
+    if text == "~" or text.startswith("~/"):
+        text = os.path.expanduser(text)  # noqa: PTH111 (Path's own raises where there is no home)
+    return os.path.normpath(os.path.join(root, text)), ""  # noqa: PTH118 (a Path would not keep the "~" apart)
+
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes, on every common file system
 
 
 def cache_folder() -> Path:

@@ -14,14 +14,15 @@ from search.console.steps import Steps
 from search.console.table import terminal
 
 
-def check(path: str, as_json: bool) -> int:
+def check(path: str, as_json: bool, group: str | None = None) -> int:
     """Prints what a data set holds and what is wrong with it."""
+    from trainable.config import TrialConfig
     from trainable.data.check import check_data, render
 
     with Steps(sys.stderr) as progress:
-        found = check_data(path, progress)
+        found = check_data(path, progress, TrialConfig(data=path, test_share=0.2, group_column=group))
     if as_json:
-        print(json.dumps(found.to_json(), indent=2))
+        print(json.dumps(found.to_json(), indent=2, allow_nan=False))
     else:
         render(found, terminal())
     return 0

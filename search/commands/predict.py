@@ -36,7 +36,7 @@ def predict(model_path: Path, files: Sequence[Path], style: Style, top: int) -> 
             if isinstance(found, Unreadable):
                 unreadable.append(found)
             elif style == "json":
-                print(json.dumps(found.to_json()), flush=True)
+                print(json.dumps(found.to_json(), allow_nan=False), flush=True)
             elif style == "csv":
                 _write_row(found.to_row())
             else:

@@ -178,7 +178,11 @@ def _search(searching: Searching) -> int:
     weights = run.record["weights"]
 
     # Read only where there are limits, and then from the cache: the search has just looked at its data.
-    keeps = affordable(space, load_dataset(space.fixed["data"])) if space.constraints.limits else lambda config: True
+    keeps = (
+        affordable(space, load_dataset(space.fixed["data"], group_column=space.fixed.get("group_column")))
+        if space.constraints.limits
+        else lambda config: True
+    )
 
     def make_searcher() -> StudySearch:
         return StudySearch(
@@ -235,7 +239,7 @@ def _unless(stop: Stop, progress: Progress) -> Progress:
 
 def _prepare_caches(space: Space, progress: Progress) -> None:
     """Builds the mels that the first trials will want, so that a person sees what is being waited for."""
-    dataset = load_dataset(space.fixed["data"], progress)
+    dataset = load_dataset(space.fixed["data"], progress, space.fixed.get("group_column"))
     wanted: dict[str, TrialConfig] = {}
     for config in first_configs(space):
         wanted.setdefault(mel_key(dataset, config), config)

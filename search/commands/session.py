@@ -16,7 +16,7 @@ from typing import Any
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from search.console.console import Console, Header, split_parts
+from search.console.console import Console, Header, dashboard_command, split_parts
 from search.console.time_left import Plan
 from search.mirror.mirror import Mirror
 from search.mirror.mode import ResolvedMode
@@ -66,6 +66,8 @@ class Session:
             address=self.machines.address,
             mirror=mode.mode,
             how_to_watch=mode.how.replace(str(self.run.path), str(shown)) if mode.mode != "off" else "",
+            # A retraining has no study: Optuna proposes nothing there.
+            dashboard="" if "retrain" in record else dashboard_command(str(shown)),
             notes=(*record["notes"], *loud, *self.notes, *filter(None, [mode.warning])),
         )
 

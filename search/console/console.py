@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -55,6 +56,7 @@ class Header:
     weights: str = ""  # "ImageNet; random for densenet121"
     mirror: str = ""  # "local"
     how_to_watch: str = ""  # "swanlab watch runs/wide/swanlog"
+    dashboard: str = ""  # "optuna-dashboard sqlite:///runs/wide/study.db"
     notes: tuple[str, ...] = ()  # what must not be overlooked: no data named, weights missing
 
     def command(self, name: str) -> str:
@@ -67,10 +69,20 @@ class Header:
         mirror = ", ".join(part for part in (self.mirror, self.how_to_watch) if part)
         facts = {
             "Run": self.run, "Data": self.data, "Space": self.space, "Split": self.split, "Devices": self.devices,
-            "Weights": self.weights, "SwanLab": mirror,
+            "Weights": self.weights, "SwanLab": mirror, "Optuna": self.dashboard,
         }  # fmt: skip
         lines = [line for name, text in facts.items() if text for line in fact(name, text, width)]
         return lines + [line for note in self.notes for line in fact("!", note, width, "bold yellow")]
+
+
+def dashboard_command(run: str) -> str:
+    """The command that shows the run's study in the browser, without an account; "" where it is not installed.
+
+    `run`: the run folder, as one would type it.
+    """
+    if find_spec("optuna_dashboard") is None:
+        return ""
+    return f"{program('optuna-dashboard')} {shlex.quote(f'sqlite:///{run}/study.db')}"
 
 
 REFRESH = 0.25  # s between two drawings of the live view

@@ -2,7 +2,7 @@
 
 SwanLab's local pages know neither group nor tags, so name, description and configuration carry all of it. Its table
 lists the configuration in the order of ASCII: keys that begin with a capital come first, so what people look for has
-one, and the fields of `TrialConfig` keep their own names behind it.
+one, what was searched has a digit, which comes before that, and the fields of `TrialConfig` keep their own names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from search.runs.format import short, status_word
+from search.runs.cost import COSTS, costs_of
+from search.runs.format import ABSENT, conditions_of, short, status_word, value_of
 from search.runs.journal import Trial
 from search.runs.run import Run, best_epoch
 
@@ -26,7 +27,11 @@ _LONGEST_NAME = 100  # characters; the local database's limit
 _LONGEST_DESCRIPTION = 255  # characters; the local database's limit
 _LONGEST_OUTCOME = 200  # characters, so that a traceback does not fill a table
 # The keys that `Ending` fills in. There from the start: the table takes its columns from what it meets first.
-_OPEN = {"Outcome": "running", "Best epoch": "-", "Best val acc": "-"}
+_COST_KEYS = {
+    "parameters": "Parameters", "operations": "Operations per clip", "latency_ms": "Time per clip",
+    "memory_mb": "Memory in training",
+}  # fmt: skip
+_OPEN = {"Outcome": "running", "Best epoch": "-", "Best val acc": "-", **dict.fromkeys(_COST_KEYS.values(), "-")}
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Ending:
     state: Literal["success", "crashed", "aborted"]  # SwanLab's words
     final: bool  # False: the trial may go on later, and then its experiment is made anew
     best: dict[str, float] = field(default_factory=dict)  # epoch, val_acc, val_loss; empty without a best epoch
+    cost: dict[str, str] = field(default_factory=dict)  # what is known of it, as people read it
 
     @property
     def error(self) -> str | None:
@@ -66,7 +72,7 @@ class Ending:
         closing: dict[str, Any] = {"Outcome": first_line[:_LONGEST_OUTCOME]}
         if self.best:
             closing |= {"Best epoch": int(self.best["epoch"]), "Best val acc": round(self.best["val_acc"], 4)}
-        return closing
+        return closing | self.cost
 
 
 INTERRUPTED = Ending("interrupted: the search stopped before this trial's end; `resume` takes it up again",
@@ -83,8 +89,6 @@ def trial_experiment(run: Run, trial: Trial) -> Experiment:
     described = [f"search {search}", kind if kind == "search" else f"{kind} {trial.name}".strip(),
                  f"data {data}", backbone, f"weights {config.get('weights')}"]  # fmt: skip
     heading = {"Search": search, "Kind": kind, "Data": data, "Trial": trial.number, "Recipe": trial.name or "-"}
-    if trial.params:
-        heading["Searched"] = ", ".join(f"{name} {short(value)}" for name, value in trial.params.items())
     return Experiment(
         key=key,
         folder=str(run.folder(trial).path.resolve()),
@@ -95,8 +99,28 @@ def trial_experiment(run: Run, trial: Trial) -> Experiment:
         job_type=kind,
         tags=[tag for tag in (backbone, data, kind) if tag],
         color=_COLORS[trial.number % len(_COLORS)],
-        config={**_OPEN, **heading, **{name: _plain(value) for name, value in config.items()}},
+        config={**_searched(run, trial), **_OPEN, **heading, **{name: _plain(value) for name, value in config.items()}},
     )
+
+
+def _searched(run: Run, trial: Trial) -> dict[str, Any]:
+    """The searched settings, numbered in the order of the space: digits come before capitals.
+
+    Every trial has the same keys, or the page's table would lack columns that its first trial has no value for.
+    """
+    search = run.record.get("space", {}).get("search") or {}
+    conditions = conditions_of(search)
+    width = len(str(len(search)))
+    values = {name: value_of(trial, name, conditions) for name in search}
+    return {
+        f"{number:0{width}d} {name}": "-" if value is ABSENT else _rounded(_plain(value))
+        for number, (name, value) in enumerate(values.items(), start=1)
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """A number with the digits that a table has room for; the field itself has all of them."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def experiment_name(run: Run, trial: Trial) -> str:
@@ -110,8 +134,8 @@ def experiment_name(run: Run, trial: Trial) -> str:
     return " ".join(part for part in parts if part)[:_LONGEST_NAME]
 
 
-def trial_ending(trial: Trial, grace_epochs: int) -> Ending:
-    """How a trial ended, with its best epoch by the one rule for it."""
+def trial_ending(run: Run, trial: Trial) -> Ending:
+    """How a trial ended, with its best epoch by the one rule for it, and what it costs to use."""
     if not trial.over:
         return INTERRUPTED
     match trial.status:
@@ -121,12 +145,17 @@ def trial_ending(trial: Trial, grace_epochs: int) -> Ending:
             outcome = f"cut by ASHA at epoch {len(trial.reports)}"
         case status:
             outcome = f"{status_word(status)}: {trial.message}".rstrip(": ")
-    best = best_epoch(trial, grace_epochs)
+    best = best_epoch(trial, run.grace_epochs)
     return Ending(
         outcome=outcome,
         state="success" if trial.status in ("finished", "cut") else "crashed",
         final=True,
         best={"epoch": best.epoch, "val_acc": best.accuracy, "val_loss": best.loss} if best else {},
+        cost={
+            _COST_KEYS[name]: COSTS[name].said(value)
+            for name, value in costs_of(run, trial).items()
+            if value is not None
+        },
     )
 
 

@@ -74,7 +74,7 @@ class Mirror:
     def _mirror(self, pool: Pool, number: int) -> None:
         try:
             trial = self._run.journal.trials[number]
-            ending = trial_ending(trial, self._run.grace_epochs) if trial.over else None
+            ending = trial_ending(self._run, trial) if trial.over else None
             pool.mirror(trial_experiment(self._run, trial), ending)
         except Exception as error:  # a trial that cannot be described must not stop the search
             pool.warn(f"trial {number} cannot be mirrored: {type(error).__name__}: {error}")
@@ -103,11 +103,7 @@ def replay(path: str | Path, mode: ResolvedMode, progress: Progress | None = Non
     run = load_run(path)
     runs = [run, *([load_run(run.path / "retrained")] if (run.path / "retrained" / "events.jsonl").exists() else [])]
     folder = log_dir(run.path, mode.mode)
-    subjects = [
-        (trial_experiment(each, trial), trial_ending(trial, each.grace_epochs))
-        for each in runs
-        for trial in each.trials
-    ]
+    subjects = [(trial_experiment(each, trial), trial_ending(each, trial)) for each in runs for trial in each.trials]
     before = sum((folder / experiment.key / DONE_FILE).exists() for experiment, _ in subjects)
     # One child for the local pages, which list experiments as they were made; several where a network makes one wait.
     pool = Pool(mode, folder, CLOUD_REPLAYS if mode.mode == "cloud" else 1, wait_s=0.0, hung_s=None)

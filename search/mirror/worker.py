@@ -137,9 +137,6 @@ class Recorder:
         """Closes the experiment, and marks it as complete where the trial is over and SwanLab has kept everything."""
         self._run.config.update(ending.config)
         with self._database():
-            if ending.best:
-                best = {f"best/{name}": value for name, value in ending.best.items()}
-                self._run.log(finite(best), step=int(ending.best["epoch"]))
             self._run.finish(state=ending.state, error=ending.error)
         self._run = None
         missing = self._store.missing(self._experiment.key, self._epochs)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,11 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from search.report.facts import Progress, Rung, Span, label, top, trials_of
-from search.runs.format import STATUS_WORDS, duration, percent
+from search.runs.cost import CostKind
+from search.runs.format import STATUS_WORDS, duration, percent, status_in_words
 from search.runs.journal import Trial
-from search.runs.run import Run
+from search.runs.run import Best, Run, validates
+from trainable.inference.metrics import spread, wilson_interval
 from trainable.training.trial_folder import EpochResult
 
 # Colours that stay apart for colour-blind readers and on light and dark paper. Source: Okabe and Ito 2008.
@@ -206,6 +209,89 @@ def curves(trials: Sequence[tuple[Trial, Sequence[EpochResult]]], quantity: str)
     return plot
 
 
+def seed_curves(trials: Sequence[tuple[Trial, Sequence[EpochResult]]]) -> Any:
+    """Accuracy over epochs of one configuration's seeds, one colour each."""
+    plot = go.Figure()
+    for index, (trial, epochs) in enumerate(trials):
+        name = plain(trial.name.partition(", ")[2] or trial.name)
+        kinds = (("val", "solid", 2.0), ("train", "dot", 1.1))[0 if validates(trial.config) else 1 :]
+        for place, (kind, dash, width) in enumerate(kinds):
+            values = [100 * getattr(epoch, f"{kind}_acc") for epoch in epochs]
+            plot.add_scatter(
+                x=[epoch.epoch for epoch in epochs], y=values, mode="lines", name=name, legendgroup=name,
+                showlegend=place == 0, hoverinfo="text",
+                line={"dash": dash, "width": width, "color": SERIES[index % len(SERIES)]},
+                hovertext=[f"{name}, {kind}<br>epoch {epoch.epoch}: {value:.1f}%"
+                           for epoch, value in zip(epochs, values, strict=True)],
+            )  # fmt: skip
+    plot.update_layout(xaxis={"title": "epoch"}, yaxis={"title": "accuracy, %"}, hovermode="closest")
+    return plot
+
+
+def seed_spread(rows: Sequence[tuple[str, Sequence[float]]]) -> Any:
+    """The accuracies (fractions) of each configuration's seeds, with mean and deviation."""
+    plot = go.Figure()
+    places = list(range(len(rows)))[::-1]
+    for place, (name, values) in zip(places, rows, strict=True):
+        found = spread(values)
+        plot.add_scatter(
+            x=[100 * value for value in values], y=[place + 0.12 * scatter(index) for index in range(len(values))],
+            mode="markers", showlegend=False, hoverinfo="text", hovertext=[percent(value) for value in values],
+            marker={"size": 8, "opacity": 0.7, "color": SERIES[0]},
+        )  # fmt: skip
+        plot.add_scatter(
+            x=[100 * found.mean], y=[place + 0.3], mode="markers", showlegend=False, hoverinfo="text",
+            hovertext=[f"{plain(name)}: {percent(found.mean)} ± {100 * found.deviation:.1f}"],
+            marker={"size": 8, "color": BEST_COLOUR},
+            error_x={"type": "constant", "value": 100 * found.deviation, "color": BEST_COLOUR, "thickness": 2,
+                     "width": 4},
+        )  # fmt: skip
+    plot.update_layout(
+        xaxis={"title": "accuracy, %"}, hovermode="closest",
+        yaxis={"tickvals": places, "ticktext": [wrapped(name) for name, _ in rows], "range": [-0.5, len(rows) - 0.3],
+               "showgrid": False, "zeroline": False},
+    )  # fmt: skip
+    return plot
+
+
+def wrapped(name: str, most: int = 22) -> str:
+    """A name as text of a figure, on lines of about `most` characters, broken after hyphens and spaces."""
+    lines = [""]
+    for part in re.split(r"(?<=[- ])", name):
+        if lines[-1] and len(lines[-1]) + len(part) > most:
+            lines.append("")
+        lines[-1] += part
+    return "<br>".join(map(plain, lines))
+
+
+def reliability(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]) -> Any:
+    """Confidence beside accuracy in bins, as the model is and after temperature scaling (empty: it is left out)."""
+    plot = go.Figure()
+    plot.add_scatter(x=[0, 100], y=[0, 100], mode="lines", hoverinfo="skip", showlegend=False,
+                     line={"color": BASELINE_COLOUR, "dash": "dot", "width": 1.5})  # fmt: skip
+    named = [("as the model says", before, BASELINE_COLOUR), ("after temperature scaling", after, BEST_COLOUR)]
+    for name, bins, colour in named if after else [("as the model says", before, BEST_COLOUR)]:
+        most = max(each["clips"] for each in bins)
+        ranges = [wilson_interval(each["accuracy"] * each["clips"], int(each["clips"])) for each in bins]
+        plot.add_scatter(
+            x=[100 * each["confidence"] for each in bins], y=[100 * each["accuracy"] for each in bins],
+            mode="lines+markers", name=name, hoverinfo="text", line={"color": colour, "width": 1.5},
+            hovertext=[f"{name}<br>{each['clips']} clips from {percent(each['low'], 0)} to {percent(each['high'], 0)} "
+                       f"sure<br>{percent(each['accuracy'])} right, {percent(each['confidence'])} sure"
+                       for each in bins],
+            marker={"color": colour, "size": [6 + 10 * math.sqrt(each["clips"] / most) for each in bins]},
+            error_y={"type": "data", "symmetric": False, "color": colour, "thickness": 1, "width": 3,
+                     "array": [100 * (high - each["accuracy"]) for each, (_, high) in zip(bins, ranges, strict=True)],
+                     "arrayminus": [100 * (each["accuracy"] - low)
+                                    for each, (low, _) in zip(bins, ranges, strict=True)]},
+        )  # fmt: skip
+    plot.update_layout(
+        xaxis={"title": "how sure the model is, %", "range": [-3, 103]}, hovermode="closest",
+        yaxis={"title": "how often it is right, %", "range": [-3, 103]},
+    )  # fmt: skip
+    return plot
+
+
 def confusion_figure(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> Any:
     """The confusion matrix: rows are true classes, columns predictions; colour is the share of the row."""
     names = [plain(name) for name in labels]
@@ -277,6 +363,60 @@ def timeline(spans: Sequence[Span]) -> Any:
                "range": [slots - 0.4, -0.6], "showgrid": False, "zeroline": False},
     )  # fmt: skip
     return plot
+
+
+def trade_off(members: Sequence[tuple[Best, float, bool]], front: Sequence[tuple[Best, float]], kind: CostKind) -> Any:
+    """Accuracy against one cost: trials with that cost and whether they may be called best, and the front through them.
+
+    The cost is on a logarithmic axis where it spans more than a factor of three.
+    """
+    plot = go.Figure()
+    for status, word in STATUS_WORDS.items():
+        shown = [member for member in members if member[0].trial.status == status]
+        if shown:
+            plot.add_scatter(
+                x=[cost for _, cost, _ in shown], y=[100 * best.accuracy for best, _, _ in shown], mode="markers",
+                name=word, hoverinfo="text", customdata=[best.trial.number for best, _, _ in shown],
+                hovertext=[f"{plain(label(best.trial))}, {status_in_words(best.trial)}<br>{percent(best.accuracy)}, "
+                           f"{kind.said(cost)}" for best, cost, _ in shown],
+                marker={"size": 8, "opacity": [0.8 if may else 0.45 for _, _, may in shown],
+                        "color": STATUS_COLOURS[status], "symbol": STATUS_SYMBOLS[status]},
+            )  # fmt: skip
+    if front:
+        plot.add_scatter(
+            x=[cost for _, cost in front], y=[100 * best.accuracy for best, _ in front], mode="lines+markers",
+            name="best trade-offs", hoverinfo="text", customdata=[best.trial.number for best, _ in front],
+            hovertext=[f"{plain(label(best.trial))}: {percent(best.accuracy)}, {kind.said(cost)}<br>"
+                       "no trial is both cheaper and better" for best, cost in front],
+            line={"shape": "hv", "width": 2, "color": BEST_COLOUR},
+            marker={"size": 12, "color": "rgba(0,0,0,0)", "line": {"width": 2, "color": BEST_COLOUR}},
+        )  # fmt: skip
+    costs = [cost for _, cost, _ in members]
+    xaxis: dict[str, Any] = {"title": kind.title}
+    if min(costs) > 0 and max(costs) > 3 * min(costs):
+        ticks = log_ticks(min(costs), max(costs))
+        room = 0.08 * math.log10(max(costs) / min(costs))
+        xaxis |= {
+            "type": "log", "tickvals": ticks, "ticktext": [kind.said(tick) for tick in ticks],
+            "range": [math.log10(min(costs)) - room, math.log10(max(costs)) + room],
+        }  # fmt: skip
+    elif not kind.unit:
+        xaxis |= {"nticks": 5}
+    plot.update_layout(xaxis=xaxis, yaxis={"title": "validation accuracy, %"}, hovermode="closest")
+    return plot
+
+
+def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """At most `most` round values from `low` to `high`, about evenly spaced on a logarithmic axis."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+        inside = [step * 10.0**decade for decade in decades for step in steps]
+        inside = [value for value in inside if low * 0.999 <= value <= high * 1.001]
+        if len(inside) > most:
+            return found if len(found) > 1 else inside[:: math.ceil(len(inside) / most)]
+        found = inside
+    return found or [low, high]
 
 
 def epoch_times(run: Run, trials: Sequence[Trial], by: str) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import csv
+import json
 import struct
+import time
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +19,23 @@ import numpy.typing as npt
 
 from search.report.facts import label
 from search.retrain.plan import same_dataset
-from search.runs.format import percent
+from search.runs.format import percent, percent_range
 from search.runs.run import Run
 from trainable.config import TrialConfig
+from trainable.data.audio import read_waveform
+from trainable.data.dataset import Dataset
 from trainable.errors import InputError
-from trainable.inference.metrics import class_scores, confusion
-from trainable.inference.preview import Excerpt, excerpt
+from trainable.inference.explain import Stretch, decisive_stretch, model_of_trial
+from trainable.inference.metrics import class_scores, confusion, wilson_interval
+from trainable.inference.model import load_model
+from trainable.inference.preview import Excerpt, cut, excerpt
 from trainable.inference.scores import score_trial
+from trainable.inference.suspects import Suspect
 
 CLIPS = 8  # so many mistakes are shown
 SECONDS = 8.0  # of each, s: enough to hear what it is; eight of them are about half a megabyte
+PATIENCE_S = 20.0  # for what decides all the mistakes that are shown; a slow network leaves some out
+LEAST_DROP = 0.02  # of probability: below it no stretch decides
 _COLUMNS = 320  # px of the mel picture
 # Dark to bright, even steps to the eye. Source: matplotlib's "magma".
 _MAGMA = ((0, 0, 4), (40, 17, 89), (114, 31, 129), (182, 54, 121), (241, 96, 93), (254, 175, 119), (252, 253, 191))
@@ -49,6 +59,7 @@ class Scored:
     labels: tuple[str, ...]
     predictions: tuple[Prediction, ...]
     lost: str = ""  # why the clips themselves cannot be shown
+    groups: Mapping[str, str] = field(default_factory=dict)  # path: group, of the clips that have one
 
     @property
     def pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -69,37 +80,62 @@ class Scored:
         return counts
 
     def class_rows(self) -> list[list[object]]:
-        """Class, clips, recall, precision, F1 and what it is most often taken for, one row per class."""
+        """Class, clips, recall, its interval, what it is most often taken for, precision and F1, one row per class."""
         rows: list[list[object]] = []
         for score, counts in zip(class_scores(self.labels, *self.pairs), self.confusion(), strict=True):
             others = [(count, name) for name, count in zip(self.labels, counts, strict=True) if name != score.label]
             count, name = max(others, key=lambda other: other[0], default=(0, ""))
             taken = f"{name} ({count})" if count else ""
-            rows.append([score.label, score.clips, *map(percent, (score.recall, score.precision, score.f1)), taken])
+            right = counts[self.labels.index(score.label)]
+            interval = percent_range(wilson_interval(right, score.clips)) if score.clips else ""
+            shares = [percent(score.precision), percent(score.f1)]
+            rows.append([score.label, score.clips, percent(score.recall), interval, taken, *shares])
         return rows
+
+    def group_rows(self) -> list[list[object]]:
+        """Group, clips, share right and its interval, the hardest group first; nothing where clips have no groups."""
+        found: dict[str, list[bool]] = {}
+        for item in self.predictions:
+            if item.path in self.groups:
+                found.setdefault(self.groups[item.path], []).append(item.label == item.predicted)
+        shares = sorted((sum(right) / len(right), name, right) for name, right in found.items())
+        return [
+            [name, len(right), percent(share), percent_range(wilson_interval(sum(right), len(right)))]
+            for share, name, right in shares
+        ]
 
 
 def scored(run: Run, result: Mapping[str, Any] | None) -> Scored | None:
     """The predictions to show, or None where there are none; `result` is `retrained/result.json`."""
     table_file = run.path / "retrained" / "predictions.csv"
     if result is not None and table_file.exists():
-        return from_csv(table_file, f"the retrained model on {_clips_of(result)}", result.get("labels") or ())
+        found = from_csv(table_file, f"the retrained model on {_clips_of(result)}", result.get("labels") or ())
+        return replace(found, groups=_groups(run))
     best = run.best()
     if best is None or not run.folder(best.trial).checkpoint("best").exists():
         return None
     scores = score_trial(run.folder(best.trial), "val")
     about = f"trial {label(best.trial)} at epoch {best.epoch} on the validation clips, on which it was chosen"
-    paths, lost = [""] * len(scores.clips), ""
+    paths, lost, groups = [""] * len(scores.clips), "", dict[str, str]()
     try:
         dataset = same_dataset(run)
         paths = [dataset.clips[clip].path for clip in scores.clips]
+        groups = {clip.path: clip.group for clip in dataset.clips if clip.group is not None}
     except InputError as error:
         lost = str(error)
     rows = zip(paths, scores.true, scores.predicted, scores.probabilities.max(axis=1), strict=True)
     predictions = [
         Prediction(path, scores.labels[true], scores.labels[said], share) for path, true, said, share in rows
     ]
-    return Scored(about, scores.labels, tuple(predictions), lost)
+    return Scored(about, scores.labels, tuple(predictions), lost, groups)
+
+
+def _groups(run: Run) -> dict[str, str]:
+    """Path to group of the clips that have one; nothing where the data is not there any more."""
+    try:
+        return {clip.path: clip.group for clip in same_dataset(run).clips if clip.group is not None}
+    except InputError:
+        return {}
 
 
 def _clips_of(result: Mapping[str, Any]) -> str:
@@ -120,6 +156,18 @@ def from_csv(path: Path, about: str, labels: Sequence[str]) -> Scored:
 
 
 @dataclass(frozen=True)
+class Decides:
+    """The stretch of a clip that decides, over its picture and to be played alone."""
+
+    start: float  # s in the clip
+    end: float  # s in the clip
+    drop: float  # by how much the answer's probability falls without it, fraction
+    left: float  # in the picture, percent
+    width: float  # percent
+    sound: str  # MP3 in base64
+
+
+@dataclass(frozen=True)
 class Card:
     """A mistake to look at and to listen to."""
 
@@ -128,8 +176,10 @@ class Card:
     predicted: str
     probability: float
     seconds: float  # of the clip that are shown, s
+    start: float  # of what is shown, s
     picture: str  # PNG in base64
     sound: str  # MP3 in base64
+    decides: Decides | None = None  # None where that could not be found out
 
 
 @dataclass(frozen=True)
@@ -146,13 +196,15 @@ def mistakes(run: Run, found: Scored, config: TrialConfig) -> Mistakes:
     if found.lost:
         return Mistakes((), (), found.lost)
     root = run.record["data"]["path"]
+    explain = explainer(run)
     cards: list[Card] = []
     lost: list[str] = []
     for item in found.mistakes:
         if len(cards) == CLIPS:
             break
         try:
-            cards.append(_card(item, excerpt(_locate(root, item.path), config, SECONDS)))
+            path = _locate(root, item.path)
+            cards.append(card(item, path, config, explain(path, item.predicted)))
         except InputError as error:
             lost.append(str(error))
     return Mistakes(tuple(cards), tuple(lost), "")
@@ -163,10 +215,70 @@ def _locate(root: str, path: str) -> Path:
     return Path(path) if Path(path).is_absolute() else (base.parent if base.is_file() else base) / path
 
 
-def _card(item: Prediction, start: Excerpt) -> Card:
+def suspect_cards(dataset: Dataset, found: Sequence[Suspect], config: TrialConfig) -> list[Card]:
+    """The most doubtful labels, to look at and to listen to; files that cannot be read any more are left out."""
+    cards: list[Card] = []
+    for each in found:
+        if len(cards) == CLIPS:
+            break
+        path = dataset.clips[each.clip].path
+        with suppress(InputError):
+            item = Prediction(path, each.label, each.suggested, each.of_suggested)
+            cards.append(card(item, Path(path), config, None))
+    return cards
+
+
+# What decides a clip, given its path and the label that was said; None where it is not to be found out.
+Explain = Callable[[Path, str], Stretch | None]
+
+
+def explainer(run: Run, patience: float = PATIENCE_S) -> Explain:
+    """What asks the model that made the run's mistakes, as long as that takes no more than `patience` seconds in all.
+
+    With folds every clip has a model of its own, which is not kept: nothing is asked then.
+    """
+    deadline = time.monotonic() + patience
+    folder = run.path / "retrained"
+    try:
+        if (folder / "predictions.csv").exists():
+            result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+            model = load_model(folder / "model") if result["measured_on"] != "folds" else None
+        else:
+            best = run.best()
+            model = model_of_trial(run.folder(best.trial)) if best else None
+    except InputError:  # the mistakes are shown all the same
+        model = None
+
+    def explain(path: Path, label: str) -> Stretch | None:
+        if model is None or label not in model.labels or time.monotonic() > deadline:
+            return None
+        return decisive_stretch(model, read_waveform(path), label)
+
+    return explain
+
+
+def card(item: Prediction, path: Path, config: TrialConfig, stretch: Stretch | None) -> Card:
+    """A clip to look at and to listen to: the part around the stretch that decides, or its beginning.
+
+    Raises:
+        InputError: the file is gone or cannot be decoded.
+    """
+    decided = stretch is not None and stretch.drop >= LEAST_DROP
+    middle = (stretch.start + stretch.end) / 2 if stretch and decided else 0.0
+    part = excerpt(path, config, SECONDS, around=middle)
     return Card(
-        "/".join(Path(item.path).parts[-2:]), item.label, item.predicted, item.probability, start.seconds,
-        base64.b64encode(png(_fit(start.mel))).decode(), base64.b64encode(start.mp3).decode(),
+        "/".join(Path(item.path).parts[-2:]), item.label, item.predicted, item.probability, part.seconds, part.start,
+        base64.b64encode(png(_fit(part.mel))).decode(), base64.b64encode(part.mp3).decode(),
+        _decides(path, stretch, part) if stretch and decided else None,
+    )  # fmt: skip
+
+
+def _decides(path: Path, stretch: Stretch, part: Excerpt) -> Decides:
+    left = max(stretch.start - part.start, 0.0)
+    right = min(stretch.end - part.start, part.seconds)
+    return Decides(
+        stretch.start, stretch.end, stretch.drop, 100 * left / part.seconds, 100 * (right - left) / part.seconds,
+        base64.b64encode(cut(path, stretch.start, stretch.end)).decode(),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ from search.report.facts import (
     validation_interval,
 )
 from search.report.figures import Plot
-from search.report.mistakes import mistakes, scored
+from search.report.mistakes import Card, mistakes, scored, suspect_cards
 from search.report.space_figures import (
     LEAST_FOR_IMPORTANCE,
     axes_of,
@@ -52,7 +53,9 @@ from search.report.space_figures import (
     parallel,
     slice_figure,
 )
+from search.retrain.suspects import suspects_of
 from search.retrain.text import OPTIMISTIC, SAME
+from search.runs.cost import COSTS, CostKind, costs_of, front_of
 from search.runs.format import (
     STATUS_WORDS,
     duration,
@@ -60,13 +63,15 @@ from search.runs.format import (
     percent_range,
     percent_spread,
     points,
+    program,
     short,
     status_in_words,
     status_word,
 )
 from search.runs.journal import BROKEN
-from search.runs.run import Run, best_epoch
+from search.runs.run import Best, Run, best_epoch, load_run, validates
 from trainable.config import TrialConfig
+from trainable.errors import InputError
 from trainable.files import write_atomically
 
 CURVES = 10  # trials whose learning curves are drawn
@@ -143,6 +148,12 @@ def page(**content: Any) -> str:
     )  # fmt: skip
 
 
+def explained(title: str, cards: Sequence[Card]) -> str:
+    """A page of clips with the stretches that decide them; it has no script at all."""
+    page = environment().get_template("explained.html")
+    return page.render(title=title, style=Markup(_asset("page.css")), cards=cards)
+
+
 @cache
 def environment() -> jinja2.Environment:
     """The templates; all that they show is escaped, and a name that they lack is an error."""
@@ -167,8 +178,10 @@ def _article(run: Run, key: str) -> Content:
         ("Progress", "Progress", _progress),
         ("Cuts", "Who was cut where", _cuts),
         ("Settings", "Settings and accuracy", _settings),
+        ("Cost", "Accuracy against cost", _cost),
         ("Curves", "Learning curves of the top ten", _curves),
         ("Mistakes", "Confusion and mistakes", _mistakes),
+        ("Labels", "Labels that may be wrong", _labels),
         ("Time", "Time and resources", _time),
         ("Trials", "All trials, best first", _trials),
         ("Failed", "Failed trials", _failed),
@@ -254,6 +267,8 @@ def _retrained(run: Run, key: str) -> Content | None:
     return {
         "sentences": _findings(result),
         "plot": Plot(f"{key}-plot", plot, "Retrained models on the clips that count", 100 + 56 * len(rows), caption),
+        "seeds": _seeds(run, result, key),
+        "calibration": _calibration(result, key),
         "candidates": _candidates(result),
         "config": as_yaml(result["config"]),
         "chosen": result.get("chosen") or "the result",
@@ -263,6 +278,53 @@ def _retrained(run: Run, key: str) -> Content | None:
         "notes": result.get("notes") or [],
         "earlier": len(result.get("earlier") or []),
     }
+
+
+def _seeds(run: Run, result: Mapping[str, Any], key: str) -> list[Plot]:
+    """The curves of the chosen configuration's seeds, and how far the seeds of every configuration lie apart."""
+    drawn = []
+    nested = run.path / "retrained"
+    if (nested / "run.json").exists():
+        again = load_run(nested)
+        mine = [trial for trial in again.trials if trial.name.startswith(f"{result.get('chosen')}, seed")]
+        curves = [(trial, epochs) for trial in mine if (epochs := again.epochs(trial))]
+        if curves:
+            validated = any(validates(trial.config) for trial, _ in curves)
+            said = (
+                "Solid: validation. Dotted: training." if validated else "Training: no clips were left to validate on."
+            )
+            drawn.append(Plot(f"{key}-seeds", figures.seed_curves(curves), f"Seeds of {result['chosen']}", 360, said))
+    spread = [
+        (str(item["name"]), [value for seed in item.get("per_seed") or [] if (value := _accuracy(seed)) is not None])
+        for item in _with_baseline(result)
+    ]
+    spread = [(name, values) for name, values in spread if len(values) > 1]
+    if spread:
+        said = "Each mark is a seed on the clips that count, the bar their mean and deviation."
+        drawn.append(
+            Plot(f"{key}-spread", figures.seed_spread(spread), "Spread over seeds", 120 + 46 * len(spread), said)
+        )
+    return drawn
+
+
+def _calibration(result: Mapping[str, Any], key: str) -> Plot | None:
+    """How often the model is right when it is so sure; only results that have kept the bins can be drawn."""
+    found = result.get("calibration") or {}
+    if not found.get("bins_before"):
+        return None
+    scaled = found["temperature"] != 1
+    plot = figures.reliability(found["bins_before"], found["bins_after"] if scaled else [])
+    said = (
+        "Ten ranges of confidence with 95% intervals; larger marks hold more clips. On the line the model is as sure "
+    )
+    return Plot(f"{key}-calibration", plot, "Calibration", 380, said + "as it may be.")
+
+
+def _with_baseline(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The retrained configurations, and the baseline where it is none of them."""
+    listed = list(result.get("candidates") or [])
+    baseline = result.get("baseline")
+    return [*listed, *([baseline] if baseline and all(item["name"] != baseline["name"] for item in listed) else [])]
 
 
 def _measured_models(result: Mapping[str, Any]) -> list[figures.Bar]:
@@ -305,19 +367,18 @@ def _findings(result: Mapping[str, Any]) -> list[str]:
         )
     calibration = result.get("calibration")
     if calibration:
-        found.append(
-            f"Expected calibration error {percent(calibration['ece_before'])}, after the temperature of "
-            f"{calibration['temperature']:.2f}: {percent(calibration['ece_after'])}."
+        scaled = (
+            "temperature scaling would not help on clips that it is not fitted on, so it is left out"
+            if calibration["temperature"] == 1
+            else f"after the temperature of {calibration['temperature']:.2f}: {percent(calibration['ece_after'])}"
         )
+        found.append(f"Expected calibration error {percent(calibration['ece_before'])}, {scaled}.")
     return found
 
 
 def _candidates(result: Mapping[str, Any]) -> Table | None:
     """One row per retrained configuration, with its seeds."""
-    listed = list(result.get("candidates") or [])
-    baseline = result.get("baseline")
-    if baseline and all(item["name"] != baseline["name"] for item in listed):
-        listed.append(baseline)
+    listed = _with_baseline(result)
     if listed:
         headers = ["configuration", "in the search", "validation, mean", "measured, mean", "95% interval", "each seed"]
         return Table(headers, [_candidate(item) for item in listed], frozenset((1, 2, 3)))
@@ -445,6 +506,46 @@ def _settings(run: Run, key: str) -> Content | None:
     }  # fmt: skip
 
 
+def _cost(run: Run, key: str) -> Content | None:
+    """Accuracy against each kind of cost, with the best trade-offs."""
+    ranked = {best.trial.number for best in run.ranked()}
+    tops = [best for trial in trials_of(run) if (best := top(trial))]
+    costs = {best.trial.number: costs_of(run, best.trial) for best in tops}
+    drawn: list[Plot] = []
+    rows: dict[int, Best] = {}
+    for name, kind in COSTS.items():
+        members = [
+            (best, cost, best.trial.number in ranked)
+            for best in tops
+            if (cost := costs[best.trial.number][name]) is not None
+        ]
+        if not members:
+            continue
+        front = front_of(run, name)
+        drawn.append(
+            Plot(f"{key}-{name}", figures.trade_off(members, front, kind), kind.title[0].upper() + kind.title[1:], 330)
+        )
+        rows |= {best.trial.number: best for best, _ in front}
+    if not drawn:
+        return None
+    ordered = sorted(rows.values(), key=lambda best: -best.accuracy)
+    table = [
+        [label(best.trial), percent(best.accuracy), best.trial.config.get("backbone", ""),
+         *(_priced(kind, costs[best.trial.number][name]) for name, kind in COSTS.items())]
+        for best in ordered
+    ]  # fmt: skip
+    headers = ["trial", "val. accuracy", "backbone", *(kind.title for kind in COSTS.values())]
+    numbers = [best.trial.number for best in ordered]
+    return {
+        "figures": drawn, "front": Table(headers, table, frozenset((1, 3, 4, 5, 6)), trials=numbers),
+        "command": f"{program('python')} run_search.py retrain {shlex.quote(str(run.path))} --pareto",
+    }  # fmt: skip
+
+
+def _priced(kind: CostKind, value: float | None) -> object:
+    return "" if value is None else Cell(kind.said(value), value)
+
+
 def _epochs(count: int) -> str:
     return f"{count} epoch{'s' if count != 1 else ''}"
 
@@ -476,13 +577,32 @@ def _mistakes(run: Run, key: str) -> Content | None:
     size = min(900, 140 + 32 * len(found.labels))
     plot = figures.confusion_figure(found.confusion(), found.labels)
     caption, width = "Colour is the share of the true class.", min(900, 100 + 24 * len(found.labels))
-    headers = ["class", "clips", "recall", "precision", "F1", "taken for"]
+    headers = ["class", "clips", "recall", "95% interval", "taken for", "precision", "F1"]
+    groups = found.group_rows()
     return {
         "about": found.about, "count": count, "right": count - len(found.mistakes),
         "matrix": Plot(f"{key}-confusion", plot, "Confusion matrix", size, caption, width=width),
         "beside": len(found.labels) <= 12,  # more classes need the whole width
-        "classes": Table(headers, found.class_rows(), frozenset((1, 2, 3, 4)), tall=len(found.labels) > 20),
+        "classes": Table(headers, found.class_rows(), frozenset((1, 2, 5, 6)), tall=len(found.labels) > 20),
+        "groups": Table(["group", "clips", "right", "95% interval"], groups, frozenset((1, 2)), tall=len(groups) > 14),
         "mistakes": mistakes(run, found, config),
+    }  # fmt: skip
+
+
+def _labels(run: Run, key: str) -> Content | None:
+    """The clips whose label is in doubt, to be listened to."""
+    try:
+        dataset, found = suspects_of(run)
+    except InputError:  # nothing has judged any clip, or the data is gone, which the mistakes say
+        return None
+    if not found:
+        return None
+    best = run.best()
+    values = (retrained(run) or {}).get("config") or (best.trial.config if best else {})
+    config = TrialConfig.parse(values, source=str(run.path))
+    return {
+        "count": len(found), "cards": suspect_cards(dataset, found, config),
+        "command": f"{program('python')} run_search.py data suspects {shlex.quote(str(run.path))}",
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from plotly.colors import sample_colorscale
 from sqlalchemy.engine import URL
 
 from search.report.facts import label, settings_of, top
-from search.report.figures import BASELINE_COLOUR, STATUS_COLOURS, STATUS_SYMBOLS, plain, scatter
+from search.report.figures import BASELINE_COLOUR, STATUS_COLOURS, STATUS_SYMBOLS, log_ticks, plain, scatter
 from search.runs.format import STATUS_WORDS, percent, short, status_word
 from search.runs.journal import Trial
 from search.runs.run import Best
@@ -161,19 +161,6 @@ def slice_figure(trials: Sequence[Trial], axis: Axis) -> Any:
                  "showgrid": False, "zeroline": False}  # fmt: skip
     plot.update_layout(xaxis=xaxis, yaxis={"title": "accuracy, %", "nticks": 6}, hovermode="closest")
     return plot
-
-
-def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """At most `most` round values from `low` to `high`, about evenly spaced on a logarithmic axis."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found: list[float] = []
-    for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
-        inside = [step * 10.0**decade for decade in decades for step in steps]
-        inside = [value for value in inside if low * 0.999 <= value <= high * 1.001]
-        if len(inside) > most:
-            return found if len(found) > 1 else inside[:: math.ceil(len(inside) / most)]
-        found = inside
-    return found or [low, high]
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def same_dataset(run: Run, progress: Progress | None = None) -> Dataset:
         InputError: it has changed since, so that other clips would be trained on, scored and set aside for the test.
     """
     data = run.record["data"]
-    dataset = load_dataset(data["path"], progress)
+    dataset = load_dataset(data["path"], progress, data.get("group_column"))
     if dataset.hash != data["hash"]:
         raise InputError(
             f"{data['path']}: must be the data that the search ran on (hash {data['hash']}), got {dataset.hash}: "

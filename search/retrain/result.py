@@ -11,14 +11,15 @@ import numpy as np
 
 from search.retrain.plan import Candidate
 from trainable.inference.metrics import (
-    SMALLEST,
     Floats,
     Ints,
     bootstrap_difference,
+    calibration_bins,
     calibration_error,
     class_scores,
     confusion,
     fit_temperature,
+    log_loss,
     mcnemar,
     spread,
     wilson_interval,
@@ -26,6 +27,7 @@ from trainable.inference.metrics import (
 )
 from trainable.inference.scores import Scores
 
+TEMPERATURE_PARTS = 5  # of the clips, each judged with the temperature of the others
 GREEDY_ROUNDS = 20  # members with repeats; Caruana et al. see no gain from more on small validation sets
 
 
@@ -48,7 +50,7 @@ class Models:
     @property
     def validation_loss(self) -> float:
         """The mean cross-entropy over seeds on the validation clips, nats."""
-        return float(np.mean([cross_entropy(s.probabilities, s.true) for s in self.validation]))
+        return float(np.mean([log_loss(s.probabilities, s.true) for s in self.validation]))
 
     @property
     def accuracy(self) -> float:
@@ -65,18 +67,13 @@ class Models:
         """The position of the seed whose model is handed over: best on validation; the first if none was validated."""
         if not self.validated:
             return 0
-        quality = [(-s.accuracy, cross_entropy(s.probabilities, s.true)) for s in self.validation]
+        quality = [(-s.accuracy, log_loss(s.probabilities, s.true)) for s in self.validation]
         return min(range(len(quality)), key=quality.__getitem__)
 
 
 def choose(models: Sequence[Models]) -> Models:
     """The candidate that the result is about: best mean over seeds on validation, then the lower loss there."""
     return min(models, key=lambda each: (-each.validation_accuracy, each.validation_loss))
-
-
-def cross_entropy(probabilities: Floats, true: Ints) -> float:
-    """The mean of -log p of the true class, nats; `probabilities` [n, k], `true` [n]."""
-    return float(-np.log(np.maximum(probabilities[np.arange(len(true)), true], SMALLEST)).mean())
 
 
 def greedy_members(probabilities: Floats, true: Ints, rounds: int = GREEDY_ROUNDS) -> list[int]:
@@ -91,7 +88,7 @@ def greedy_members(probabilities: Floats, true: Ints, rounds: int = GREEDY_ROUND
     best = (np.inf, np.inf)
     for _ in range(rounds):
         means = (total + probabilities) / (len(members) + 1)
-        quality = [(-float((mean.argmax(1) == true).mean()), cross_entropy(mean, true)) for mean in means]
+        quality = [(-float((mean.argmax(1) == true).mean()), log_loss(mean, true)) for mean in means]
         chosen = min(range(len(quality)), key=quality.__getitem__)
         if quality[chosen] >= best:
             break
@@ -149,21 +146,37 @@ def difference(ours: Models, baseline: Models) -> dict[str, Any]:
 
 
 def calibration(temperature: float, measured: Scores) -> dict[str, Any]:
-    """The expected calibration error on the clips that count, before and after the temperature."""
+    """The expected calibration error on the clips that count, before and after the temperature, and both in bins."""
     after = with_temperature(measured.probabilities, temperature)
     return {
         "temperature": temperature,
+        "bins_before": [dataclasses.asdict(each) for each in calibration_bins(measured.probabilities, measured.true)],
+        "bins_after": [dataclasses.asdict(each) for each in calibration_bins(after, measured.true)],
         "ece_before": calibration_error(measured.probabilities, measured.true),
         "ece_after": calibration_error(after, measured.true),
     }
 
 
 def temperature_of(validation: Sequence[Scores]) -> float:
-    """The temperature fitted on the validation scores of one or more models; 1 without validation clips."""
+    """The temperature fitted on the scores of one or more models; 1 without any, or where it would not help.
+
+    Whether it helps is asked on clips that it is not fitted on: each fifth of them is judged with the temperature of
+    the others. On few clips a model that is calibrated already would otherwise be made worse.
+    """
     if not validation:
         return 1.0
-    stacked = np.concatenate([scores.probabilities for scores in validation])
-    return fit_temperature(stacked, np.concatenate([scores.true for scores in validation]))
+    probabilities = np.concatenate([scores.probabilities for scores in validation])
+    true = np.concatenate([scores.true for scores in validation])
+    part = np.concatenate([np.arange(len(scores.true)) % TEMPERATURE_PARTS for scores in validation])
+    parts = np.unique(part)
+    if len(parts) < 2:
+        return 1.0
+    scaled = probabilities.copy()
+    for left_out in parts:
+        inside = part == left_out
+        scaled[inside] = with_temperature(probabilities[inside], fit_temperature(probabilities[~inside], true[~inside]))
+    helps = log_loss(scaled, true) < log_loss(probabilities, true)
+    return fit_temperature(probabilities, true) if helps else 1.0
 
 
 def by_class(scores: Scores) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from search.retrain.card import model_card
 from search.retrain.jobs import Runner, ScoreBook
 from search.retrain.plan import Plan, RetrainOptions, make_plan
 from search.retrain.protocols import Ensemble, Outcome, folds, holdout
@@ -175,6 +176,7 @@ def _write_models(folder: Path, plan: Plan, outcome: Outcome, result: dict[str, 
     with _replaced(folder / "model") as new:
         if outcome.handed_over:
             save_trial(outcome.handed_over, new, outcome.temperature, record)
+            write_atomically(new / "README.md", model_card(result, outcome.handed_over.cost()))
     with _replaced(folder / "ensemble") as new:
         if plan.options.save_ensemble and outcome.members:
             names = [member.path.name for member in outcome.members]

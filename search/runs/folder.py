@@ -35,10 +35,7 @@ def free_folder(storage: str, name: str | None, space: Path) -> Path:
             "Mount it (s3fs, gcsfuse, NFS) and give the folder."
         )
     place = Path(unquote(parsed.path) if parsed.scheme == "file" else storage).expanduser().absolute()
-    stem = re.sub(r"[^\w.-]+", "-", space.stem)
-    # Jobs of an array start in the same second, and minutes lie between choosing a name and making its folder.
-    if name is None:
-        name = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    name = free_name(space) if name is None else name
     if name in ("", ".", "..") or len(name) > 100 or not all(letter.isalnum() or letter in "-_." for letter in name):
         raise InputError(
             "--name: must be a folder's name of at most 100 letters, digits, '-', '_' and '.', "
@@ -51,6 +48,15 @@ def free_folder(storage: str, name: str | None, space: Path) -> Path:
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(_not_writable(storage))
     return run
+
+
+def free_name(space: Path) -> str:
+    """A name for a run that nobody has chosen: its space file's, the time, and a little chance.
+
+    Jobs of an array start in the same second, and minutes lie between choosing a name and making its folder.
+    """
+    stem = re.sub(r"[^\w.-]+", "-", space.stem)
+    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 @contextmanager

@@ -21,6 +21,8 @@ Status = Literal["running", "finished", "cut", "diverged", "out_of_memory", "fai
 # A trial that is over for good: it is never started again.
 OVER: frozenset[str] = frozenset({"finished", "cut", "diverged", "out_of_memory", "failed"})
 BROKEN: frozenset[str] = frozenset({"diverged", "out_of_memory", "failed"})  # over, and not as it should be
+# What is wrong with such a trial is its configuration: samplers learn from it as from the worst.
+UNTRAINABLE: tuple[Status, ...] = ("diverged", "out_of_memory")
 
 
 @dataclass
@@ -69,6 +71,7 @@ class Journal:
         self.trials: dict[int, Trial] = {}
         self.sessions: list[dict[str, Any]] = []  # one per start or resume of the driver: time, command, ...
         self.warm: list[dict[str, Any]] = []  # trials of other runs that the sampler has learned from
+        self.lessons: list[dict[str, Any]] = []  # runs on other data that the sampler learns from
         self.stop_reason: str | None = None  # why the last session ended; None while it runs or after a kill
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._valid_bytes = 0
@@ -99,6 +102,10 @@ class Journal:
     def warmed(self, run: str, trials: list[dict[str, Any]]) -> None:
         """Notes trials of another run that the sampler learns from, so that a resumed search needs that run no more."""
         self._write({"event": "warm", "run": run, "trials": trials, "before": len(self.trials)})
+
+    def learned(self, run: str, trials: list[dict[str, Any]]) -> None:
+        """Notes what a run on other data teaches, so that a resumed search needs that run no more."""
+        self._write({"event": "learned", "run": run, "trials": trials, "before": len(self.trials)})
 
     def suggested(
         self, kind: Kind, name: str, params: dict[str, Any], config: dict[str, Any],
@@ -181,6 +188,8 @@ class Journal:
                 self.stop_reason = None
             case "warm":
                 self.warm.append(event)
+            case "learned":
+                self.lessons.append(event)
             case "suggested":
                 number = event["trial"]
                 self.trials[number] = Trial(

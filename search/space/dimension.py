@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from trainable.config import FIELDS
-from trainable.errors import did_you_mean
+from trainable.errors import did_you_mean, shown
 
 # What each distribution takes, as the error for a wrong call shows it.
 KINDS: dict[str, str] = {
@@ -35,6 +36,10 @@ _WITHOUT_OPTUNA = {
     "randn": "uniform", "qrandn": "quniform", "qlograndint": "lograndint", "sample_from": "choice",
     "grid_search": "choice",
 }  # fmt: skip
+
+
+MOST_CHOICES = 1000  # every choice, and every pair with another one, is checked before anything is spent
+MOST_STEPS = 10**9  # beyond them neighbouring values are equal to a float's rounding, and to every training
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,20 @@ class Dimension:
             self.name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
         )
         return self.from_optuna(drawn)
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """A value drawn at random, evenly on the dimension's own scale."""
+        distribution = self.distribution
+        if isinstance(distribution, CategoricalDistribution):
+            return distribution.choices[int(rng.integers(len(distribution.choices)))]
+        assert isinstance(distribution, FloatDistribution | IntDistribution)
+        step = distribution.step if isinstance(distribution, IntDistribution) else 0
+        # Half a step on either side, so that a whole number at the end is as likely as one in the middle.
+        low, high = distribution.low - step / 2, distribution.high + step / 2
+        drawn = math.exp(rng.uniform(math.log(low), math.log(high))) if distribution.log else rng.uniform(low, high)
+        if step:
+            drawn = distribution.low + round((drawn - distribution.low) / step) * step
+        return self.from_optuna(min(max(drawn, distribution.low), distribution.high))
 
     def from_optuna(self, drawn: Any) -> Any:
         """The value for what Optuna has drawn."""
@@ -182,12 +201,12 @@ def parse_dimension(name: str, raw: Any) -> tuple[Dimension | None, list[str]]:
     """The dimension that a space file describes, or None, and the problems as `KEY: rule, got VALUE. What to do.`"""
     key = f"search.{name}"
     if name not in FIELDS:
-        return None, [f"{key}: unknown key, got {raw!r}. {did_you_mean(name, FIELDS)}"]
+        return None, [f"{key}: unknown key, got {shown(raw)}. {did_you_mean(name, FIELDS)}"]
     if not isinstance(raw, Mapping) or not raw:
         hint = f"Write {{choice: {raw!r}}}." if isinstance(raw, list) else f"To fix {name}, put it under fixed."
-        return None, [f"{key}: must be a distribution such as {{choice: [...]}}, got {raw!r}. {hint}"]
+        return None, [f"{key}: must be a distribution such as {{choice: [...]}}, got {shown(raw)}. {hint}"]
     problems = [
-        f"{key}.{kind}: unknown distribution, got {raw[kind]!r}. {_which_instead(str(kind))}"
+        f"{key}.{kind}: unknown distribution, got {shown(raw[kind])}. {_which_instead(str(kind))}"
         for kind in raw
         if kind not in KINDS and kind != "when"
     ]
@@ -214,26 +233,29 @@ def _which_instead(kind: str) -> str:
 def _wrong_args(kind: str, args: Any) -> str | None:
     """What is wrong with a distribution's arguments."""
     if not isinstance(args, list) or not args:
-        return f"must be {KINDS[kind]}, got {args!r}. Write a list."
+        return f"must be {KINDS[kind]}, got {shown(args)}. Write a list."
+    if len(args) > MOST_CHOICES:
+        return f"must list at most {MOST_CHOICES} values, got {len(args)}. Give a range."
     if kind == "choice":
         odd = [value for value in args if value is not None and not isinstance(value, bool | int | float | str)]
         if odd:
-            return f"must list plain values, got {odd[0]!r}. Name one value per choice."
+            return f"must list plain values, got {shown(odd[0])}. Name one value per choice."
         twice = [value for index, value in enumerate(args) if value in args[:index]]
-        return f"must list every value once, got {twice[0]!r} twice. Drop one." if twice else None
+        return f"must list every value once, got {shown(twice[0])} twice. Drop one." if twice else None
     whole = kind in ("randint", "qrandint", "lograndint")
     count = (2, 3) if kind == "qrandint" else (3,) if kind in ("quniform", "qloguniform") else (2,)
     numbers = all(isinstance(value, int if whole else int | float) and not isinstance(value, bool) for value in args)
     if len(args) not in count or not numbers or not all(math.isfinite(value) for value in args):
-        return f"must be {KINDS[kind]}, got {args!r}. Write {'whole ' if whole else ''}numbers."
+        return f"must be {KINDS[kind]}, got {shown(args)}. Write {'whole ' if whole else ''}numbers."
     low, high = args[:2]
     if low > high or (low == high and kind in ("randint", "lograndint")):
         rule = (
             "lower must be below upper, which is left out" if whole and len(args) == 2 else "lower must not pass upper"
         )
-        return f"{rule}, got {args!r}. Widen it, or put the value under fixed."
+        return f"{rule}, got {shown(args)}. Widen it, or put the value under fixed."
     if "log" in kind and low <= 0:
-        return f"lower must be above 0 on a logarithmic scale, got {low!r}. Raise it, or use {kind.replace('log', '')}."
+        instead = kind.replace("log", "")
+        return f"lower must be above 0 on a logarithmic scale, got {shown(low)}. Raise it, or use {instead}."
     if len(args) == 3:
         return _wrong_step(kind, low, high, args[2])
     return None
@@ -241,21 +263,23 @@ def _wrong_args(kind: str, args: Any) -> str | None:
 
 def _wrong_step(kind: str, low: Any, high: Any, step: Any) -> str | None:
     if step <= 0:
-        return f"step must be above 0, got {step!r}. Give the distance of two neighbouring values."
+        return f"step must be above 0, got {shown(step)}. Give the distance of two neighbouring values."
+    if max(abs(low), abs(high)) > MOST_STEPS * step:
+        return f"step must be at least a {MOST_STEPS:.0e}th of the bounds, got {step!r}. Raise it, or leave it out."
     first, last = _multiples(low, high, step)
     if first > last or (kind == "qloguniform" and first < 1):
-        return f"must hold a multiple of the step {step!r}, got {[low, high]!r}. Change the bounds or the step."
+        return f"must hold a multiple of the step {step!r}, got {shown([low, high])}. Change the bounds or the step."
     if kind != "qrandint":
         # Ray Tune refuses float bounds that are no multiples of the step, so that nobody is surprised by the ends.
         odd = [bound for bound in (low, high) if not math.isclose(bound / step, round(bound / step), abs_tol=1e-9)]
         if odd:
-            return f"bounds must be multiples of the step {step!r}, got {odd[0]!r}. Change the bound or the step."
+            return f"bounds must be multiples of the step {step!r}, got {shown(odd[0])}. Change the bound or the step."
     return None
 
 
 def _parse_when(key: str, raw: Any) -> tuple[tuple[tuple[str, tuple[Any, ...]], ...], list[str]]:
     if not isinstance(raw, Mapping):
-        return (), [f"{key}.when: must map a dimension to a value, got {raw!r}. Write when: {{schedule: step}}."]
+        return (), [f"{key}.when: must map a dimension to a value, got {shown(raw)}. Write when: {{schedule: step}}."]
     problems = [f"{key}.when.{p}: must name at least one value, got []. List them." for p, v in raw.items() if v == []]
     return tuple((str(p), tuple(v) if isinstance(v, list) else (v,)) for p, v in raw.items()), problems
 

@@ -27,7 +27,7 @@ from search.space.space import Space, scaled
 from search.space.validate import corner_problems
 from trainable.backbones import located
 from trainable.config import FIELDS, NOT_SEARCHED, TrialConfig, describe
-from trainable.errors import InputError, did_you_mean
+from trainable.errors import InputError, did_you_mean, shown
 from trainable.files import read_mapping, read_value
 from trainable.training.network import checked_config
 
@@ -109,7 +109,7 @@ def load_space(
 def _parse(source: str, raw: Mapping[str, Any]) -> tuple[Space, list[str]]:
     """The space without its baselines, as far as it is right, and the problems."""
     problems = [
-        f"{key}: unknown key, got {raw[key]!r}. {did_you_mean(str(key), KEYS)}" for key in raw if key not in KEYS
+        f"{key}: unknown key, got {shown(raw[key])}. {did_you_mean(str(key), KEYS)}" for key in raw if key not in KEYS
     ]
     fixed, found = parse_fixed(raw.get("fixed", {}))
     problems += found
@@ -153,14 +153,16 @@ def _with_flags(space: Space, flags: Flags) -> Space:
 def parse_fixed(raw: Any) -> tuple[dict[str, Any], list[str]]:
     """The fixed values that are right, and the problems as `KEY: rule, got VALUE. What to do.`"""
     if not isinstance(raw, Mapping):
-        return {}, [f"fixed: must map fields to values, got {raw!r}. Write fixed: {{epochs: 20}}."]
+        return {}, [f"fixed: must map fields to values, got {shown(raw)}. Write fixed: {{epochs: 20}}."]
     problems = []
     right = {}
     for key, value in raw.items():
         if key not in FIELDS:
-            problems.append(f"fixed.{key}: unknown key, got {value!r}. {did_you_mean(str(key), FIELDS)}")
+            problems.append(f"fixed.{key}: unknown key, got {shown(value)}. {did_you_mean(str(key), FIELDS)}")
         elif key == "train_on" and value != "train":
-            problems.append(f"fixed.train_on: a search needs clips to validate on, got {value!r}. Leave it to retrain.")
+            problems.append(
+                f"fixed.train_on: a search needs clips to validate on, got {shown(value)}. Leave it to retrain."
+            )
         elif wrong := _wrong_field(key, value):
             problems += [f"fixed.{line}" for line in wrong]
         else:
@@ -184,16 +186,18 @@ def _wrong_field(name: str, value: Any) -> list[str]:
 def parse_search(raw: Any, fixed: Mapping[str, Any]) -> tuple[dict[str, Dimension], list[str]]:
     """The dimensions that are right, parents before their children, and the problems."""
     if not isinstance(raw, Mapping):
-        return {}, [f"search: must map fields to distributions, got {raw!r}. See spaces/quick.yaml."]
+        return {}, [f"search: must map fields to distributions, got {shown(raw)}. See spaces/quick.yaml."]
     dimensions: dict[str, Dimension] = {}
     problems: list[str] = []
     for name, value in raw.items():
         dimension, found = parse_dimension(str(name), value)
         problems += found
         if name in NOT_SEARCHED:
-            problems.append(f"search.{name}: must be the same for all trials, got {value!r}. Put it under fixed.")
+            problems.append(f"search.{name}: must be the same for all trials, got {shown(value)}. Put it under fixed.")
         elif name in fixed:
-            problems.append(f"search.{name}: stands under fixed too, got {fixed[name]!r} there. Drop one of the two.")
+            problems.append(
+                f"search.{name}: stands under fixed too, got {shown(fixed[name])} there. Drop one of the two."
+            )
         if dimension and name not in NOT_SEARCHED:
             wrong = _wrong_values(dimension)
             problems += wrong
@@ -225,18 +229,24 @@ def _wrong_conditions(
     for dimension in dimensions.values():
         for parent, values in dimension.when:
             key = f"search.{dimension.name}.when.{parent}"
-            shown = values[0] if len(values) == 1 else list(values)
+            wanted = values[0] if len(values) == 1 else list(values)
             if parent in fixed:
                 problems.append(
-                    f"{key}: must be searched to be a condition, got {fixed[parent]!r} under fixed. Drop it."
+                    f"{key}: must be searched to be a condition, got {shown(fixed[parent])} under fixed. Drop it."
                 )
             elif parent not in raw:
                 problems.append(
-                    f"{key}: must name a dimension, got {shown!r}. {did_you_mean(parent, (*map(str, raw), *fixed))}"
+                    f"{key}: must name a dimension, got {shown(wanted)}. "
+                    + did_you_mean(parent, (*map(str, raw), *fixed))
+                )
+            elif parent in dimensions and dimensions[parent].size is None:
+                problems.append(
+                    f"{key}: must be a dimension whose values can be listed, got {dimensions[parent].kind}: one of its "
+                    "values is never drawn exactly. Use a choice there, or drop the condition."
                 )
             elif parent in dimensions:
                 problems += [
-                    f"{key}: must be a value that {parent} can take, got {value!r}. Choose one of its own."
+                    f"{key}: must be a value that {parent} can take, got {shown(value)}. Choose one of its own."
                     for value in values
                     if not dimensions[parent].contains(value)
                 ]
@@ -300,7 +310,7 @@ class Flags:
         try:
             _ = self.seconds
         except ValueError as error:
-            found.append(f"--time-budget: {error}, got {self.time_budget!r}. Change it.")
+            found.append(f"--time-budget: {error}, got {shown(self.time_budget)}. Change it.")
         return found
 
 
@@ -321,14 +331,14 @@ def with_settings(raw: Mapping[str, Any], settings: Sequence[str]) -> tuple[dict
         field, equals, text = setting.partition("=")
         field = field.strip()
         if not equals:
-            problems.append(f"--set: must be FIELD=VALUE, got {setting!r}. Write for example --set epochs=20.")
+            problems.append(f"--set: must be FIELD=VALUE, got {shown(setting)}. Write for example --set epochs=20.")
         elif field not in FIELDS:
-            problems.append(f"--set: unknown field {field!r}, got {setting!r}. {did_you_mean(field, FIELDS)}")
+            problems.append(f"--set: unknown field {field!r}, got {shown(setting)}. {did_you_mean(field, FIELDS)}")
         else:
             try:
                 fixed[field] = read_value(text)
             except ValueError as error:
-                problems.append(f"--set: {field}: must be a YAML value ({error}), got {text!r}. Mend it.")
+                problems.append(f"--set: {field}: must be a YAML value ({error}), got {shown(text)}. Mend it.")
     given_fixed, searched = raw.get("fixed") or {}, raw.get("search") or {}
     if not fixed or not isinstance(given_fixed, Mapping) or not isinstance(searched, Mapping):
         return dict(raw), problems  # what is wrong with the sections is told by those who parse them

@@ -36,6 +36,8 @@ def json_schema() -> dict[str, Any]:
     searched = {name: _dimension(fields[name], name) for name in FIELDS if name not in NOT_SEARCHED}
     own = {name: reference for name, reference in references.items() if name not in SHARED_FIELDS}
     recipe = {"$ref": "#/$defs/recipe"}
+    cut = {"type": "boolean", "description": "it may be cut like a trial of the sampler's own; it must be a point"}
+    about = {"name": {"type": "string"}, "recipe": recipe, "cut": cut}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A search space for audio classification",
@@ -47,9 +49,7 @@ def json_schema() -> dict[str, Any]:
             "baselines": {
                 "description": "evaluated first: a recipe's name, or a mapping with a recipe, a name and fields",
                 "type": "array",
-                "items": {
-                    "anyOf": [recipe, _mapping({"name": {"type": "string"}, "recipe": recipe, **own}, "a point")]
-                },
+                "items": {"anyOf": [recipe, _mapping({**about, **own}, "a point")]},
             },
             "budget": _section(Budget),
             "resources": _section(Resources),

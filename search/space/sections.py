@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from trainable.config import describe
-from trainable.errors import did_you_mean
+from trainable.errors import did_you_mean, shown
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 DURATION_PART = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smhd])"  # a number and its unit
@@ -129,10 +129,11 @@ def parse_section(name: str, model: type[S], raw: Any) -> tuple[S, list[str]]:
     if isinstance(raw, str) and "kind" in model.model_fields:
         raw = {"kind": raw}  # `scheduler: none` is short for {kind: none}
     if not isinstance(raw, Mapping):
-        return model(), [f"{name}: must hold keys and values, got {raw!r}. See spaces/quick.yaml."]
+        words = "YAML reads off and no as false: write none. " if raw is False and "kind" in model.model_fields else ""
+        return model(), [f"{name}: must hold keys and values, got {shown(raw)}. {words}See spaces/quick.yaml."]
     fields = tuple(model.model_fields)
     problems = [
-        f"{name}.{key}: unknown key, got {value!r}. {did_you_mean(str(key), fields)}"
+        f"{name}.{key}: unknown key, got {shown(value)}. {did_you_mean(str(key), fields)}"
         for key, value in raw.items()
         if key not in fields
     ]

@@ -23,7 +23,11 @@ class Baseline:
     name: str
     values: dict[str, Any]  # the whole configuration
     params: dict[str, Any] | None  # its sample where it is a point of the space; None: the sampler never hears of it
+    cut: bool = False  # it competes like a trial of the sampler's own, and is noted as one
     note: str = ""  # how it was completed, or why the sampler does not hear of it
+
+
+_ABSENT, _OTHER = object(), object()  # no value, and one that no condition asks for
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,11 @@ class Space:
         """The longest horizon of a searched trial, epochs."""
         if self.epochs is not None:
             return self.epochs
-        if "epochs" in self.dimensions:
-            return int(max(self.dimensions["epochs"].corners()))
-        return int(self.fixed.get("epochs", TrialConfig.model_fields["epochs"].default))
+        default = int(self.fixed.get("epochs", TrialConfig.model_fields["epochs"].default))
+        searched = self.dimensions.get("epochs")
+        if searched is None:
+            return default
+        return int(max(*searched.corners(), default if searched.when else 0))  # where it is inactive, the default
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -141,19 +147,29 @@ class Space:
             return 0
         if any(dimension.size is None for dimension in self.dimensions.values()):
             return None
-        return self._count(tuple(self.dimensions.values()), {})
+        return self._count(tuple(self.dimensions.values()), {}, {})
 
-    def _count(self, dimensions: tuple[Dimension, ...], sample: Mapping[str, Any]) -> int:
-        """How many samples begin with `sample`, whose values are those of the dimensions before these."""
+    def _count(self, dimensions: tuple[Dimension, ...], sample: Mapping[str, Any], known: dict[Any, int]) -> int:
+        """How many samples begin with `sample`, whose values are those of the dimensions before these.
+
+        Only those values matter that a later condition asks for; what is counted with them is kept in `known`.
+        """
         if not dimensions:
             return 1
+        parents = {parent for dimension in dimensions for parent, _ in dimension.when}
+        key = (len(dimensions), tuple((name, sample.get(name, _ABSENT)) for name in sorted(parents)))
+        if key not in known:
+            known[key] = self._count_from(dimensions, sample, known)
+        return known[key]
+
+    def _count_from(self, dimensions: tuple[Dimension, ...], sample: Mapping[str, Any], known: dict[Any, int]) -> int:
         first, rest = dimensions[0], dimensions[1:]
         if not self.active(first, sample):
-            return self._count(rest, sample)
+            return self._count(rest, sample, known)
         asked = {value for other in rest for parent, values in other.when if parent == first.name for value in values}
-        counts = [self._count(rest, {**sample, first.name: value}) for value in asked]
+        counts = [self._count(rest, {**sample, first.name: value}, known) for value in asked]
         if others := (first.size or 0) - len(asked):  # values that no condition asks for, all alike
-            counts.append(others * self._count(rest, {**sample, first.name: object()}))
+            counts.append(others * self._count(rest, {**sample, first.name: _OTHER}, known))
         return sum(counts)
 
     @property

@@ -12,6 +12,8 @@ from trainable.config import TrialConfig
 from trainable.errors import InputError
 from trainable.training.network import checked_config
 
+_EACH_END = 20  # a list of backbones is tried whole; 1,000 numbers by 1,000 would take minutes
+
 
 def corner_problems(space: Space) -> list[str]:
     """Problems of the usual sample, of each dimension's corners and of each pair of corners.
@@ -36,15 +38,20 @@ def corner_problems(space: Space) -> list[str]:
 
 
 def _pair_problems(space: Space, one: Dimension, other: Dimension, bad: set[tuple[str, Any]]) -> list[str]:
-    """The first problem of two dimensions together."""
-    for first in one.corners():
-        for second in other.corners():
+    """The first problem of two dimensions together; of long lists of choices, their ends are tried."""
+    for first in _ends(one):
+        for second in _ends(other):
             if (one.name, first) in bad or (other.name, second) in bad:
                 continue
             found = _check(space, {one.name: first, other.name: second})
             if found:
                 return found
     return []
+
+
+def _ends(dimension: Dimension) -> tuple[Any, ...]:
+    corners = dimension.corners()
+    return corners if len(corners) <= 2 * _EACH_END else (*corners[:_EACH_END], *corners[-_EACH_END:])
 
 
 def _check(space: Space, values: Mapping[str, Any]) -> list[str]:

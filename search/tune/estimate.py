@@ -59,7 +59,9 @@ def estimate(
 
     Trials are taken to come in random order. A sampler that learns brings better trials later, which are cut less.
     """
-    baselines = space.baselines[: space.budget.trials]
+    baselines = [
+        each for each in space.baselines[: space.budget.trials] if not each.cut
+    ]  # others are like searched ones
     searched = space.trials - len(baselines)
     configs = sample_configs(space) if searched else []
     own = tuple(float(baseline.values["epochs"]) for baseline in baselines)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +26,7 @@ from trainable.data.dataset import Dataset, absolute, load_dataset
 from trainable.data.split import Split, split_dataset
 from trainable.errors import InputError
 from trainable.features.mel_cache import check_front_end
+from trainable.files import write_atomically
 from trainable.progress import Progress
 from trainable.training.cost import cost_of
 
@@ -49,6 +52,7 @@ class Options:
     address: str | None = None
     warm_start: tuple[Path, ...] = ()
     dry_run: bool = False
+    without: Path | None = None  # a CSV whose column path names clips to leave out
     settings: tuple[str, ...] = ()  # FIELD=VALUE
 
 
@@ -80,7 +84,11 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     check_cmaes(space)
     run = free_folder(options.storage, options.name, options.space)
     data, notes = choose_data(options.data, space.fixed.get("data"))
-    dataset = load_dataset(data, progress)
+    dataset = load_dataset(data, progress, space.fixed.get("group_column"))
+    if options.without is not None:
+        data, left_out = leave_out(dataset, options.without, space.fixed.get("group_column"))
+        dataset = load_dataset(data, progress, space.fixed.get("group_column"))
+        notes += (f"{left_out} clips are left out by {options.without}; the list of the others is {data}",)
     space = space.with_fixed(data=absolute(data))  # workers start in other folders
     split = split_dataset(dataset, space.default_config())
     check_front_ends(space, dataset)
@@ -142,6 +150,45 @@ def silent_defaults(space: Space, split: Split) -> tuple[str, ...]:
             "scale is left at power, the tutorial's mel without a logarithm: put scale: log under fixed, or search it"
         )
     return tuple(notes)
+
+
+def leave_out(dataset: Dataset, without: Path, group_column: str | None = None) -> tuple[str, int]:
+    """A CSV beside `without` that lists the data set's clips but those that it names, and how many those are.
+
+    Raises:
+        InputError: it cannot be read, has no column path, or names what the data set does not hold.
+    """
+    try:
+        with without.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--without: must be a CSV in UTF-8, got {without} ({error}). Check the path.") from None
+    if rows and "path" not in rows[0]:
+        raise InputError(
+            f"--without: {without} must have a column path, got {', '.join(map(str, rows[0]))}. Name it so."
+        )
+    names = {clip.name: clip for clip in dataset.clips} | {clip.path: clip for clip in dataset.clips}
+    unknown = [row["path"] for row in rows if row["path"] not in names]
+    if unknown:
+        raise InputError(
+            f"--without: {without} must name clips of {dataset.name}, got {len(unknown)} that it does not hold, "
+            f"such as {unknown[0]!r}. Give the list of this data set."
+        )
+    gone = {names[row["path"]].name for row in rows}
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    kept = [clip for clip in dataset.clips if clip.name not in gone]
+    columns = [name for name in ("group", "split", "fold") if any(getattr(clip, name) is not None for clip in kept)]
+    stretches = ["start", "end"] if any(clip.stretch for clip in kept) else []
+    table.writerow(
+        ["path", "label", *(group_column or "group" if name == "group" else name for name in columns), *stretches]
+    )
+    for clip in kept:
+        values = (*(getattr(clip, name) for name in columns), *((clip.stretch or (None, None)) if stretches else ()))
+        table.writerow([clip.path, dataset.labels[clip.label], *("" if value is None else value for value in values)])
+    target = without.with_name(f"{without.stem}.kept.csv")
+    write_atomically(target, text.getvalue())
+    return str(target), len(gone)
 
 
 def choose_data(given: str | None, fixed: str | None) -> tuple[str, tuple[str, ...]]:
@@ -246,7 +293,8 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         "space_file": str(options.space),
         "space": prepared.space.to_json(),
         "data": {
-            "path": prepared.space.fixed["data"], "name": dataset.name, "hash": dataset.hash,
+            "path": prepared.space.fixed["data"], "group_column": prepared.space.fixed.get("group_column"),
+            "name": dataset.name, "hash": dataset.hash,
             "clips": len(dataset.clips), "labels": list(dataset.labels), "rejected": len(dataset.rejected),
         },
         "split": {

@@ -7,18 +7,19 @@ proposes what an uninterrupted one would have.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import optuna
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from search.runs.journal import Journal, Trial
+from search.runs.journal import Journal, Kind, Trial
 from search.runs.run import Run, best_epoch, trial_folder
 from search.space.space import Space
+from search.tune.lessons import Lesson, key_of, lesson_of
 from search.tune.study import BAD_VALUE, JournalStudy, check_cmaes
 from trainable.config import NOT_SEARCHED, TrialConfig
 from trainable.errors import InputError
@@ -111,11 +112,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         """A new trial, noted in the journal; None where the budget or the space is used up."""
         if len(self._journal.trials) >= self._search_space.budget.trials:
             return None
-        begun = {trial.name for trial in self._journal.trials.values() if trial.kind == "baseline"}
+        begun = {trial.name for trial in self._journal.trials.values() if trial.kind != "retrain"}
         for baseline in self._search_space.baselines:
             if baseline.name not in begun:
                 config = self._settle(TrialConfig.parse(baseline.values, source=baseline.name))
-                return self._journal.suggested("baseline", baseline.name, baseline.params or {}, config.to_json())
+                kind: Kind = "search" if baseline.cut else "baseline"
+                return self._journal.suggested(kind, baseline.name, baseline.params or {}, config.to_json())
         return self._proposed()
 
     def _proposed(self) -> Trial | None:
@@ -126,12 +128,14 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             return None
         number = len(self._journal.trials)
         attempts = _ATTEMPTS if size is None else min(max(_ATTEMPTS, 10 * size // (size - len(tried))), _MOST_ATTEMPTS)
+        if learned := self._journal_study.learned(number, tried):
+            return self._begin(number, *learned, rejected=0)
         if self._search_space.constraints.limits:
             attempts = _MOST_ATTEMPTS  # a proposal costs milliseconds, and what is allowed may be rare
         refused: list[tuple[int, dict[str, Any]]] = []
         for attempt in range(attempts):
             asked, sample = self._journal_study.propose(number, attempt)
-            if _key(sample) in tried and attempt < attempts - 1:
+            if key_of(sample) in tried and attempt < attempts - 1:
                 self._journal_study.reject(asked)
             elif self._costs_too_much(sample):
                 self._journal_study.refuse(asked)
@@ -140,8 +144,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
                 break
         else:
             return None
-        attrs = self._journal_study.accept(asked, number)
-        noted = {"attrs": attrs, "rejected": attempt, **({"refused": refused} if refused else {})}
+        return self._begin(number, asked, sample, rejected=attempt, **({"refused": refused} if refused else {}))
+
+    def _begin(self, number: int, asked: optuna.Trial, sample: dict[str, Any], **noted: Any) -> Trial:
+        """Notes a proposed trial in the journal, with what led to it: `rejected` proposals before it were not used."""
+        noted = {"attrs": self._journal_study.accept(asked, number), **noted}
         try:
             config = self._settle(self._search_space.config(sample, name=f"trial {number}"))
         except InputError as error:  # loading the space has tried its corners, alone and in pairs, and no others
@@ -165,7 +172,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         """The samples of all trials; each is looked at once."""
         for number in range(self._looked_at, len(self._journal.trials)):
             if params := self._journal.trials[number].params:
-                self._tried.add(_key(params))
+                self._tried.add(key_of(params))
         self._looked_at = len(self._journal.trials)
         return self._tried
 
@@ -191,6 +198,13 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         notes = [f"{run.name} differs in {', '.join(sorted(differing))}, which is fixed here"] if differing else []
         return WarmStart(run.name, len(records), dict(left_out), tuple(notes))
 
+    def add_lessons(self, run: Run) -> Lesson:
+        """Learns from the trials of a run on other data; one that is in the journal already is not added again."""
+        lesson, path = lesson_of(self._search_space, run), str(run.path.resolve())
+        if lesson.seen and all(event["run"] != path for event in self._journal.lessons):
+            self._journal.learned(path, [{"values": dict(s.values), "standing": s.standing} for s in lesson.seen])
+        return lesson
+
 
 def _warm_record(space: Space, run: Run, trial: Trial) -> dict[str, Any] | str:
     """What the study needs of another run's trial, or the reason why it cannot have it."""
@@ -212,7 +226,7 @@ def _warm_record(space: Space, run: Run, trial: Trial) -> dict[str, Any] | str:
     status = "cut" if trial.status == "finished" and horizon < here else trial.status
     return {
         "params": params, "status": status, "value": best.accuracy if best else BAD_VALUE,
-        "values": [report.value for report in trial.reports],
+        "values": [report.value for report in trial.reports], "losses": [report.loss for report in trial.reports],
     }  # fmt: skip
 
 
@@ -231,7 +245,3 @@ def _differing(space: Space, trial: Trial, params: Mapping[str, Any]) -> set[str
         return set()
     ignored = {*params, *NOT_SEARCHED, "epochs", "weights"}
     return {name for name, value in twin.items() if name not in ignored and trial.config.get(name) != value}
-
-
-def _key(params: Mapping[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True)

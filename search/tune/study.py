@@ -11,7 +11,7 @@ import dataclasses
 import importlib
 import os
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -19,20 +19,21 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import URL
 
-from search.runs.journal import Journal, Trial
+from search.runs.journal import UNTRAINABLE, Journal, Trial
 from search.runs.run import best_epoch, trial_folder
 from search.space.space import Space
+from search.tune.lessons import Lessons, Seen
+from search.tune.standing import merit, standings
 from trainable.errors import InputError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the console tells of trials
 # The value of a trial that diverged or ran out of memory: worse than any guess, and something TPE learns from.
 BAD_VALUE = 0.0
-UNTRAINABLE = ("diverged", "out_of_memory")
 # What Optuna is told of each end. It learns from complete and cut trials; a crash says nothing of the values.
 OUTCOMES = {
     "finished": TrialState.COMPLETE, "cut": TrialState.PRUNED, "diverged": TrialState.COMPLETE,
@@ -53,7 +54,10 @@ class JournalStudy:
         self._study_id = self.storage.get_study_id_from_name(self.study.study_name)
         self._space = space
         self._journal = journal
+        self._lessons = Lessons(space)
         self._numbers: dict[int, int] = {}  # the run's number to Optuna's, for the trials that the study has
+        for event in journal.lessons:
+            self._learn(event)
         warm = list(journal.warm)
         for trial in journal.trials.values():
             while warm and warm[0]["before"] <= trial.number:
@@ -69,6 +73,33 @@ class JournalStudy:
         with self.storage.as_of_now():
             asked = self.study.ask()
             return asked, self._space.suggest(asked)
+
+    def learned(self, number: int, tried: Container[str]) -> tuple[optuna.Trial, dict[str, Any]] | None:
+        """A new trial that earlier runs speak for, and its sample; None where there are none or none is believed."""
+        if not self._lessons:
+            return None
+        sample = self._lessons.propose(self.own(), tried, (self._space.searcher.seed, number))
+        if sample is None:
+            return None
+        dimensions = self._space.dimensions
+        drawn = {name: dimensions[name].to_optuna(value) for name, value in sample.items()}
+        self.study.sampler = PartialFixedSampler(drawn, RandomSampler(0))  # nothing is left to be drawn
+        asked = self.study.ask()
+        return asked, self._space.suggest(asked)
+
+    @property
+    def beliefs(self) -> dict[str, float]:
+        """How much each run on other data is believed by now, 0 (let go) to 1."""
+        return self._lessons.beliefs(self.own())
+
+    def own(self) -> list[Seen]:
+        """The trials so far, as they stand against each other."""
+        trials = self.study.get_trials(deepcopy=False)
+        dimensions = self._space.dimensions
+        return [
+            Seen({name: dimensions[name].from_optuna(value) for name, value in trials[number].params.items()}, standing)
+            for number, standing in self.storage.standings(trials).items()
+        ]
 
     def accept(self, asked: optuna.Trial, number: int) -> dict[str, Any]:
         """What the sampler has noted with a trial, which from now on is the run's trial `number`."""
@@ -87,10 +118,12 @@ class JournalStudy:
         match event["event"]:
             case "warm":
                 self._add_warm(event)
+            case "learned":
+                self._learn(event)
             case "suggested" if event["trial"] not in self._numbers:  # what was asked for is there already
                 self._add(self._journal.trials[event["trial"]])
             case "reported" if event["trial"] in self._numbers:
-                self._report(self._numbers[event["trial"]], event["epoch"], event["value"])
+                self._report(self._numbers[event["trial"]], event["epoch"], event["value"], event["loss"])
             case "ended" if event["trial"] in self._numbers:
                 self._end(self._journal.trials[event["trial"]])
 
@@ -108,16 +141,20 @@ class JournalStudy:
         if trial.kind == "baseline" and not self._space.scheduling.cut_baselines:
             self.storage.unchallenged.add(self._numbers[trial.number])
         for report in trial.reports:
-            self._report(self._numbers[trial.number], report.epoch, report.value)
+            self._report(self._numbers[trial.number], report.epoch, report.value, report.loss)
         if trial.over:
             self._end(trial)
 
     def _add_warm(self, event: Mapping[str, Any]) -> None:
         for record in event["trials"]:
             number = self._add_running(record["params"], {})
-            for epoch, value in enumerate(record["values"], start=1):
-                self._report(number, epoch, value)
+            losses = record.get("losses", [0.0] * len(record["values"]))  # runs of before noted none
+            for epoch, (value, loss) in enumerate(zip(record["values"], losses, strict=True), start=1):
+                self._report(number, epoch, value, loss)
             self._tell(number, record["status"], record["value"])
+
+    def _learn(self, event: Mapping[str, Any]) -> None:
+        self._lessons.add(event["run"], [Seen(trial["values"], trial["standing"]) for trial in event["trials"]])
 
     def _add_running(self, params: Mapping[str, Any], attrs: Mapping[str, Any]) -> int:
         dimensions = self._space.dimensions
@@ -131,8 +168,9 @@ class JournalStudy:
         )
         return self.storage.get_n_trials(self._study_id) - 1
 
-    def _report(self, number: int, epoch: int, value: float) -> None:
+    def _report(self, number: int, epoch: int, value: float, loss: float) -> None:
         self.storage.set_trial_intermediate_value(self._id(number), epoch, value)
+        self.storage.merits.setdefault(number, []).append(merit(value, loss))
 
     def _end(self, trial: Trial) -> None:
         best = best_epoch(trial, self._space.budget.grace_epochs)
@@ -231,21 +269,21 @@ def make_sampler(space: Space, number: int, attempt: int = 0) -> BaseSampler:
 
 
 class AsOfNow(InMemoryStorage):
-    """A study's storage that can show TPE every trial that has proven something as what it is worth so far.
+    """A study's storage that can show TPE every trial by how it stands against the others.
 
     TPE itself ranks finished trials before cut ones whatever their values, and cut ones by how far they came. It counts
     every running trial among the bad ones, so that parallel workers keep apart: in a search with cuts that turns it
-    away from the best trial there is, for as long as that trains, longest of all. Here cut trials, and running ones
-    past the grace period, compare with finished ones by their best accuracy. Running trials before that stay what they
-    are.
+    away from the best trial there is, for as long as that trains, longest of all. Here every trial that has trained an
+    epoch has as its value the share of duels that it wins (`standings`). One that broke has lost all of them, and one
+    that nobody may cut is not shown until it ends: getting far proves nothing of it.
     """
 
     def __init__(self, space: Space) -> None:
         super().__init__()
-        self._proven = space.budget.grace_epochs  # epochs
         self._applies = space.searcher.kind == "tpe" and space.scheduler == "asha"
         self._asked = False
-        self.unchallenged: set[int] = set()  # trials that nobody cuts, by Optuna's numbers: getting far proves nothing
+        self.unchallenged: set[int] = set()  # trials that nobody cuts, by Optuna's numbers
+        self.merits: dict[int, list[float]] = {}  # of each trial, one per epoch, by Optuna's numbers
 
     @contextmanager
     def as_of_now(self) -> Iterator[None]:
@@ -262,16 +300,36 @@ class AsOfNow(InMemoryStorage):
         """The trials in one of `states`."""
         if not self._asked:
             return super().get_all_trials(study_id, deepcopy, states)
-        trials = [self._shown(trial) for trial in super().get_all_trials(study_id, deepcopy)]
-        return [trial for trial in trials if states is None or trial.state in states]
+        trials = super().get_all_trials(study_id, deepcopy)
+        values = self.standings(trials)
+        shown = [_valued(trial, values[trial.number]) if trial.number in values else trial for trial in trials]
+        return [trial for trial in shown if states is None or trial.state in states]
 
-    def _shown(self, trial: FrozenTrial) -> FrozenTrial:
-        proven = max(trial.intermediate_values, default=0) >= self._proven and trial.number not in self.unchallenged
-        if trial.state != TrialState.PRUNED and not (trial.state == TrialState.RUNNING and proven):
-            return trial
-        shown = copy.copy(trial)
-        shown.state, shown.value = TrialState.COMPLETE, max(trial.intermediate_values.values())
-        return shown
+    def standings(self, trials: Sequence[FrozenTrial]) -> dict[int, float]:
+        """How the trials that can be compared stand, by Optuna's numbers; those that broke have lost every duel."""
+        compared = [trial.number for trial in trials if self._compares(trial)]
+        shares = standings([self.merits[number] for number in compared]).tolist()
+        return {
+            **{trial.number: BAD_VALUE for trial in trials if _broke(trial)},
+            **dict(zip(compared, shares, strict=True)),
+        }
+
+    def _compares(self, trial: FrozenTrial) -> bool:
+        if trial.number not in self.merits or trial.state == TrialState.FAIL or _broke(trial):
+            return False
+        return trial.state != TrialState.RUNNING or trial.number not in self.unchallenged
+
+
+def _valued(trial: FrozenTrial, value: float) -> FrozenTrial:
+    """A copy of a trial that is complete and has this value."""
+    shown = copy.copy(trial)
+    shown.state, shown.value = TrialState.COMPLETE, value
+    return shown
+
+
+def _broke(trial: FrozenTrial) -> bool:
+    """Whether a trial diverged or ran out of memory: it was told to Optuna as complete with the bad value."""
+    return trial.state == TrialState.COMPLETE and trial.value == BAD_VALUE
 
 
 class _NumbersOnly(CmaEsSampler):

@@ -5,22 +5,35 @@ Every contestant is the real classes, driven in the order in which Tune's contro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from search.runs.journal import Journal
+from search.runs.run import Run
 from search.space.dimension import Dimension
 from search.space.space import Space
 from search.tune.scheduler import JournalASHA
 from search.tune.searcher import StudySearch
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a configuration turns out to be worth, `[epochs]` each; shorter than its max epochs where it diverges."""
+
+    accuracies: Floats  # as the driver sees them, fractions
+    losses: Floats  # nats, likewise
+    worth: Floats  # what the accuracies really are worth: without noise, or on more clips
 
 
 @dataclass(frozen=True)
@@ -28,9 +41,8 @@ class Landscape:
     """What can be searched, and what each configuration turns out to be worth."""
 
     space: Space
-    target: float  # an accuracy, a fraction: within one point of the best known configuration
-    # A configuration's validation accuracies as the driver sees them, and what they are really worth, `[epochs]` each.
-    curves: Callable[[Mapping[str, Any]], tuple[np.ndarray, np.ndarray]]
+    target: float  # a worth, a fraction: within one point of the best known configuration
+    training: Callable[[Mapping[str, Any]], Training]
 
 
 @dataclass
@@ -47,28 +59,45 @@ class Contestant(Protocol):
     def begin(self) -> Begun | None:
         """The next trial, or None where there is no more."""
 
-    def report(self, begun: Begun, epoch: int, accuracy: float, last: bool) -> bool:
+    def report(self, begun: Begun, epoch: int, accuracy: float, loss: float, last: bool) -> bool:
         """Tells of an epoch; returns whether the trial goes on."""
+
+    def diverged(self, begun: Begun, epoch: int) -> None:
+        """Tells of a trial that has ended in an epoch because its loss was no number any more."""
 
 
 class Ours:
     """This project's searcher and scheduler over a journal."""
 
-    def __init__(self, space: Space, folder: Path) -> None:
+    def __init__(self, space: Space, folder: Path, earlier: Sequence[Run] = ()) -> None:
+        """`earlier`: runs on other data to learn from."""
         folder.mkdir(parents=True)
-        journal = Journal(folder / "events.jsonl")
-        self._searcher, self._scheduler = StudySearch(space, journal), JournalASHA(space, journal)
+        self.space, self.folder = space, folder
+        self.journal = Journal(folder / "events.jsonl")
+        self.searcher = StudySearch(space, self.journal)
+        for run in earlier:
+            self.searcher.add_lessons(run)
+        self._scheduler = JournalASHA(space, self.journal)
+
+    @property
+    def run(self) -> Run:
+        """What has become of the search, as a run folder's record."""
+        return Run(self.folder, {"space": self.space.to_json()}, self.journal)
 
     def begin(self) -> Begun | None:
-        suggested = self._searcher.suggest("")
+        suggested = self.searcher.suggest("")
         if not isinstance(suggested, dict):
             return None
         return Begun(SimpleNamespace(trial_id="", config=suggested), suggested["config"])
 
-    def report(self, begun: Begun, epoch: int, accuracy: float, last: bool) -> bool:
-        result = {"epoch": epoch, "val_acc": accuracy, "val_loss": 1 - accuracy, "message": "",
+    def report(self, begun: Begun, epoch: int, accuracy: float, loss: float, last: bool) -> bool:
+        result = {"epoch": epoch, "val_acc": accuracy, "val_loss": loss, "message": "",
                   "status": "finished" if last else "running"}  # fmt: skip
         return str(self._scheduler.on_trial_result(None, begun.trial, result)) == TrialScheduler.CONTINUE
+
+    def diverged(self, begun: Begun, epoch: int) -> None:
+        result = {"epoch": epoch, "val_acc": 0.0, "val_loss": 1e9, "message": "", "status": "diverged"}
+        self._scheduler.on_trial_result(None, begun.trial, result)
 
 
 def random_search(space: Space, folder: Path) -> Ours:
@@ -105,7 +134,7 @@ class Stock:
         self._scheduler.on_trial_add(None, trial)
         return Begun(trial, {**self._fixed, **sample})
 
-    def report(self, begun: Begun, epoch: int, accuracy: float, last: bool) -> bool:
+    def report(self, begun: Begun, epoch: int, accuracy: float, loss: float, last: bool) -> bool:
         result = {"training_iteration": epoch, "val_acc": accuracy}
         decision = self._scheduler.on_trial_result(None, begun.trial, result)
         if decision == TrialScheduler.STOP:
@@ -113,6 +142,11 @@ class Stock:
             return False
         self._searcher.on_trial_result(begun.trial.trial_id, result)
         return True
+
+    def diverged(self, begun: Begun, epoch: int) -> None:
+        result = {"training_iteration": epoch, "val_acc": 0.0}  # what a careful person reports, as NaN hangs Optuna
+        self._scheduler.on_trial_complete(None, begun.trial, result)
+        self._searcher.on_trial_complete(begun.trial.trial_id, result)
 
 
 def _domain(dimension: Dimension) -> Any:
@@ -122,24 +156,40 @@ def _domain(dimension: Dimension) -> Any:
     return getattr(tune, dimension.kind)(*dimension.args)
 
 
-def epochs_to_target(contestant: Contestant, landscape: Landscape, workers: int) -> float:
+@dataclass
+class _Running:
+    begun: Begun
+    training: Training
+    done: int = 0  # epochs
+
+
+def epochs_to_target(contestant: Contestant, landscape: Landscape, workers: int, most: float = float("inf")) -> float:
     """Epochs trained, over all workers, until one trial has reached the target; infinity where none ever does.
 
-    Simulated time: every epoch of every trial takes equally long, so the workers take turns.
+    Simulated time: every epoch of every trial takes equally long, so the workers take turns. With `most` the search
+    ends, like one that never arrives, after so many epochs.
     """
-    running: list[tuple[Begun, int, np.ndarray, np.ndarray]] = []
+    running: list[_Running] = []
     spent, more = 0, True
-    while True:
+    while spent < most:
         while more and len(running) < workers:
             begun = contestant.begin()
             more = begun is not None
             if begun is not None:
-                running.append((begun, 0, *landscape.curves(begun.values)))
+                running.append(_Running(begun, landscape.training(begun.values)))
         if not running:
             return float("inf")
-        begun, done, seen, worth = running.pop(0)
+        trial = running.pop(0)
+        training, epoch = trial.training, trial.done
         spent += 1
-        if worth[done] >= landscape.target:
+        if epoch == len(training.accuracies):
+            contestant.diverged(trial.begun, epoch + 1)
+            continue
+        if training.worth[epoch] >= landscape.target:
             return spent
-        if contestant.report(begun, done + 1, float(seen[done]), last=done + 1 == len(seen)):
-            running.append((begun, done + 1, seen, worth))
+        trial.done += 1
+        accuracy, loss = float(training.accuracies[epoch]), float(training.losses[epoch])
+        last = trial.done == landscape.space.max_epochs
+        if contestant.report(trial.begun, trial.done, accuracy, loss, last) and not last:
+            running.append(trial)
+    return float("inf")

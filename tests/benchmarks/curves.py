@@ -1,78 +1,295 @@
-"""Real accuracy curves of the demo set, recorded once in `curves.csv`: a grid of configurations, all of it trained."""
+"""Real validation curves, recorded once in `tables/NAME.csv`: many configurations of one grid, on several data sets.
+
+    python -m tests.benchmarks.curves --record [NAME ...] [--data FOLDER] [--processes N] [--seconds S]
+
+FOLDER holds `gtzan100/genres_original` and `fsdd/fsdd.csv`; the demo set needs nothing. What is in a table already is
+not trained again, and a recording may be ended and gone on with at any time: every table takes its configurations in
+one and the same shuffled order. Imports nothing but `trainable`, so that a machine without Ray can record.
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+import random
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from trainable.config import TrialConfig
+from trainable.errors import Diverged
 
-FILE = Path(__file__).with_name("curves.csv")
+FOLDER = Path(__file__).with_name("tables")
 
-EPOCHS = 12
+Point = tuple[Any, ...]  # a configuration's values, in the order of its grid's dimensions
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one training reported; shorter than its table's epochs where it diverged."""
+
+    accuracies: tuple[float, ...]  # [epochs] validation accuracy, a fraction
+    losses: tuple[float, ...] = ()  # [epochs] nats; empty where the table has none
+
+
+@dataclass(frozen=True, eq=False)  # each is one file
+class Table:
+    """A data set, a grid of configurations, and the curves of those that are recorded."""
+
+    name: str
+    title: str
+    data: str  # what is left out together: tables of one data set say nothing new of each other
+    fixed: Mapping[str, Any]
+    grid: Mapping[str, tuple[Any, ...]]
+    first: int | None = None  # so many of the shuffled grid are recorded; None: all
+    takes: int | None = None  # of each digit and speaker of FSDD
+    folder: Path = field(default=FOLDER)
+
+    @property
+    def epochs(self) -> int:
+        """The max epochs of its trainings."""
+        return int(self.fixed["epochs"])
+
+    @property
+    def file(self) -> Path:
+        """Where its curves are."""
+        return self.folder / f"{self.name}.csv"
+
+    @property
+    def points(self) -> list[Point]:
+        """The configurations that it holds when it is whole, in the order of recording."""
+        points = list(itertools.product(*self.grid.values()))
+        random.Random(0).shuffle(points)
+        return points[: self.first]
+
+    @cached_property
+    def curves(self) -> dict[Point, Curve]:
+        """The recorded curves by configuration."""
+        if not self.file.exists():
+            return {}
+        with self.file.open(newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        return {self._point(row): _curve(row) for row in rows}
+
+    def nearest(self, values: Mapping[str, Any], among: Container[Point]) -> Point:
+        """The recorded configuration, one of `among`, that is most like another: that itself where it is there.
+
+        Alike is measured in dimensions: a number counts as much as it differs on its list of values, a backbone more
+        than all others together. So the whole grid can be searched where a part of it is recorded.
+        """
+        point = tuple(values[name] for name in self.grid)
+        if point in among:
+            return point
+        candidates = [other for other in self.curves if other in among]
+        return min(candidates, key=lambda other: self._apart(point, other))
+
+    def _apart(self, one: Point, other: Point) -> float:
+        apart = 0.0
+        for (name, values), mine, theirs in zip(self.grid.items(), one, other, strict=True):
+            if all(isinstance(value, float) for value in values):
+                apart += abs(values.index(mine) - values.index(theirs)) / (len(values) - 1)
+            elif mine != theirs:
+                apart += 100 if name == "backbone" else 1
+        return apart
+
+    def _point(self, row: Mapping[str, str]) -> Point:
+        return tuple(_parsed(row[name], values) for name, values in self.grid.items())
+
+    def space_lines(self) -> Iterator[str]:
+        """The grid as the lines of a space file."""
+        yield f"fixed: {{epochs: {self.epochs}, weights: none}}"
+        yield "search:"
+        for name, values in self.grid.items():
+            shown = ["null" if value is None else str(value) for value in values]
+            yield f"  {name}: {{choice: [{', '.join(shown)}]}}"
+
+
+def _parsed(text: str, values: Sequence[Any]) -> Any:
+    """The value of a grid that a cell stands for."""
+    return next(value for value in values if _cell(value) == text or (_is_number(value) and float(text) == value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _cell(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _curve(row: Mapping[str, str]) -> Curve:
+    accuracies, losses = (
+        tuple(float(row[name]) for name in row if name.startswith(f"val_{what}_") and row[name])
+        for what in ("acc", "loss")
+    )
+    return Curve(accuracies, losses)
+
+
 # spaces/quick.yaml where that leaves no choice. The test clips validate, too: 240 of 600, half the noise.
-FIXED: dict[str, Any] = {
-    "data": "demo", "epochs": EPOCHS, "val_share": 0.4, "test_share": 0.0, "weights": "none", "n_mels": 64,
-    "normalise": "train", "optimizer": "adamw", "weight_decay": 0.01, "batch_size": 16, "warmup_epochs": 1,
-    "warmup": "linear", "schedule": "cosine",
+_FIXED: dict[str, Any] = {
+    "val_share": 0.4, "test_share": 0.0, "n_mels": 64, "normalise": "train", "optimizer": "adamw", "weight_decay": 0.01,
+    "batch_size": 16, "warmup": "linear", "schedule": "cosine", "image_size": 64,
 }  # fmt: skip
+_LR = (3e-4, 7e-4, 1.7e-3, 4e-3, 1e-2)
+# The first table: all of a grid of 360.
+_DEMO_12 = Table(
+    "demo-12", "demo set, 12 epochs", "demo",
+    {**_FIXED, "data": "demo", "epochs": 12, "warmup_epochs": 1, "weights": "none"},
+    {
+        "backbone": ("resnet18", "regnet_x_400mf", "shufflenet_v2_x0_5"),
+        "image_size": (64, 32),
+        "scale": ("power", "log", "db"),
+        "lr": _LR,
+        "mixup": (0.0, 0.2),
+        "roll": (0.0, 0.5),
+    },
+)  # fmt: skip
+# All other tables share a grid of 240, so that what one set teaches can be asked of another. MobileNetV2 starts from
+# ImageNet's weights where TORCH_HOME has them, the others from random ones.
 GRID: dict[str, tuple[Any, ...]] = {
-    "backbone": ("resnet18", "regnet_x_400mf", "shufflenet_v2_x0_5"),
-    "image_size": (64, 32),
+    "backbone": ("resnet18", "regnet_x_400mf", "shufflenet_v2_x0_5", "mobilenet_v2"),
     "scale": ("power", "log", "db"),
-    "lr": (3e-4, 7e-4, 1.7e-3, 4e-3, 1e-2),
+    "lr": _LR,
     "mixup": (0.0, 0.2),
     "roll": (0.0, 0.5),
 }
-_ACCURACIES = tuple(f"val_acc_{epoch}" for epoch in range(1, EPOCHS + 1))
+_SMALL: dict[str, Any] = {  # what a CPU core trains in ten seconds
+    **{key: value for key, value in _FIXED.items() if key not in GRID}, "epochs": 20, "warmup_epochs": 2,
+    "weights": "auto", "image_size": 32, "window_ms": 46.0, "hop_ms": 10.0, "padding": "repeat",
+}  # fmt: skip
+# Fold k tests and the next one validates: 60 clips train, 20 validate.
+_GTZAN: dict[str, Any] = {
+    **_SMALL, "data": "gtzan100/genres_original", "split": "folds", "n_folds": 5, "batch_size": 8,
+}  # fmt: skip
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        _DEMO_12,
+        *(
+            Table(f"gtzan100-{fold}", f"GTZAN-100, fold {fold}", "gtzan100", {**_GTZAN, "fold": fold}, GRID)
+            for fold in range(1, 6)
+        ),
+        Table("fsdd-speakers", "FSDD by speaker", "fsdd", {**_SMALL, "data": "fsdd", "split": "grouped"}, GRID,
+              takes=6),
+        # The official test takes, 0 to 4, stay out; a share of the training takes validates.
+        Table("fsdd-official", "FSDD, official split", "fsdd", {**_SMALL, "data": "fsdd", "split": "given"}, GRID,
+              takes=11),
+    )
+}  # fmt: skip
 
-Curves = dict[tuple[Any, ...], tuple[float, ...]]
 
-
-def key(values: Mapping[str, Any]) -> tuple[Any, ...]:
-    """A configuration's place in the grid."""
-    return tuple(values[name] for name in GRID)
-
-
-def load(file: Path = FILE) -> Curves:
-    """Validation accuracies after each epoch, fractions, of every configuration in the grid that is recorded."""
-    with file.open(newline="") as lines:
-        return {
-            tuple(row[name] if isinstance(GRID[name][0], str) else float(row[name]) for name in GRID): tuple(
-                float(row[name]) for name in _ACCURACIES
-            )
-            for row in csv.DictReader(lines)
-        }
-
-
-def record(say: Callable[[str], None], file: Path = FILE, processes: int | None = None) -> None:
-    """Trains what is not in `file` yet, a configuration per core at a time, and adds it there."""
-    points = [dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())]
-    if not file.exists():
-        file.write_text(",".join([*GRID, *_ACCURACIES]) + "\n")
-    missing = [point for point in points if key(point) not in load(file)]
+def record(tables: Sequence[Table], data: Path, processes: int, seconds: float, say: Callable[[str], None]) -> None:
+    """Trains what the tables still lack, table by table in turn, until `seconds` are over, and adds it to them."""
     os.environ["OMP_NUM_THREADS"] = "1"  # the trials share the cores as those of a search do
-    with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        for done, (point, accuracies) in enumerate(zip(missing, pool.map(_trained, missing), strict=True), start=1):
-            with file.open("a", newline="") as lines:
-                csv.writer(lines).writerow([*key(point), *(f"{accuracy:.4f}" for accuracy in accuracies)])
-            say(f"{done} of {len(missing)}: {point}: {max(accuracies):.1%}")
+    until = time.time() + seconds
+    sets = {table.name: _data_of(table, data) for table in tables}
+    for table in tables:
+        begin(table)
+    missing = jobs(tables)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        running: dict[Future[Curve | None], tuple[Table, Point]] = {}
+        for done in itertools.count(1):
+            while len(running) < 2 * processes and time.time() < until and (job := next(missing, None)):
+                table, point = job
+                values = {**table.fixed, **dict(zip(table.grid, point, strict=True)), "data": sets[table.name]}
+                running[pool.submit(_trained, values, until)] = job
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                table, point = running.pop(future)
+                if curve := future.result():
+                    add(table, point, curve)
+                    say(f"{done}: {table.name}: {point}: {max(curve.accuracies, default=0):.1%}")
 
 
-def _trained(point: Mapping[str, Any]) -> list[float]:
+def jobs(tables: Sequence[Table]) -> Iterator[tuple[Table, Point]]:
+    """What is missing, such that all tables have about as many whenever the recording ends."""
+    for row in itertools.zip_longest(*(table.points for table in tables)):
+        for table, point in zip(tables, row, strict=True):
+            if point is not None and point not in table.curves:
+                yield table, point
+
+
+def _trained(values: Mapping[str, Any], until: float) -> Curve | None:
+    """One training's curve; None where the time was up before its end."""
+    from trainable.backbones.weights import weights_available
     from trainable.training.loop import train
 
-    return [epoch.val_acc for epoch in train(TrialConfig.parse({**FIXED, **point}))]
+    there = values["weights"] == "auto" and weights_available(values["backbone"])
+    config = TrialConfig.parse({**values, "weights": "imagenet" if there else "none"})
+    accuracies, losses = [], []
+    try:
+        for epoch in train(config):
+            accuracies.append(epoch.val_acc)
+            losses.append(epoch.val_loss)
+            if time.time() > until:
+                return None
+    except Diverged:
+        pass  # a curve that ends early says so
+    return Curve(tuple(accuracies), tuple(losses))
 
 
-def space_lines() -> Iterator[str]:
-    """The grid as the lines of a space file."""
-    yield "search:"
-    for name, values in GRID.items():
-        yield f"  {name}: {{choice: [{', '.join(str(value) for value in values)}]}}"
+def _data_of(table: Table, folder: Path) -> str:
+    """The data set of a table below `folder`; of FSDD a list of its first takes, the official test takes left out."""
+    if table.takes is None:
+        return "demo" if table.data == "demo" else str((folder / str(table.fixed["data"])).resolve())
+    source = folder / "fsdd" / "fsdd.csv"
+    with source.open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if int(Path(row["path"]).stem.split("_")[2]) < table.takes]
+    official = table.fixed["split"] == "given"
+    listing = Path(os.environ.get("TMPDIR", "/tmp")) / f"{table.name}-{os.getpid()}.csv"
+    with listing.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split" if official else "group"])
+        for row in rows:
+            if not (official and row["split"] == "test"):
+                path = (source.parent / row["path"]).resolve()
+                writer.writerow([path, row["label"], "train" if official else row["group"]])
+    return str(listing)
+
+
+def begin(table: Table) -> None:
+    """Writes the header of a table that is new."""
+    table.folder.mkdir(parents=True, exist_ok=True)
+    if not table.file.exists():
+        names = [f"val_{what}_{epoch}" for what in ("acc", "loss") for epoch in range(1, table.epochs + 1)]
+        table.file.write_text(",".join([*table.grid, *names]) + "\n")
+
+
+def add(table: Table, point: Point, curve: Curve) -> None:
+    blanks = [""] * (table.epochs - len(curve.accuracies))
+    numbers = [[f"{value:.4g}" for value in values] + blanks for values in (curve.accuracies, curve.losses)]
+    with table.file.open("a", newline="") as lines:
+        csv.writer(lines, lineterminator="\n").writerow([*map(_cell, point), *numbers[0], *numbers[1]])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Records tables, or says what is recorded."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--record", nargs="*", choices=[name for name in TABLES if name != "demo-12"], metavar="NAME")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="where gtzan100 and fsdd are")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end after so long")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the tables are and go")
+    args = parser.parse_args(arguments)
+    tables = [
+        replace(table, folder=args.folder, fixed={**table.fixed, "device": args.device}) for table in TABLES.values()
+    ]
+    if args.record is not None:
+        names = args.record or [name for name in TABLES if name != "demo-12"]
+        record([table for table in tables if table.name in names], args.data, args.processes, args.seconds,
+               lambda line: print(line, flush=True))  # fmt: skip
+    for table in tables:
+        print(f"{table.name}: {len(table.curves)} of {len(table.points)} recorded")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ import math
 import re
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 
 from search.runs.journal import Journal
 from search.runs.run import trial_folder
-from tests.benchmarks import benchmark_efficiency, benchmark_training, curves
+from tests.benchmarks import benchmark_efficiency, benchmark_training, curves, portfolio
 from tests.benchmarks.benchmark_scale import Meter
 from tests.benchmarks.benchmark_search import gaps
-from tests.benchmarks.contestants import Landscape, Ours, Stock, epochs_to_target, random_search
+from tests.benchmarks.contestants import Landscape, Ours, Stock, Training, epochs_to_target, random_search
 from tests.support.spaces import space_of
 from trainable.training.trial_folder import EpochResult
 
@@ -27,30 +28,29 @@ SPACE = """
 """
 
 
-recorded_once = pytest.mark.skipif(
-    not curves.FILE.exists(),
-    reason="real curves are not recorded yet: python -m tests.benchmarks.benchmark_efficiency --record",
-)
+RECORDED = [table for table in curves.TABLES.values() if table.file.exists()]
 
 
 def landscape_of(folder: Path, accuracies: list[float], target: float) -> Landscape:
-    def look_up(values: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        return np.array(accuracies), np.array(accuracies)
+    def training(values: Mapping[str, Any]) -> Training:
+        return Training(np.array(accuracies), 1 - np.array(accuracies), np.array(accuracies))
 
-    return Landscape(space_of(folder, SPACE), target, look_up)
+    return Landscape(space_of(folder, SPACE), target, training)
 
 
-@recorded_once
 def test_the_efficiency_benchmark_lets_everybody_race_and_prints_both_ratios(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     benchmark_efficiency.main(["--quick"])
     said = capsys.readouterr().out
     contests = said.count("epochs to within one point of the best")
-    assert contests >= 2
-    for name in benchmark_efficiency.CONTESTANTS:
+    real = said.count(" set, ") + said.count("FSDD") + said.count("GTZAN-100, mean")
+    assert (contests, real) == (2 + real, len(benchmark_efficiency.recorded_sets(1)))
+    for name in benchmark_efficiency.EVERYWHERE:
         assert said.count(f"  {name:52}") == contests
-    assert said.count("ours / random search: ") == said.count("ours / OptunaSearch + ASHAScheduler: ") == contests
+    for name in benchmark_efficiency.LEAVING_ONE_OUT:
+        assert said.count(f"  {name:52}") == real
+    assert said.count("ours / OptunaSearch + ASHAScheduler: ") == contests
 
 
 def test_the_training_benchmark_fills_its_table_and_measures_the_memory_of_ours_alone(
@@ -104,22 +104,71 @@ def test_the_stock_contestant_tells_of_a_cut_trial_as_ray_does(tmp_path: Path) -
     assert good
     assert bad
     for epoch in (1, 2, 3):
-        assert stock.report(good, epoch, 0.9, last=False)
-    assert stock.report(bad, 2, 0.5, last=False)
-    assert not stock.report(bad, 3, 0.5, last=False)
+        assert stock.report(good, epoch, 0.9, 0.1, last=False)
+    assert stock.report(bad, 2, 0.5, 0.5, last=False)
+    assert not stock.report(bad, 3, 0.5, 0.5, last=False)
     told = stock._searcher._ot_study.trials[1]
     assert (told.state, told.value) == (optuna.trial.TrialState.COMPLETE, 0.5)
     assert max(told.intermediate_values) == 2  # its last report is dropped
 
 
-@recorded_once
-def test_every_recorded_curve_is_whole_and_lies_in_the_grid() -> None:
-    recorded = curves.load()
-    assert len(recorded) == math.prod(len(values) for values in curves.GRID.values())
-    for point, accuracies in recorded.items():
-        assert all(value in values for value, values in zip(point, curves.GRID.values(), strict=True))
-        assert len(accuracies) == curves.EPOCHS
-        assert all(0 <= accuracy <= 1 for accuracy in accuracies)
+@pytest.mark.parametrize("table", RECORDED, ids=lambda table: table.name)
+def test_every_recorded_curve_is_whole_and_lies_in_the_grid(table: curves.Table) -> None:
+    assert table.file.stat().st_size < 500_000
+    assert len(table.curves) > 20
+    for point, curve in table.curves.items():
+        assert all(value in values for value, values in zip(point, table.grid.values(), strict=True))
+        assert len(curve.accuracies) <= table.epochs  # fewer where it diverged
+        assert all(0 <= accuracy <= 1 for accuracy in curve.accuracies)
+        assert len(curve.losses) in (0, len(curve.accuracies))
+
+
+def test_a_table_says_of_a_configuration_it_lacks_what_it_knows_of_the_one_most_like_it(tmp_path: Path) -> None:
+    table = replace(curves.TABLES["fsdd-official"], folder=tmp_path)
+    table.file.write_text(
+        "backbone,scale,lr,mixup,roll,val_acc_1,val_loss_1\n"
+        "resnet18,log,0.0007,0.0,0.5,0.5,1\nresnet18,log,0.01,0.0,0.0,0.6,1\nmobilenet_v2,log,0.004,0.0,0.0,0.7,\n"
+    )
+    asked = {"backbone": "resnet18", "scale": "log", "lr": 0.004, "mixup": 0.0, "roll": 0.0}
+    nearest = table.nearest(asked, among=table.curves)
+    assert nearest == ("resnet18", "log", 0.01, 0.0, 0.0)
+    assert table.curves[nearest] == curves.Curve((0.6,), (1.0,))
+    there = dict(zip(table.grid, nearest, strict=True))
+    assert table.nearest(there, among=table.curves) == nearest
+
+
+def test_a_recording_goes_on_where_it_ended_in_one_order_for_all_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = [replace(curves.TABLES[name], folder=tmp_path) for name in ("gtzan100-1", "gtzan100-2")]
+    for table in tables:
+        curves.begin(table)
+    curves.add(tables[0], tables[0].points[0], curves.Curve((0.5, 0.25), (1.0, 2.0)))
+    left = list(curves.jobs(tables))
+    assert left[:2] == [(tables[1], tables[1].points[0]), (tables[0], tables[0].points[1])]
+    assert tables[0].points == tables[1].points
+    assert len(left) == 2 * 240 - 1
+    assert tables[0].curves == {tables[0].points[0]: curves.Curve((0.5, 0.25), (1.0, 2.0))}
+
+
+def test_a_portfolio_covers_sets_that_want_different_things_before_it_repeats_itself(tmp_path: Path) -> None:
+    grid = {"backbone": ("a", "b", "c"), "lr": (0.1, 0.2)}
+    tables = []
+    for number, best in enumerate((("a", 0.1), ("b", 0.2))):
+        table = curves.Table(f"set-{number}", "", f"set-{number}", {"epochs": 1}, grid, folder=tmp_path)
+        curves.begin(table)
+        for point in table.points:
+            curves.add(table, point, curves.Curve((1.0 if point == best else 0.5 if point[0] == "c" else 0.1,), (1.0,)))
+        tables.append(table)
+    assert portfolio.choose(grid, tables, size=1)[0][0] == "c"  # where one has to serve both, second best of each
+    assert {("a", 0.1), ("b", 0.2)} < set(portfolio.choose(grid, tables, size=3))
+    # A set of another grid has a say in what both have.
+    fewer = curves.Table("other", "", "other", {"epochs": 1}, {"lr": (0.2, 0.3)}, folder=tmp_path)
+    curves.begin(fewer)
+    for point, accuracy in (((0.2,), 0.9), ((0.3,), 0.1)):
+        curves.add(fewer, point, curves.Curve((accuracy,), (1.0,)))
+    assert portfolio.better(fewer, grid)["a", 0.2] == 0.0
+    assert portfolio.better(fewer, grid)["a", 0.1] == 0.5
 
 
 def test_a_gap_lasts_from_the_end_of_a_trial_to_the_beginning_of_the_next_first_epoch(

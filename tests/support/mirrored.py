@@ -24,7 +24,10 @@ def make_run(path: Path, trials: int = 0, grace_epochs: int = 2) -> Run:
     """A run folder with so many trials begun and nothing trained yet."""
     path.mkdir(parents=True, exist_ok=True)
     record = {
-        "space": {"budget": {"grace_epochs": grace_epochs, "trials": 16}},
+        "space": {
+            "budget": {"grace_epochs": grace_epochs, "trials": 16},
+            "search": {"lr": {"loguniform": [1e-5, 1e-2]}, "mixup": {"choice": [0.0], "when": {"lr": [7.0]}}},
+        },
         "data": {"name": "demo"}, "created": "2026-01-01T00:00:00",
     }  # fmt: skip
     (path / "run.json").write_text(json.dumps(record))

@@ -8,19 +8,19 @@ import hashlib
 import json
 import math
 import os
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import soundfile
 import torch
 import torchaudio
 
+from trainable.data.decode import Block, Sound, Unreadable, open_sound
+from trainable.data.stretches import Stretch, plain
 from trainable.errors import InputError
 from trainable.files import write_atomically
 from trainable.progress import Progress
@@ -28,19 +28,24 @@ from trainable.progress import Progress
 _LARGEST_KERNEL = 1 << 22  # taps of a resampling kernel: 16 MiB
 
 
-def read_waveform(path: str | Path, sample_rate: int | None = None) -> tuple[torch.Tensor, int]:
+def read_waveform(
+    path: str | Path, sample_rate: int | None = None, stretch: Stretch | None = None
+) -> tuple[torch.Tensor, int]:
     """The waveform [n] in float32, full scale 1, channels averaged, and its sample rate in Hz.
 
     With `sample_rate` the waveform is resampled by torchaudio's windowed sinc (Hann, 6 zero crossings, roll-off 0.99).
+    With `stretch` only that is read.
 
     Raises:
         InputError: the file is gone or cannot be decoded.
     """
     try:
-        samples, rate = soundfile.read(openable(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{path}: {why_unreadable(error)}. Mend the file or leave it out.") from None
-    wave = torch.from_numpy(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1))
+        with open_sound(path) as sound:
+            rate = sound.rate
+            parts = [_mono(block) for block in sound.blocks(*(stretch.samples(rate) if stretch else (0, None)))]
+    except Unreadable as error:
+        raise InputError(f"{path}: {error.reason}. Mend the file or leave it out.") from None
+    wave = torch.from_numpy(np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32))
     if sample_rate is None or sample_rate == rate:
         return wave.contiguous(), rate
     return resample(wave, rate, sample_rate), sample_rate
@@ -68,70 +73,18 @@ def _resampler(rate: int, new_rate: int) -> torchaudio.transforms.Resample:
     return torchaudio.transforms.Resample(ratio.denominator, ratio.numerator)
 
 
-def openable(path: str | Path) -> str | bytes:
-    """`path` as soundfile takes it: on Linux a file's name is bytes, and need not be valid text."""
-    return os.fsencode(path) if os.name == "posix" else str(path)
+def _mono(block: Block) -> Block:
+    """The channels' average [n] of samples [n, c]."""
+    return np.ascontiguousarray(block[:, 0]) if block.shape[1] == 1 else block.mean(axis=1)
 
 
-def why_unreadable(error: Exception) -> str:
-    """libsndfile's or the system's words for a file that cannot be read, without the path that they repeat."""
-    if isinstance(error, soundfile.LibsndfileError):
-        text = error.error_string.strip().rstrip(".").removeprefix("Error : ")
-        if "possibly a pipe" in text:  # what libmpg123 says of a file that is no MP3
-            text = "format not recognised"
-        return f"not readable as audio ({text[0].lower() + text[1:]})" if text else "not readable as audio"
-    return f"cannot be opened ({error.strerror or error})" if isinstance(error, OSError) else str(error)
-
-
-_PAGE = b"OggS"  # how every page begins
-_LAST = 0x04  # a flag: this page is the last of its stream
-_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-
-
-def ogg_damage(path: str | Path) -> str:
-    """What an OGG file has lost, "" where its pages are all there; this takes a hundredth of decoding them.
-
-    What follows the last page, such as a tag, is left alone. A file that ends with a whole page is whole, although not
-    marked as the last one: recorders of radio streams never mark it.
-
-    Source: RFC 3533, section 6.
-    """
-    content = Path(path).read_bytes()
-    position = whole_until = gaps = 0
-    marked = broken = False  # whether the last whole page says that it is the last, and whether one begins after it
-    while (begin := content.find(_PAGE, position)) >= 0:
-        segments = content[begin + 27 : begin + 27 + content[begin + 26]] if begin + 26 < len(content) else b""
-        end = begin + 27 + len(segments) + sum(segments)
-        if _is_whole(content[begin:end], end - begin):
-            gaps += begin > whole_until
-            position = whole_until = end
-            marked, broken = bool(content[begin + 5] & _LAST), False
-        else:  # its length may be what is wrong, so the next page is looked for everywhere
-            position, broken = begin + 1, True
-    if not whole_until or (broken and not marked):
-        return "truncated: its last page is missing or damaged"
-    return f"damaged: pages are missing or damaged in {gaps} place{'s' * (gaps > 1)}" if gaps else ""
-
-
-def _is_whole(page: bytes, length: int) -> bool:
-    """Whether a page has all its bytes, and they give its checksum.
-
-    That is a CRC-32 from the highest bit down: zlib's, with the bits of every byte and of the result mirrored.
-    """
-    if len(page) < length:
-        return False
-    blank = page[:22] + bytes(4) + page[26:]  # the checksum's own place counts as zeros
-    register = zlib.crc32(blank.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{register:032b}"[::-1], 2) == int.from_bytes(page[22:26], "little")
-
-
+# Above, the square of a power mel leaves single precision: no sound is 100 dB above full scale.
+ABSURD = 1e5
+LOUD = 16.0  # full scale 1: above, whole numbers were written as floats (32,767 for 16 bits), or nearly so
+_OVERHANG = 0.1  # s that an annotation may reach behind its recording: programs round, and codecs pad
+_RATES = (100, 10_000_000)  # Hz: of what anything that hears can record
 SILENCE = 1e-4  # -80 dB of full scale: below the dither of a 16-bit recording with nothing in it
-_BLOCK = 1 << 20  # frames decoded at a time, so that an hour of audio needs no gigabyte
-_TRUNCATED = 0.01  # share of the promised samples that may be missing; careless writers miscount by a header's length
-_TRUNCATED_MP3 = 0.1  # the same for MP3, whose length may be an estimate
-_SYSTEM_ERROR = 2  # libsndfile: the system refused, not the format
-_UNKNOWN = 1 << 60  # frames: what libsndfile says of a stream without a length
-_VERSION = f"4, libsndfile {soundfile.__libsndfile_version__}"  # another version may answer differently
+_VERSION = f"5, libsndfile {soundfile.__libsndfile_version__}"  # another version may answer differently
 
 
 @dataclass(frozen=True)
@@ -143,32 +96,50 @@ class Probe:
     frames: int = 0
     sample_rate: int = 0  # Hz
     channels: int = 0
+    peak: float = 0.0  # largest value of a sample, full scale 1
     content: str = ""  # hash of the decoded samples, whatever the container; equal for exact duplicates
     reason: str = ""
     lasting: bool = True  # False where the reason lies outside the file (permissions, a network that is away)
 
 
-def probe_files(paths: Sequence[str], key: str, progress: Progress | None = None) -> list[Probe]:
+def probe_files(
+    paths: Sequence[str], key: str, progress: Progress | None = None, stretches: Sequence[Stretch | None] = ()
+) -> list[Probe]:
     """What each of `paths` holds, in their order; only files that are new or changed are decoded, in parallel.
 
-    `key` names the data set, so that each has its own small file of answers.
+    Args:
+        paths: the files.
+        key: names the data set, so that each has its own small file of answers.
+        progress: told of every file that is decoded.
+        stretches: of the files, one each, where not all of them are meant whole.
     """
     from trainable.files import cache_folder
 
     store = cache_folder() / "probes" / f"{hashlib.sha256(key.encode(errors='replace')).hexdigest()[:24]}.json"
     known = _read_store(store)
-    answers = {path: probe for path in paths if (probe := known.get(path)) and _is_current(path, probe)}
-    new = [path for path in paths if path not in answers]
+    places = list(zip(paths, stretches or [None] * len(paths), strict=True))
+    names = [stretch.named(path) if stretch else path for path, stretch in places]
+    answers = {
+        name: probe for name, (path, _) in zip(names, places, strict=True)
+        if (probe := known.get(name)) and _is_current(path, probe)
+    }  # fmt: skip
+    new = {name: place for name, place in zip(names, places, strict=True) if name not in answers}
     if new:
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # libsndfile and NumPy let go of the interpreter's lock
-            for done, (path, probe) in enumerate(zip(new, pool.map(probe_file, new), strict=True), start=1):
-                answers[path] = probe
+            probes = pool.map(_probe_place, new.values())
+            for done, (name, probe) in enumerate(zip(new, probes, strict=True), start=1):
+                answers[name] = probe
                 if progress:
                     progress("Reading clips", done, len(new))
-        lasting = {path: dataclasses.astuple(probe) for path, probe in answers.items() if probe.lasting}
+        lasting = {name: dataclasses.astuple(probe) for name, probe in answers.items() if probe.lasting}
         store.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(store, json.dumps({"version": _VERSION, "probes": lasting}))
-    return [answers[path] for path in paths]
+    return [answers[name] for name in names]
+
+
+def _probe_place(place: tuple[str, Stretch | None]) -> Probe:
+    path, stretch = place
+    return probe_file(path, stretch) if stretch else probe_file(path)
 
 
 def _read_store(store: Path) -> dict[str, Probe]:
@@ -190,80 +161,53 @@ def _is_current(path: str, probe: Probe) -> bool:
     return (status.st_size, status.st_mtime_ns) == (probe.bytes, probe.mtime_ns)
 
 
-def probe_file(path: str) -> Probe:
-    """What `path` holds. Never raises for a bad file: the reason is part of the answer."""
+def probe_file(path: str, stretch: Stretch | None = None) -> Probe:
+    """What `path` holds, or a stretch of it. Never raises for a bad file: the reason is part of the answer."""
+    try:
+        with open_sound(path) as sound:
+            return _measured(sound, _stamped(path), stretch)
+    except Unreadable as error:
+        return replace(_stamped(path), reason=error.reason, lasting=error.lasting)
+
+
+def _stamped(path: str) -> Probe:
+    """The size and time of a file that gives no sound, zeros where it has none."""
     try:
         status = Path(path).stat()
-        facts = Probe(status.st_size, status.st_mtime_ns)
-        if not facts.bytes:
-            return replace(facts, reason="empty file (0 bytes)")
-        with soundfile.SoundFile(openable(path)) as file:
-            found = _decode(file, facts, missing_share(path))
-        lost = ogg_damage(path) if file.format == "OGG" else ""
-        return replace(found, reason=lost) if lost else found
-    except FileNotFoundError:
-        return Probe(reason="no such file", lasting=False)
-    except soundfile.LibsndfileError as error:
-        return replace(facts, reason=why_unreadable(error), lasting=error.code != _SYSTEM_ERROR)
-    except OSError as error:
-        return Probe(reason=why_unreadable(error), lasting=False)
+    except (OSError, ValueError):
+        return Probe()
+    return Probe(status.st_size, status.st_mtime_ns)
 
 
-def _decode(file: soundfile.SoundFile, facts: Probe, missing: float) -> Probe:
-    """`facts` completed by what the samples are; `missing` is the share of them that the file has lost."""
-    digest = hashlib.sha256(f"{file.samplerate} {file.channels}".encode())
-    frames, bad, loudest = 0, 0, 0.0
+def _measured(sound: Sound, facts: Probe, stretch: Stretch | None) -> Probe:
+    """`facts` completed by what the samples are."""
+    digest = hashlib.sha256(f"{sound.rate} {sound.channels}".encode())
+    frames, bad, loudest, peak = 0, 0, 0.0, 0.0
     low, high = math.inf, -math.inf  # of the averaged channels, which are what is learned from
-    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):  # blocks() repeats old samples at a cut
+    for block in sound.blocks(*(stretch.samples(sound.rate) if stretch else (0, None))):
         frames += len(block)
         digest.update(block.tobytes())
         bad += int(np.count_nonzero(~np.isfinite(block)))
-        mono = block.mean(axis=1)
+        mono = _mono(block)
         low, high = min(low, float(mono.min())), max(high, float(mono.max()))
         loudest = max(loudest, float(np.ptp(block, axis=0).max()))
+        peak = max(peak, float(np.abs(block).max()))
     facts = replace(
-        facts, frames=frames, sample_rate=file.samplerate, channels=file.channels, content=digest.hexdigest()[:32]
-    )
-    if 0 < file.frames < _UNKNOWN:
-        missing = max(missing, 1 - frames / file.frames)
-    if missing > (_TRUNCATED_MP3 if file.format == "MP3" else _TRUNCATED):
-        return replace(facts, reason=f"truncated: {missing:.0%} of the samples that its header promises are missing")
+        facts, frames=frames, sample_rate=sound.rate, channels=sound.channels, content=digest.hexdigest()[:32],
+        peak=0.0 if bad else peak,
+    )  # fmt: skip
+    if not _RATES[0] <= sound.rate <= _RATES[1]:
+        return replace(facts, reason=f"a sample rate of {sound.rate} Hz, which no recording has")
+    if stretch and stretch.end is not None and frames < (stretch.end - stretch.start - _OVERHANG) * sound.rate:
+        there = f"at {plain(stretch.start + frames / sound.rate)} s" if frames else "before it"
+        return replace(facts, reason=f"the recording ends {there}")
     if frames == 0:
         return replace(facts, reason="no samples")
     if bad:
         return replace(facts, reason=f"{bad} NaN or infinite samples")
+    if peak > ABSURD:
+        return replace(facts, reason=f"peaks at {peak:.1e} where full scale is 1: no sound has such a level")
     if high - low <= 2 * SILENCE:
         cancels = loudest > 2 * SILENCE
         return replace(facts, reason="silent once its channels are averaged" if cancels else "silent")
     return facts
-
-
-def missing_share(path: str | Path) -> float:
-    """The share of its samples that a WAV, AIFF or AU file promises and does not hold; 0 for all other files.
-
-    libsndfile quietly shortens such a file, so its header is read here. Sizes at the end of the range, or 0, are what
-    writers to a pipe put there and promise nothing.
-    """
-    with Path(path).open("rb") as file:
-        end = file.seek(0, 2)
-        file.seek(0)
-        head = file.read(12)
-        if head[:4] == b".snd":  # AU: where the samples begin, and how many bytes they are
-            return _lost(int.from_bytes(head[8:], "big"), end - int.from_bytes(head[4:8], "big"))
-        if head[:4] not in (b"RIFF", b"FORM") or head[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
-            return 0.0
-        order: Literal["little", "big"] = "little" if head[:4] == b"RIFF" else "big"
-        position = 12
-        while position + 8 <= end:
-            file.seek(position)
-            chunk = file.read(8)
-            length = int.from_bytes(chunk[4:], order)
-            if chunk[:4] in (b"data", b"SSND"):
-                return _lost(length, end - position - 8)
-            position += 8 + length + length % 2
-    return 0.0
-
-
-def _lost(promised: int, held: int) -> float:
-    streamed = promised == 0 or promised >= 0x7FFF0000
-    return 0.0 if streamed or held >= promised else 1 - held / promised

@@ -7,7 +7,6 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainable.config import TrialConfig
+from trainable.data.audio import LOUD
 from trainable.data.dataset import Dataset, Rejected, load_dataset
 from trainable.data.duplicates import MOST, SHORTEST, SOUND, Copies, exact_copies, fingerprints, near_copies
-from trainable.data.listing import unused_group
 from trainable.data.split import Split, groups_of, split_dataset
 from trainable.errors import InputError
 from trainable.progress import Progress
@@ -178,8 +177,8 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
     Raises:
         InputError: nothing can be learned from it; see `load_dataset`.
     """
-    dataset = load_dataset(data, progress)
     config = config or TrialConfig(data=data, test_share=0.2)
+    dataset = load_dataset(data, progress, config.group_column)
     split, facts = _split_facts(dataset, config)
     parts = np.full(len(dataset.clips), "", dtype="<U5")
     if split is not None:
@@ -222,7 +221,7 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
         groups=dict(sorted(Counter(clip.group for clip in dataset.clips if clip.group is not None).items())),
         straddling_groups=straddling,
         split=facts,
-        warnings=(*_warnings(dataset, exact, near, straddling, facts), *_column_warnings(data)),
+        warnings=(*_warnings(dataset, exact, near, straddling, facts), *dataset.warnings),
         command=f"python run_search.py{space} --data {shlex.quote(data)}",
     )
 
@@ -239,15 +238,6 @@ def _split_facts(dataset: Dataset, config: TrialConfig) -> tuple[Split | None, S
         return None, SplitFacts("", {}, (), "", error.problems)
     counts = {part: len(getattr(split, part)) for part in ("train", "val", "test")}
     return split, SplitFacts(split.name, counts, split.notes, split.hash)
-
-
-def _column_warnings(data: str) -> list[str]:
-    """What a CSV knows of its clips and the split does not."""
-    table = Path(data).expanduser()
-    column = unused_group(table) if table.is_file() else ""
-    if not column:
-        return []
-    return [f"the column {column} is not used: name it group if no {column} may be in two parts of the split"]
 
 
 def _warnings(
@@ -280,4 +270,11 @@ def _warnings(
         found.append(f"classes are uneven ({least} to {most} clips): consider class_balanced: true")
     if len({clip.sample_rate for clip in dataset.clips}) > 1:
         found.append(f"sample rates differ: all clips are resampled to {dataset.sample_rate} Hz, the most common one")
+    loud = [clip for clip in dataset.clips if clip.peak > LOUD]
+    if loud:
+        found.append(
+            f"clips far above full scale (1): {len(loud)}, {loud[0].name} peaks at {loud[0].peak:.0f}. Whole numbers "
+            "that were written as floats? Divide them by 32768 (16 bits), or their levels are learned as a mark of "
+            "their class"
+        )
     return found

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from os import cpu_count
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from trainable.data.audio import openable
+from trainable.data.audio import read_waveform
 from trainable.data.dataset import Clip, Dataset
+from trainable.data.stretches import Stretch
 from trainable.progress import Progress
 
 # Measured on 100 clips of GTZAN and on the demo set: copies that were made softer, equalised, sent through MP3 or
@@ -60,7 +60,7 @@ def fingerprints(dataset: Dataset, progress: Progress | None = None) -> Prints:
     """The prints of all clips that sound long enough to tell, one of each exact copy; of none where there are too many.
 
     Raises:
-        soundfile.LibsndfileError: a clip can no longer be read.
+        InputError: a clip can no longer be read.
     """
     first = {clip.content: index for index, clip in reversed(list(enumerate(dataset.clips)))}
     chosen = sorted(index for index in first.values() if dataset.clips[index].seconds >= SHORTEST)
@@ -114,10 +114,9 @@ def fingerprint(clip: Clip) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     Levels are 0 where it does not sound. Each band's mean and its steady rise or fall are taken away, so unrelated
     clips correlate by about 0, also those of sounds that die away.
     """
-    samples, rate = soundfile.read(
-        openable(clip.path), frames=int(_LOOKED_AT * clip.sample_rate), dtype="float32", always_2d=True
-    )
-    wave = samples.mean(axis=1)
+    begin = clip.stretch.start if clip.stretch else 0.0
+    waveform, rate = read_waveform(clip.path, stretch=Stretch(begin, begin + min(_LOOKED_AT, clip.seconds)))
+    wave = waveform.numpy()
     hop = max(1, round(_STEP * rate))
     frames = np.lib.stride_tricks.sliding_window_view(wave, 2 * hop)[::hop][: round(_LOOKED_AT / _STEP)]
     power = np.abs(np.fft.rfft(frames * np.hanning(2 * hop).astype(np.float32))) ** 2

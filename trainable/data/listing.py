@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import Literal
 
-from trainable.errors import InputError, did_you_mean
+from trainable.data.decode import FOREIGN
+from trainable.data.stretches import Stretch
+from trainable.errors import InputError
 
 Part = Literal["train", "val", "test"]
-AUDIO = frozenset(
-    (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".au", ".snd", ".aif", ".aiff", ".aifc", ".caf", ".w64")
-)
-_FOREIGN = frozenset((".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".ape", ".wv"))  # audio, not for soundfile
+AUDIO = FOREIGN | {
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".au", ".snd", ".aif", ".aiff", ".aifc", ".caf",
+    ".w64", ".rf64", ".sph", ".nist", ".voc", ".sf", ".ircam", ".avr", ".paf", ".pvf", ".svx", ".8svx",
+}  # fmt: skip
 _DEPTH = 4  # folders below the named one that are searched for what the user may have meant
 
 
@@ -31,6 +32,7 @@ class Entry:
     group: str | None = None
     split: Part | None = None
     fold: int | None = None
+    stretch: Stretch | None = None  # which part of the file it is; None: all of it
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,25 @@ class Listing:
     labels: tuple[str, ...]  # with those that have no entry
     entries: tuple[Entry, ...]
     left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()  # how it was understood
+    warnings: tuple[str, ...] = ()  # what may be meant otherwise
 
 
-def natural(text: str) -> list[str | int]:
-    """A sort key by which "fold 10" comes after "fold 9"."""
-    return [int(piece) if number % 2 else piece for number, piece in enumerate(re.split(r"(\d+)", text))]
+def natural(text: str) -> tuple[tuple[object, ...], str]:
+    """A sort key by which "fold 10" comes after "fold 9", and no two texts are equal ("1" and "01" neither)."""
+    pieces: list[object] = list(re.split(r"(\d+)", text))
+    for place in range(1, len(pieces), 2):  # not int, which refuses thousands of digits
+        digits = "".join(str(unicodedata.decimal(digit)) for digit in str(pieces[place])).lstrip("0")
+        pieces[place] = (len(digits), digits)
+    return tuple(pieces), text
+
+
+_BACKGROUND = "_background_noise_"  # of Speech Commands: minutes of noise to mix in, and no class
+_LISTS: dict[str, Part] = {"testing_list.txt": "test", "validation_list.txt": "val"}  # of Speech Commands
 
 
 def list_folder(root: Path, name: str = "") -> Listing:
-    """The files in the class folders of `root`, sorted.
+    """The files in the class folders of `root`, sorted; with the lists of Speech Commands also their parts.
 
     Raises:
         InputError: no audio where it is expected; says where class folders were found instead.
@@ -60,9 +72,12 @@ def list_folder(root: Path, name: str = "") -> Listing:
     left_out: list[tuple[str, str]] = []
     labels = []
     for item in _scan(root):
+        folder = is_folder(item)
         if item.name.startswith(".") or item.name == "__MACOSX":
-            left_out.append((item.name + "/" * item.is_dir(), "hidden"))
-        elif item.is_dir():
+            left_out.append((item.name + "/" * folder, "hidden"))
+        elif item.name == _BACKGROUND:
+            left_out.append((f"{item.name}/", "noise to mix in, and no class, in Speech Commands"))
+        elif folder:
             labels.append(item.name)
             for path, reason in _class_files(Path(item.path)):
                 relative = path.relative_to(root).as_posix()
@@ -72,10 +87,57 @@ def list_folder(root: Path, name: str = "") -> Listing:
                     entries.append(Entry(str(path), relative, item.name))
         elif is_audio(item.name):
             left_out.append((item.name, "lies outside the class folders"))
+        elif item.is_symlink() and not os.path.exists(item.path):  # noqa: PTH110 (Path's own raises in a loop)
+            left_out.append((item.name, "a link that leads nowhere"))
     if not entries:
         raise InputError(_no_class_folders(root))
+    _refuse_parts(root, labels)
     labels.sort(key=natural)
-    return Listing(str(root), name or _name(root), root, tuple(labels), tuple(entries), tuple(left_out))
+    entries, notes = _speech_commands(root, entries)
+    return Listing(str(root), name or _name(root), root, tuple(labels), tuple(entries), tuple(left_out), notes)
+
+
+def holds_class_folders(root: Path) -> bool:
+    """Whether any folder in `root` holds audio, as class folders do."""
+    folders = (Path(item.path) for item in _scan(root) if is_folder(item) and not item.name.startswith("."))
+    return any(is_audio(item.name) for folder in folders for item in _scan(folder))
+
+
+def _refuse_parts(root: Path, labels: Sequence[str]) -> None:
+    """Raises InputError where the folders are folds or parts, and not classes: learned, they would look like them."""
+    folds = [label for label in labels if re.fullmatch(r"(fold|split|part|cv)[ _-]?\d+", label, re.IGNORECASE)]
+    parts = [
+        label for label in labels if re.fullmatch(r"train(ing)?|val(id(ation)?)?|test(ing)?", label, re.IGNORECASE)
+    ]
+    wrong = folds if len(folds) == len(labels) else parts if len(parts) == len(labels) else []
+    if len(wrong) > 1:
+        table = next((found for folder in (root, root.parent) if (found := find_table(folder))), None)
+        hint = f"Did you mean {table}?" if table else "Write a CSV with the columns path, label and split or fold."
+        raise InputError(f"{root}: must hold a folder per class, got {', '.join(wrong[:3])}, ... as of folds. {hint}")
+
+
+def _speech_commands(root: Path, entries: list[Entry]) -> tuple[list[Entry], tuple[str, ...]]:
+    """The entries with the parts that Speech Commands' lists give, speakers as groups; as they are without lists.
+
+    Source: Warden, Speech Commands (arXiv:1804.03209), section 5: a file's name begins with its speaker's.
+    """
+    parts: dict[str, Part] = {}
+    for name, part in _LISTS.items():
+        if (root / name).is_file():
+            parts |= dict.fromkeys((root / name).read_text(encoding="utf-8", errors="replace").split(), part)
+    if not parts:
+        return entries, ()
+    gone = len(parts.keys() - {entry.name for entry in entries})
+    spoken = all("_nohash_" in entry.name for entry in entries)
+    made = [
+        replace(
+            entry, split=parts.get(entry.name, "train"),
+            group=PurePath(entry.name).name.partition("_nohash_")[0] if spoken else None,
+        )
+        for entry in entries
+    ]  # fmt: skip
+    absent = f", {gone} of the listed files are not here" if gone else ""
+    return made, (f"parts after {' and '.join(name for name in _LISTS if (root / name).is_file())}{absent}",)
 
 
 def _class_files(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -84,15 +146,21 @@ def _class_files(folder: Path) -> Iterator[tuple[Path, str]]:
         path = Path(item.path)
         if item.name.startswith("."):
             yield path, "hidden (left behind by macOS)" if item.name.startswith("._") else "hidden"
-        elif item.is_dir():
+        elif is_folder(item):
             deeper = (Path(base) / file for base, _, files in os.walk(path) for file in files if is_audio(file))
             yield from ((file, "lies deeper than its class folder") for file in sorted(deeper))
         elif is_audio(item.name):
             yield path, ""
-        elif path.suffix.lower() in _FOREIGN:
-            yield path, f"{path.suffix} cannot be read; convert it to WAV or FLAC"
         else:
             yield path, "not an audio file by its name"
+
+
+def is_folder(item: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link that leads back to itself is none."""
+    try:
+        return item.is_dir()
+    except OSError:
+        return False
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:
@@ -134,7 +202,7 @@ def _no_class_folders(root: Path) -> str:
             f"Did you mean {find_table(root.parent) or root.parent}? "
             "Otherwise write a CSV with the columns path and label."
         )
-    kinds = ", ".join(sorted(AUDIO))
+    kinds = ".wav, .flac, .mp3, .ogg, ..."
     return f"{root}: must hold class folders with audio files ({kinds}), got no audio file. Check the path."
 
 
@@ -148,143 +216,14 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def find_table(root: Path) -> Path | None:
-    """A CSV in `root` that lists clips, if there is one."""
-    for path in sorted(root.glob("*.csv")):
+    """A CSV in `root`, or in its folder of metadata, that lists clips, if there is one."""
+    for path in sorted(found for pattern in ("*.csv", "meta/*.csv", "metadata/*.csv") for found in root.glob(pattern)):
+        if not path.is_file():
+            continue
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            header = file.readline().lower()
-        if "path" in header and "label" in header:
+            header = file.readline(10_000).lower()
+        if any(word in header for word in ("path", "file")) and any(
+            word in header for word in ("label", "class", "categ")
+        ):
             return path
     return None
-
-
-_COLUMNS = ("path", "label", "split", "fold", "group")
-_PARTS: dict[str, Part] = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-# What others call the same, the likeliest first: names of classes before their numbers.
-_OTHER_NAMES = {
-    "path": ("filename", "file_name", "filepath", "file_path", "file", "slice_file_name", "audio", "wav", "clip"),
-    "label": ("category", "class", "class_name", "species", "genre", "emotion", "target", "class_id"),
-    "group": ("speaker", "artist", "subject", "singer", "speaker_id", "artist_id", "subject_id", "singer_id"),
-}
-_FOLD = re.compile(r"(?:fold[ _-]?)?(-?\d+)(?:\.0)?", re.IGNORECASE)  # pandas writes 3.0 where another row has no fold
-_SHOWN = 20  # problems of one CSV that are printed; a shifted column makes thousands of the same
-
-
-def list_table(path: Path) -> Listing:
-    """The clips that the CSV at `path` names, sorted; its paths are absolute or relative to its own folder.
-
-    Raises:
-        InputError: with every problem of the CSV: columns, empty cells, paths that stand twice, unknown splits.
-    """
-    rows = _rows(path)
-    problems: list[str] = []
-    lines: dict[str, int] = {}  # the line on which a path stood first
-    entries = []
-    for line, row in rows:
-        entry, wrong = _entry(path.parent, row)
-        problems += [f"{path}: line {line}: {text}" for text in wrong]
-        if entry is None:
-            continue
-        if entry.path in lines:
-            problems.append(
-                f"{path}: line {line}: path: must stand once, got {row['path']!r} as on line {lines[entry.path]}. "
-                "Remove one of the lines."
-            )
-        lines.setdefault(entry.path, line)
-        entries.append(entry)
-    _refuse(path, problems)
-    if not any(os.path.exists(entry.path) for entry in entries):  # noqa: PTH110 (Path's own raises where it may not look)
-        raise InputError(
-            f"{path}: path: must name files, relative to the CSV's own folder or absolute, got {rows[0][1]['path']!r} "
-            f"and none that is there. Move the CSV, or mend the paths: {entries[0].path} is no file."
-        )
-    labels = sorted({entry.label for entry in entries}, key=natural)
-    return Listing(str(path), path.stem, path.parent, tuple(labels), tuple(sorted(entries, key=lambda e: e.name)))
-
-
-def unused_group(path: Path) -> str:
-    """The column of the CSV at `path` that looks like one of groups and is not used as such; "" where there is none."""
-    rows = [row for _, row in _rows(path)]
-    if any(row["group"] for row in rows):
-        return ""
-    return next((name for name in _OTHER_NAMES["group"] if any(row.get(name) for row in rows)), "")
-
-
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and cells by column, spaces around them removed; a column that is not there is all empty."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: must be a CSV in UTF-8, got {error.reason}. Save it as UTF-8.") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({error.strerror}). Check its permissions.") from None
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)  # spreadsheets write ";" where the comma is the decimal sign
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        numbered = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except csv.Error as error:
-        raise InputError(f"{path}: must be a CSV, got something else ({error}). Mend it.") from None
-    if not numbered:
-        raise InputError(f"{path}: must hold a header and a line per clip, got nothing. Add them.")
-    header = [cell.strip().lower() for cell in numbered[0][1]]
-    _check_header(path, header, len(numbered) - 1)
-    rows, problems = [], []
-    for line, cells in numbered[1:]:
-        if any(cell.strip() for cell in cells[len(header) :]):
-            problems.append(
-                f"{path}: line {line}: must have {len(header)} cells as the header, got {len(cells)}. "
-                "Put cells with a comma between quotes."
-            )
-        row = dict.fromkeys(_COLUMNS, "")
-        row.update(zip(header, (cell.strip() for cell in cells), strict=False))
-        rows.append((line, row))
-    _refuse(path, problems)
-    return rows
-
-
-def _refuse(path: Path, problems: list[str]) -> None:
-    if problems:
-        more = [f"{path}: and {len(problems) - _SHOWN} more problems of this kind."] if len(problems) > _SHOWN else []
-        raise InputError(problems[:_SHOWN] + more)
-
-
-def _check_header(path: Path, header: list[str], clips: int) -> None:
-    problems = []
-    for column in ("path", "label"):
-        if header.count(column) > 1:
-            problems.append(f"{path}: {column}: must be one column, got {header.count(column)}. Rename the others.")
-        if column not in header:
-            near = [name for name in header if name and did_you_mean(name, [column]).startswith("Did")]
-            near += [name for name in _OTHER_NAMES[column] if name in header]
-            hint = f"Rename the column {near[0]!r} to {column}." if near else "Add it, or mend the first line."
-            problems.append(f"{path}: {column}: must be a column, got {', '.join(header)}. {hint}")
-    if problems:
-        raise InputError(problems)
-    if not clips:
-        raise InputError(f"{path}: must hold a line per clip, got only the header. Add clips.")
-
-
-def _entry(root: Path, row: dict[str, str]) -> tuple[Entry | None, list[str]]:
-    """The clip of one row, and what is wrong with the row; no clip where path or label is missing."""
-    wrong = [f"{column}: must not be empty. Fill it in." for column in ("path", "label") if not row[column]]
-    part = _PARTS.get(row["split"].lower())
-    if row["split"] and part is None:
-        wrong.append(
-            f"split: must be train, val or test, got {row['split']!r}. {did_you_mean(row['split'], list(_PARTS))}"
-        )
-    fold = None
-    if row["fold"]:
-        number = _FOLD.fullmatch(row["fold"])
-        if number:
-            fold = int(number[1])
-        else:
-            wrong.append(f"fold: must be a whole number, got {row['fold']!r}. Change it.")
-    if not row["path"] or not row["label"]:
-        return None, wrong
-    path = os.path.normpath(root / Path(row["path"]).expanduser())
-    inside = path.startswith(os.path.join(root, ""))  # noqa: PTH118 (with the separator at its end)
-    name = Path(path).relative_to(root).as_posix() if inside else Path(path).as_posix()
-    return Entry(path, name, row["label"], row["group"] or None, part, fold), wrong

@@ -423,7 +423,7 @@ def _finish(dataset: Dataset, name: str, parts: Parts, notes: tuple[str, ...]) -
         raise InputError([*problems, *(f"{dataset.name}: {note}." for note in parts.notes)])
     names = {part: [dataset.clips[index].name for index in clips] for part, clips in named.items()}
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
-    all_notes = (*notes, *parts.notes, *remarks, *_straddling(dataset, named))
+    all_notes = (*notes, *dataset.notes, *dataset.warnings, *parts.notes, *remarks, *_straddling(dataset, named))
     return Split(name, parts.train, parts.val, parts.test, all_notes, digest)
 
 

@@ -133,7 +133,7 @@ def _in_parallel(clips: tuple[Clip, ...], frontend: Frontend) -> Iterator[tuple[
 def _mel_of(clip: Clip, frontend: Frontend) -> _Mel | InputError:
     """The mel of one clip, or why there is none."""
     try:
-        waveform, _ = read_waveform(clip.path, frontend.sample_rate)
+        waveform, _ = read_waveform(clip.path, frontend.sample_rate, clip.stretch)
     except InputError as error:
         return error
     return _mel(waveform, frontend)

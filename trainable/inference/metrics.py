@@ -138,6 +138,40 @@ def calibration_error(probabilities: Floats, true: Ints, bins: int = 15) -> floa
     return float(np.abs(gap).sum() / len(true))
 
 
+@dataclass(frozen=True)
+class Bin:
+    """The clips whose confidence lies in one range."""
+
+    low: float  # of the range, fraction
+    high: float
+    clips: int
+    confidence: float  # mean, fraction
+    accuracy: float  # fraction
+
+
+def calibration_bins(probabilities: Floats, true: Ints, bins: int = 10) -> list[Bin]:
+    """Confidence beside accuracy in equal ranges of confidence, those without clips left out.
+
+    `probabilities` is [n, k], `true` [n].
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == true
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    found = []
+    for number in np.unique(index):
+        inside = index == number
+        found.append(
+            Bin(int(number) / bins, (int(number) + 1) / bins, int(inside.sum()), float(confidence[inside].mean()),
+                float(right[inside].mean()))
+        )  # fmt: skip
+    return found
+
+
+def log_loss(probabilities: Floats, true: Ints) -> float:
+    """The mean of -log p of the true class, nats; `probabilities` [n, k], `true` [n]."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(true)), true], SMALLEST)).mean())
+
+
 def with_temperature(probabilities: Floats, temperature: float) -> Floats:
     """`probabilities` [n, k] made softer (above 1) or sharper (below 1); the order of classes stays."""
     logits = np.log(np.maximum(probabilities, SMALLEST)) / temperature

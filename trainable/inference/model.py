@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trainable.config import TrialConfig
-from trainable.data.audio import resample
+from trainable.data.audio import ABSURD, resample
 from trainable.errors import InputError
 from trainable.features.frontend import Frontend, Normalisation
 from trainable.features.inputs import waveform_windows
@@ -226,6 +226,8 @@ def _as_waveform(given: Any) -> Tensor:
         return wave.float() / (torch.iinfo(wave.dtype).max + 1)
     if not wave.isfinite().all():
         raise InputError("waveform: must hold finite numbers, got NaN or infinity. Leave these samples out.")
+    if wave.abs().max() > ABSURD:
+        raise InputError(f"waveform: must be at full scale 1, got a peak of {wave.abs().max():.1e}. Scale it.")
     return wave.float()
 
 
@@ -263,16 +265,20 @@ def best_state(trial: TrialFolder) -> dict[str, Any]:
     return state
 
 
+def facts_of(state: Mapping[str, Any], source: str) -> Facts:
+    """What a checkpoint says of its network beside the weights."""
+    return Facts(
+        TrialConfig.parse(state["config"], source=source), tuple(state["labels"]), state["sample_rate"],
+        state["clip_seconds"], _normalisation(state["normalisation"]),
+    )  # fmt: skip
+
+
 def save_trial(
     trial: TrialFolder, folder: Path, temperature: float = 1.0, record: Mapping[str, Any] | None = None
 ) -> None:
     """Writes the model's folder of a trial's best checkpoint."""
     state = best_state(trial)
-    config = TrialConfig.parse(state["config"], source=str(trial.path))
-    facts = Facts(
-        config, tuple(state["labels"]), state["sample_rate"], state["clip_seconds"],
-        _normalisation(state["normalisation"]),
-    )  # fmt: skip
+    facts = facts_of(state, str(trial.path))
     save_model(folder, facts, state["weights"], temperature, {"epoch": state["epoch"], **(record or {})})
 
 

@@ -22,22 +22,38 @@ _RANGE_DB = 70.0  # what a picture shows below the loudest point; below that the
 
 @dataclass(frozen=True)
 class Excerpt:
-    """The beginning of a clip."""
+    """A part of a clip."""
 
+    start: float  # in the clip, s
     seconds: float  # of it, s
     mel: npt.NDArray[np.uint8]  # [m, f], high frequencies first; 255 is the loudest point
     mp3: bytes
 
 
-def excerpt(path: str | Path, config: TrialConfig, seconds: float = 10.0) -> Excerpt:
-    """The first `seconds` of a clip: the mel of the configuration's front end, in dB, and the sound as MP3.
+def excerpt(path: str | Path, config: TrialConfig, seconds: float = 10.0, around: float = 0.0) -> Excerpt:
+    """`seconds` of a clip: the mel of the configuration's front end, in dB, and the sound as MP3.
+
+    `around`: a moment, s, that is to lie in its middle, as far as the clip's ends allow; 0 for its beginning.
 
     Raises:
         InputError: the file is gone or cannot be decoded.
     """
     wave, rate = read_waveform(path, config.sample_rate)
-    wave = wave[: max(1, int(seconds * rate))]
-    return Excerpt(wave.numel() / rate, _picture(wave, rate, config), _mp3(wave, rate))
+    wanted = max(1, int(seconds * rate))
+    first = max(0, min(int(around * rate) - wanted // 2, wave.numel() - wanted))
+    wave = wave[first : first + wanted]
+    return Excerpt(first / rate, wave.numel() / rate, _picture(wave, rate, config), _mp3(wave, rate))
+
+
+def cut(path: str | Path, start: float, end: float) -> bytes:
+    """The sound of a clip from `start` to `end`, s, as MP3.
+
+    Raises:
+        InputError: the file is gone or cannot be decoded.
+    """
+    wave, rate = read_waveform(path)
+    first = int(start * rate)
+    return _mp3(wave[first : max(int(end * rate), first + 1)], rate)
 
 
 def _picture(wave: torch.Tensor, rate: int, config: TrialConfig) -> npt.NDArray[np.uint8]:

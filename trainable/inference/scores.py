@@ -114,7 +114,7 @@ def score_trial(trial: TrialFolder, part: Part, progress: Progress | None = None
             labels, _ints(state["val_clips"]), _ints(state["val_labels"]), _floats(state["val_probabilities"])
         )
     config = TrialConfig.parse(state["config"], source=str(trial.path))
-    dataset = load_dataset(config.data, progress)
+    dataset = load_dataset(config.data, progress, config.group_column)
     split = split_dataset(dataset, config)
     device = find_device("cpu" if config.device == "cpu" else "auto")  # this need not be the machine that trained it
     inputs = Inputs(mels_of(dataset, config, progress), dataset, split, config, device)

@@ -186,7 +186,7 @@ class Learner:
         torch.manual_seed(config.seed)  # the new head, dropout, stochastic depth
         self.config = config
         self.device = find_device(config.device)
-        self.dataset = load_dataset(config.data, progress)
+        self.dataset = load_dataset(config.data, progress, config.group_column)
         self.split = split or split_dataset(self.dataset, config)
         self.inputs = Inputs(mels_of(self.dataset, config, progress), self.dataset, self.split, config, self.device)
 

@@ -31,7 +31,7 @@ def seconds_per_epoch(config: TrialConfig, progress: Progress | None = None) -> 
         Diverged: the loss became NaN or infinite within the few batches.
         OutOfMemory: there is no room for this batch and image size.
     """
-    dataset = load_dataset(config.data, progress)
+    dataset = load_dataset(config.data, progress, config.group_column)
     split = split_dataset(dataset, config)
     ticks: list[float] = []
     batches: list[int] = []

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from search.console import console as console_module
 from search.console import state as standings
-from search.console.console import Console, Header
+from search.console.console import Console, Header, dashboard_command
 from search.console.state import Standings
 from search.console.steps import PlainLines, Steps, is_live
 from search.console.table import Column, fit
@@ -417,3 +418,15 @@ def test_the_live_view_says_which_columns_and_rows_it_left_out(journal: Journal)
     (more,) = [line for line in low if re.fullmatch(r"and \d+ more", line)]
     rows = sum(bool(re.match(r" *\d+ +\d+\.\d%", line)) for line in low)
     assert rows + int(more.split()[1]) == len(kept.top)
+
+
+def test_the_header_names_the_dashboard_where_it_is_installed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(console_module, "find_spec", lambda name: object() if name == "optuna_dashboard" else None)
+    monkeypatch.setattr(console_module, "program", lambda name: name)
+    command = dashboard_command("runs/my run")
+    assert command == "optuna-dashboard 'sqlite:///runs/my run/study.db'"
+    lines = [line.plain for line in replace(HEADER, dashboard=command).lines()]
+    assert f"Optuna  {command}" in lines
+    monkeypatch.setattr(console_module, "find_spec", lambda name: None)
+    assert dashboard_command("runs/my run") == ""
+    assert not [line for line in HEADER.lines() if line.plain.startswith("Optuna")]

@@ -115,7 +115,7 @@ def test_the_table_names_outcome_kind_and_search_and_shows_values_under_their_ow
     browser.get(pages)
     until(lambda: "epoch/seconds" in text(browser) and "quick-1" in text(browser))
     lines = text(browser).splitlines()
-    for heading in ("Outcome", "Kind", "Search", "Searched", "Best val acc", "lr", "backbone"):
+    for heading in ("Outcome", "Kind", "Search", "1 lr", "2 mixup", "Best val acc", "lr", "backbone"):
         assert heading in lines
     shown = text(browser)
     assert "cut by ASHA at epoch 4" in shown

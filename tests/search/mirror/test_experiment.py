@@ -7,6 +7,7 @@ import pytest
 from search.mirror.experiment import INTERRUPTED, experiment_name, trial_ending, trial_experiment
 from search.mirror.mirror import log_dir
 from tests.support.mirrored import make_run, reopen, suggest, train
+from trainable.training.trial_folder import Cost
 
 
 def test_names_say_number_backbone_size_and_rate(tmp_path: Path) -> None:
@@ -46,10 +47,13 @@ def test_what_people_compare_by_stands_in_the_configuration_and_first_in_its_ord
     experiment = trial_experiment(run, run.trials[0])
     assert experiment.config["Search"] == experiment.group == "quick-1"
     assert experiment.config["Kind"] == experiment.job_type == "search"
-    assert experiment.config["Searched"] == "lr 3e-4"
+    assert sorted(experiment.config)[:2] == ["1 lr", "2 mixup"]  # in the order of the space, before all else
+    assert (experiment.config["1 lr"], experiment.config["2 mixup"]) == (3e-4, "-")  # a number sorts as one
+    suggest(run, kind="baseline", name="simple", lr=1e-4)
+    assert list(trial_experiment(run, run.trials[1]).config) == list(experiment.config)
     assert set(experiment.tags) == {"resnet18", "demo", "search"}
     assert all(tag in experiment.description for tag in [*experiment.tags, "quick-1"])
-    assert sorted(experiment.config)[0][0].isupper()
+    assert sorted(experiment.config)[2][0].isupper()
     assert experiment.config["f_max"] == "unset"
     assert None not in experiment.config.values()
 
@@ -77,7 +81,7 @@ def test_an_ending_says_what_happened(tmp_path: Path, status, message, outcome, 
     run = make_run(tmp_path / "run", trials=1)
     train(run, 0, upto=3)
     run.journal.ended(0, status, message)
-    ending = trial_ending(run.trials[0], grace_epochs=2)
+    ending = trial_ending(run, run.trials[0])
     assert (ending.outcome, ending.state, ending.final) == (outcome, state, True)
     assert (ending.error is None) == (state == "success")
     assert ending.config["Outcome"] == outcome.splitlines()[0]
@@ -88,12 +92,21 @@ def test_a_trial_that_never_passed_the_grace_period_has_no_best_epoch(tmp_path: 
     run = make_run(tmp_path / "run", trials=1)
     train(run, 0, upto=2, decision="cut")
     run.journal.ended(0, "cut")
-    ending = trial_ending(run.trials[0], grace_epochs=2)
+    ending = trial_ending(run, run.trials[0])
     assert ending.best == {}
     assert "Best epoch" not in ending.config
 
 
 def test_a_trial_that_goes_on_another_day_is_interrupted(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trials=1)
-    assert trial_ending(run.trials[0], grace_epochs=2) is INTERRUPTED
+    assert trial_ending(run, run.trials[0]) is INTERRUPTED
     assert not INTERRUPTED.final
+
+
+def test_what_a_trial_costs_stands_in_its_configuration_in_the_end(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", trials=1)
+    run.folder(run.trials[0]).write_cost(Cost(11_181_642, 1_800_000_000, 20.32, None))
+    run.journal.ended(0, "finished")
+    closing = trial_ending(run, run.trials[0]).config
+    assert (closing["Parameters"], closing["Time per clip"]) == ("11.2M", "20.3 ms")
+    assert set(closing) <= set(trial_experiment(run, run.trials[0]).config)  # columns that are there from the start

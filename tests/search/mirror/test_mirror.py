@@ -97,8 +97,7 @@ def test_four_trials_that_start_at_one_moment_all_appear_with_all_they_have(
     assert_all_is_shown(run, finished=2, crashed=2)
     first, *_, last = shown(run.path / "swanlog").items()
     assert first[0] == "000 tutorial-simple resnet18 224px lr 1.3e-4"
-    assert list(first[1]["curves"]) == [*METRICS, "best/epoch", "best/val_acc", "best/val_loss"]
-    assert first[1]["curves"]["best/epoch"] == {3: 3}
+    assert list(first[1]["curves"]) == list(METRICS)  # a chart with a single dot says nothing that the table does not
     config = (run.path / "swanlog" / last[1]["key"] / "files" / "config.yaml").read_text()
     assert "out of memory: the reason" in config
 

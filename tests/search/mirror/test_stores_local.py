@@ -106,4 +106,3 @@ def test_the_table_of_the_local_page_shows_each_metric_under_its_own_name(
     row = answer["data"]["summaries"]["000 resnet18 224px lr 1.3e-4"]
     assert row["val/acc"] == pytest.approx(last.val_acc, abs=1e-6)
     assert row["train/loss"] == pytest.approx(last.train_loss, abs=1e-6)
-    assert row["best/epoch"] == 3

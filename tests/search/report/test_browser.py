@@ -107,14 +107,16 @@ def test_hostile_names_do_nothing_in_the_browser(browser: Any, report: Path) -> 
 def test_the_players_play_and_the_pictures_show(browser: Any, report: Path) -> None:
     show(browser, report)
     sounds = browser.execute_async_script(
-        "const done = arguments[0]; const all = [...document.querySelectorAll('audio')];"
+        "const done = arguments[0]; const all = [...document.querySelectorAll('#mistakes audio')];"
         "Promise.all(all.map(a => new Promise(r => {"
         " a.onloadedmetadata = () => r(a.duration); a.onerror = () => r(-1); a.preload = 'auto'; a.load();"
         " }))).then(done)"
     )
     assert len(sounds) == 8
     assert all(0.4 < seconds < 1.0 for seconds in sounds)
-    widths = browser.execute_script("return [...document.querySelectorAll('.clip img')].map(i => i.naturalWidth)")
+    widths = browser.execute_script(
+        "return [...document.querySelectorAll('#mistakes .clip img')].map(i => i.naturalWidth)"
+    )
     assert len(widths) == 8
     assert all(widths)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 import zlib
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.report.mistakes import CLIPS, mistakes, png, scored
+from search.report.mistakes import CLIPS, explainer, mistakes, png, scored
 from search.report.report import write_report
 from search.runs.run import Run
+from tests.support.saved_models import save_small
 from tests.support.synthetic import add_result, add_scores, data_record, make_run, write_clips
 from trainable.config import TrialConfig
 from trainable.data.dataset import Dataset
@@ -94,3 +96,34 @@ def test_a_png_holds_the_pixels_that_went_in() -> None:
     rows = np.frombuffer(zlib.decompress(data[at + 4 : at + 4 + length]), np.uint8).reshape(3, 5)
     assert np.array_equal(rows[:, 1:], gray)
     assert struct.unpack(">II", data[16:24]) == (4, 3)
+
+
+def test_what_decides_a_mistake_is_framed_in_its_picture_and_can_be_played_alone(
+    run: Run, dataset: Dataset, tmp_path: Path
+) -> None:
+    save_small(run.path / "retrained" / "model", labels=dataset.labels)
+    rows = [f"{clip.path},{dataset.labels[clip.label]},{dataset.labels[0]},0.9" for clip in dataset.clips]
+    (run.path / "retrained" / "predictions.csv").write_text("\n".join(["path,label,predicted,probability", *rows]))
+    add_result(run, measured_on="test", labels=list(dataset.labels))
+    found = scored(run, {"measured_on": "test", "labels": list(dataset.labels)})
+    assert found
+    shown = mistakes(run, found, CONFIG)
+    decided = [card.decides for card in shown.cards if card.decides]
+    assert decided  # the networks of these tests depend strongly on what they hear
+    for each in decided:
+        assert 0 <= each.start < each.end <= 0.61
+        assert 0 <= each.left < each.left + each.width <= 100.1
+        assert base64.b64decode(each.sound)
+    html = write_report([run]).read_text(encoding="utf-8")
+    assert html.count('class="alone"') == html.count('<i style="left:') > 0
+    add_result(run, measured_on="folds", labels=list(dataset.labels))  # whose models are not kept
+    assert not [card for card in mistakes(run, found, CONFIG).cards if card.decides]
+
+
+def test_a_slow_network_leaves_the_last_mistakes_unexplained(run: Run, dataset: Dataset) -> None:
+    save_small(run.path / "retrained" / "model", labels=dataset.labels)
+    (run.path / "retrained" / "predictions.csv").write_text("path,label,predicted,probability\n")
+    add_result(run)
+    clip = Path(dataset.clips[0].path)
+    assert explainer(run)(clip, dataset.labels[0]) is not None
+    assert explainer(run, patience=0.0)(clip, dataset.labels[0]) is None

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from search.report.report import write_report
+from search.runs.cost import front_of
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.space.load import load_space
@@ -26,6 +27,8 @@ from tests.support.synthetic import (
     write_clips,
     write_record,
 )
+from trainable.data.dataset import load_dataset
+from trainable.training.trial_folder import Cost, EpochResult
 
 
 def html_of(*runs: Run) -> str:
@@ -277,3 +280,65 @@ def test_a_record_that_lacks_a_field_has_a_report_all_the_same(tmp_path: Path, m
     del record[missing]
     (run.path / "run.json").write_text(json.dumps(record))
     assert "Record" in text_of(html_of(load_run(run.path)))
+
+
+def test_a_retrained_run_shows_its_seeds_and_how_sure_it_may_be(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", trials=5)
+    row = {
+        "name": "trial 3", "searched": 0.85, "validation": None, "measured": {"mean": 0.81, "deviation": 0.02},
+        "interval_95": [0.66, 0.91], "per_seed": [{"seed": 1, "accuracy": 0.8}, {"seed": 2, "accuracy": 0.825}],
+    }  # fmt: skip
+    bins = [{"low": 0.8, "high": 0.9, "clips": 40, "confidence": 0.86, "accuracy": 0.7}]
+    after = [{**bins[0], "confidence": 0.72}]
+    calibration = {"temperature": 1.6, "ece_before": 0.16, "ece_after": 0.02, "bins_before": bins, "bins_after": after}
+    add_result(run, chosen="trial 3", candidates=[row], calibration=calibration)
+    write_record(run.path / "retrained", make_space(tmp_path), ["a", "b"])
+    nested = load_run(run.path / "retrained")
+    for seed in (1, 2):
+        trial = nested.journal.suggested("retrain", f"trial 3, seed {seed}", {}, run.trials[3].config)
+        nested.folder(trial).write_config(trial.config)
+        nested.folder(trial).append(EpochResult(1, 1.0, 0.6, 1.1, 0.5, 1e-3, 1.0))
+    html = html_of(run)
+    assert {"retrained-seeds", "retrained-spread", "retrained-calibration"} <= set(figures_of(html))
+    assert "after the temperature of 1.60: 2.0%" in text_of(html)
+    assert "after temperature scaling" in html
+    add_result(run, chosen="trial 3", calibration={**calibration, "temperature": 1.0})
+    html = html_of(run)
+    assert "would not help on clips that it is not fitted on" in text_of(html)
+    assert "after temperature scaling" not in html
+
+
+def test_costs_are_shown_with_the_front_and_the_command_that_retrains_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert not any(name.startswith("cost") for name in figures_of(html_of(run)))
+    for trial in run.trials:
+        if trial.reports:
+            run.folder(trial).write_cost(Cost(1_000_000 * (1 + trial.number % 4), 10_000_000, None, 300.0))
+    html = html_of(run)
+    assert [name for name in figures_of(html) if name.startswith("cost")] == [
+        "cost-parameters", "cost-operations", "cost-memory_mb",
+    ]  # fmt: skip
+    (section,) = re.findall(r'<section id="cost">(.*?)</section>', html, flags=re.DOTALL)
+    shown = {int(number) for number in re.findall(r'<tr data-trial="(\d+)"', section)}
+    assert shown == {best.trial.number for name in ("parameters", "operations", "memory_mb")
+                     for best, _ in front_of(run, name)}  # fmt: skip
+    assert f"retrain {run.path} --pareto" in text_of(html)
+    data = json.loads(re.findall(r'data-plot="cost-parameters">(.*?)</script>', html)[0])
+    drawn = next(trace for trace in data["data"] if trace["name"] == "best trade-offs")
+    assert drawn["x"] == [cost for _, cost in front_of(run, "parameters")]
+
+
+def test_groups_stand_in_a_table_with_the_hardest_first(tmp_path: Path) -> None:
+    dataset = write_clips(tmp_path / "clips", ["a", "b"])
+    rows = [f"{clip.name},{dataset.labels[clip.label]},speaker{index % 3}" for index, clip in enumerate(dataset.clips)]
+    (tmp_path / "clips" / "list.csv").write_text("\n".join(["path,label,group", *rows]))
+    listed = load_dataset(str(tmp_path / "clips" / "list.csv"))
+    record = {**data_record(listed), "path": str(tmp_path / "clips" / "list.csv")}
+    run = make_run(tmp_path / "run", trials=6, labels=listed.labels, data=record)
+    add_scores(run, listed, range(12), wrong=4)
+    html = html_of(run)
+    (table,) = re.findall(r"<h3>By group</h3>.*?<tbody>(.*?)</tbody>", html, flags=re.DOTALL)
+    cells = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in table.split("<tr>")[1:]]
+    assert [name for name, *_ in cells] == ["speaker0", "speaker1", "speaker2"]
+    assert [share for *_, share, _ in cells] == ["50.0%", "75.0%", "75.0%"]
+    assert all(" to " in interval for *_, interval in cells)

@@ -9,6 +9,7 @@ import pytest
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from search.report.facts import space_of, top, trials_of
+from search.report.figures import log_ticks
 from search.report.space_figures import (
     UNUSED_PLACE,
     Axis,
@@ -16,7 +17,6 @@ from search.report.space_figures import (
     dashboard_importances,
     importance_figure,
     importances,
-    log_ticks,
     parallel,
     slice_figure,
 )

@@ -18,7 +18,7 @@ from search.retrain import jobs as retrain_models
 from search.retrain import retrain as retrain_module
 from search.retrain.jobs import Interrupted, TrainingFailed
 from search.retrain.plan import Job, RetrainOptions, changed, make_plan
-from search.retrain.result import Models, choose, difference, greedy_members, winners_curse
+from search.retrain.result import Models, calibration, choose, difference, greedy_members, temperature_of, winners_curse
 from search.retrain.retrain import retrain
 from search.retrain.text import view
 from search.runs.journal import Journal
@@ -467,3 +467,35 @@ def test_the_front_of_accuracy_and_cost_is_retrained_with_the_best_first(run: Ru
 def test_a_front_that_cannot_be_had_is_refused(run: Run, options: RetrainOptions, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_plan(run, options)
+
+
+def scores_of(sure: float, right: float, clips: int = 60, classes: int = 3, seed: int = 0) -> Scores:
+    """Scores of a model that gives its answer the probability `sure` and is right on a share `right` of the clips."""
+    rng = np.random.default_rng(seed)
+    true = np.arange(clips) % classes
+    hits = np.zeros(clips, dtype=bool)
+    hits[rng.permutation(clips)[: round(right * clips)]] = True
+    said = np.where(hits, true, (true + 1) % classes)
+    probabilities = np.full((clips, classes), (1 - sure) / (classes - 1))
+    probabilities[np.arange(clips), said] = sure
+    return Scores(tuple("abc"), np.arange(clips), true, probabilities)
+
+
+@pytest.mark.parametrize(("sure", "right", "kept"), [(0.99, 0.7, True), (0.5, 0.95, True), (0.8, 0.8, False)])
+def test_a_temperature_is_kept_only_where_it_helps_on_clips_that_it_was_not_fitted_on(
+    sure: float, right: float, kept: bool
+) -> None:
+    scores = scores_of(sure, right)
+    temperature = temperature_of([scores])
+    assert (temperature != 1.0) == kept
+    found = calibration(temperature, scores)
+    assert sum(each["clips"] for each in found["bins_before"]) == 60
+    assert [each["accuracy"] for each in found["bins_before"]] == [pytest.approx(right, abs=0.01)]
+    if kept:
+        assert found["ece_after"] < found["ece_before"]
+    else:
+        assert found["bins_after"] == found["bins_before"]
+
+
+def test_a_single_clip_fits_no_temperature() -> None:
+    assert temperature_of([scores_of(0.9, 1.0, clips=1)]) == temperature_of([]) == 1.0

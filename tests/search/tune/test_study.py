@@ -81,19 +81,34 @@ def test_cut_trials_reach_optuna_as_pruned_at_their_epoch(space: Space, tmp_path
     assert trial.value == 0.3
 
 
-def test_tpe_compares_cut_and_proven_trials_by_their_best(space: Space, tmp_path: Path) -> None:
+def test_tpe_sees_each_trial_by_how_it_stands_against_the_others(space: Space, tmp_path: Path) -> None:
     journal = new_journal(tmp_path / "run")
     live = JournalStudy(space, journal)
     add(journal, [0.4, 0.1], "cut")
-    add(journal, [0.3, 0.2], None)
-    add(journal, [0.3], None)  # within the grace period of 2 epochs
+    add(journal, [0.3, 0.5, 0.6], None)
+    add(journal, [0.35], None)
+    add(journal, [0.9], "failed")
+    add(journal, [0.9, 0.9], "diverged")
+    add(journal, [], None)
     with live.storage.as_of_now():
         seen = live.study.get_trials()
     assert [(trial.state, trial.value) for trial in seen] == [
-        (TrialState.COMPLETE, 0.4), (TrialState.COMPLETE, 0.3), (TrialState.RUNNING, None)
+        (TrialState.COMPLETE, 0.5), (TrialState.COMPLETE, 0.5), (TrialState.COMPLETE, 0.5), (TrialState.FAIL, None),
+        (TrialState.COMPLETE, 0.0), (TrialState.RUNNING, None),
     ]  # fmt: skip
     told = [trial.state for trial in live.study.get_trials()]
-    assert told == [TrialState.PRUNED, TrialState.RUNNING, TrialState.RUNNING]
+    assert told == [TrialState.PRUNED, TrialState.RUNNING, TrialState.RUNNING, TrialState.FAIL, TrialState.COMPLETE,
+                    TrialState.RUNNING]  # fmt: skip
+
+
+def test_of_equal_accuracies_tpe_sees_the_lower_loss_ahead(space: Space, tmp_path: Path) -> None:
+    journal = new_journal(tmp_path / "run")
+    for loss in (1.0, 0.5, 2.0):
+        trial = journal.suggested("search", "", {"lr": 1e-3, "n_mels": 32, "mixup": 0.1}, {"epochs": 6})
+        journal.reported(trial.number, 1, 0.5, loss, "continue")
+    study = JournalStudy(space, journal)
+    with study.storage.as_of_now():
+        assert [trial.value for trial in study.study.get_trials()] == [0.5, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("other", ["searcher: random", "searcher: cmaes", "scheduler: none"])

@@ -167,3 +167,17 @@ def test_names_with_brackets_are_shown_as_they_are(make_clips: MakeClips, tmp_pa
 def test_a_set_without_clips_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got no audio file"):
         check_data(str(tmp_path))
+
+
+def test_floats_at_the_scale_of_whole_numbers_and_absurd_ones_are_named(make_clips: MakeClips) -> None:
+    root = make_clips(classes=2, clips=6)
+    for name, factor in (("000.wav", 32_768.0), ("001.wav", 1e29)):
+        wave, rate = soundfile.read(root / "class0" / name)
+        soundfile.write(root / "class0" / name, factor * wave, rate, subtype="DOUBLE")
+    report = check_data(str(root))
+    assert [item.name for item in report.rejected] == ["class0/001.wav"]
+    assert report.rejected[0].reason.startswith("peaks at ")
+    assert any(
+        line.startswith("clips far above full scale (1): 1, class0/000.wav peaks at ") for line in report.warnings
+    )
+    json.dumps(report.to_json(), allow_nan=False)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.support.recordings import needs_ffmpeg
 from trainable.data.dataset import Dataset, load_dataset
 from trainable.errors import InputError
 
@@ -59,6 +60,7 @@ def test_gtzan_keeps_its_own_name(make_clips: MakeClips) -> None:
     assert load_dataset(str(make_clips(name="GTZAN/genres_original"))).name == "GTZAN"
 
 
+@needs_ffmpeg
 def test_every_file_that_is_no_clip_is_listed_with_its_reason(make_clips: MakeClips) -> None:
     root = make_clips(classes=2, clips=3)
     (root / "class0" / "._000.wav").write_bytes(b"resource fork")
@@ -81,7 +83,7 @@ def test_every_file_that_is_no_clip_is_listed_with_its_reason(make_clips: MakeCl
         "class0/._000.wav": "hidden (left behind by macOS)",
         "class0/.DS_Store": "hidden",
         "class0/notes.txt": "not an audio file by its name",
-        "class0/song.m4a": ".m4a cannot be read; convert it to WAV or FLAC",
+        "class0/song.m4a": "not readable as audio (format not recognised)",
         "class0/text.wav": "not readable as audio (format not recognised)",
         "class0/empty.WAV": "empty file (0 bytes)",
         "class1/more/deep.wav": "lies deeper than its class folder",
@@ -204,7 +206,7 @@ def test_an_empty_folder_and_one_without_audio_are_refused(tmp_path: Path) -> No
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("x")
     text = problem(tmp_path)
-    assert text.startswith(f"{tmp_path}: must hold class folders with audio files (.aif, ")
+    assert text.startswith(f"{tmp_path}: must hold class folders with audio files (.wav, ")
     assert text.endswith("got no audio file. Check the path.")
 
 

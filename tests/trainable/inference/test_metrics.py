@@ -7,6 +7,7 @@ import pytest
 
 from trainable.inference.metrics import (
     bootstrap_difference,
+    calibration_bins,
     calibration_error,
     class_scores,
     confusion,
@@ -97,3 +98,11 @@ def test_a_model_that_is_always_right_is_not_told_to_be_certain() -> None:
     probabilities = np.tile([0.8, 0.1, 0.1], (20, 1))
     fixed = with_temperature(probabilities, fit_temperature(probabilities, np.zeros(20, dtype=np.int64)))
     assert 0.8 < fixed[0, 0] < 0.96
+
+
+def test_bins_of_confidence_hold_every_clip_once_and_say_what_is_right_in_them() -> None:
+    probabilities = np.array([[0.95, 0.05], [0.93, 0.07], [0.4, 0.6], [1.0, 0.0], [0.55, 0.45]])
+    found = calibration_bins(probabilities, np.array([0, 1, 1, 0, 1]))
+    assert [(each.low, each.high, each.clips) for each in found] == [(0.5, 0.6, 1), (0.6, 0.7, 1), (0.9, 1.0, 3)]
+    assert [each.accuracy for each in found] == pytest.approx([0.0, 1.0, 2 / 3])
+    assert found[-1].confidence == pytest.approx((0.95 + 0.93 + 1.0) / 3)

@@ -173,3 +173,21 @@ def test_what_is_no_model_is_refused_with_a_way_out(tmp_path: Path) -> None:
     about.write_text(json.dumps({**values, "format": 99}))
     with pytest.raises(InputError, match="format: must be 1, got 99"):
         load_model(about.parent)
+
+
+@pytest.mark.parametrize("factor", [32_768.0, 1e29, float("inf")])
+@pytest.mark.parametrize("scale", ["power", "log"])
+def test_no_level_makes_a_prediction_that_is_no_number(
+    make_clips: Callable[..., Path], tmp_path: Path, factor: float, scale: str
+) -> None:
+    path = make_clips(classes=1, clips=1) / "class0" / "000.wav"
+    wave, rate = soundfile.read(path)
+    with np.errstate(invalid="ignore"):
+        soundfile.write(path, factor * wave, rate, subtype="DOUBLE")
+    save_small(tmp_path / "model", scale=scale)
+    (found,) = predict_files(load_model(tmp_path / "model"), [path])
+    if isinstance(found, Prediction):
+        assert sum(found.probabilities.values()) == pytest.approx(1)
+        json.dumps(found.to_json(), allow_nan=False)
+    else:
+        assert "peaks at" in found.reason or "infinite" in found.reason
