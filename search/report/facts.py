@@ -371,7 +371,7 @@ def _baseline(item: dict[str, Any], fixed: dict[str, Any]) -> object:
         return item["name"]
     given = {**TrialConfig.parse({}).to_json(), **fixed}
     own = {key: value for key, value in item["values"].items() if value != given.get(key) and key not in SHARED_FIELDS}
-    return {"name": item["name"], **own}
+    return {"name": item["name"], **({"cut": True} if item.get("cut") else {}), **own}
 
 
 def _sessions(run: Run) -> str:
