@@ -261,8 +261,11 @@ def predict(
         bool,
         typer.Option("--explain", help="Find the stretch that decides, and write it as a page to look at and hear."),
     ] = False,
+    window: Annotated[float | None, typer.Option(help="Label every window of so many s, with its times.")] = None,
+    hop: Annotated[float | None, typer.Option(help="From one window to the next, s.", show_default="WINDOW")] = None,
+    labels: Annotated[Path | None, typer.Option(help="A folder for label files of Audacity, one per file.")] = None,
 ) -> None:
-    """Label audio files with a retrained model.
+    """Label audio files, or the windows of long recordings, with a retrained model.
 
     Example: python run_search.py predict runs/wide-1/retrained/model ~/Music --json
     """
@@ -272,9 +275,13 @@ def predict(
 
         if explain:
             from search.commands.explain import explain as show
+            from trainable.errors import InputError
+
+            if window is not None or hop is not None or labels is not None:
+                raise InputError("--explain: explains whole files, got it together with --window. Leave one out.")
 
             return show(model, files, _style(csv, json), Path("explained.html"))
-        return label(model, files, _style(csv, json), top)
+        return label(model, files, _style(csv, json), top, window, hop, labels)
 
     answer(work, "search.commands.predict")
 
