@@ -290,8 +290,11 @@ def predict(
 def export(
     model: Annotated[Path, typer.Argument(help="A model folder, such as runs/wide-1/retrained/model.")],
     target: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
-    clips: Annotated[list[Path] | None, typer.Option(help="Compare with torch on this file too.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.01, help="Clip length.", show_default="the longest")] = None,
+    clips: Annotated[list[Path] | None, typer.Option(help="Compare with predict on this file too.")] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="The longest clip that it takes.", show_default="what predict takes whole"),
+    ] = None,
 ) -> None:
     r"""Write a model as ONNX, from waveform to probabilities. Needs pip install -e '.\[onnx]'.
 
