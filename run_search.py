@@ -261,8 +261,11 @@ def predict(
         bool,
         typer.Option("--explain", help="Find the stretch that decides, and write it as a page to look at and hear."),
     ] = False,
+    window: Annotated[float | None, typer.Option(help="Label every window of so many s, with its times.")] = None,
+    hop: Annotated[float | None, typer.Option(help="From one window to the next, s.", show_default="WINDOW")] = None,
+    labels: Annotated[Path | None, typer.Option(help="A folder for label files of Audacity, one per file.")] = None,
 ) -> None:
-    """Label audio files with a retrained model.
+    """Label audio files, or the windows of long recordings, with a retrained model.
 
     Example: python run_search.py predict runs/wide-1/retrained/model ~/Music --json
     """
@@ -272,9 +275,13 @@ def predict(
 
         if explain:
             from search.commands.explain import explain as show
+            from trainable.errors import InputError
+
+            if window is not None or hop is not None or labels is not None:
+                raise InputError("--explain: explains whole files, got it together with --window. Leave one out.")
 
             return show(model, files, _style(csv, json), Path("explained.html"))
-        return label(model, files, _style(csv, json), top)
+        return label(model, files, _style(csv, json), top, window, hop, labels)
 
     answer(work, "search.commands.predict")
 
@@ -283,8 +290,11 @@ def predict(
 def export(
     model: Annotated[Path, typer.Argument(help="A model folder, such as runs/wide-1/retrained/model.")],
     target: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
-    clips: Annotated[list[Path] | None, typer.Option(help="Compare with torch on this file too.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.01, help="Clip length.", show_default="the longest")] = None,
+    clips: Annotated[list[Path] | None, typer.Option(help="Compare with predict on this file too.")] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="The longest clip that it takes.", show_default="what predict takes whole"),
+    ] = None,
 ) -> None:
     r"""Write a model as ONNX, from waveform to probabilities. Needs pip install -e '.\[onnx]'.
 

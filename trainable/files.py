@@ -177,6 +177,17 @@ def checked_path(root: str | Path, text: str) -> tuple[str, str]:
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes, on every common file system
 
 
+def safe_cell(text: str) -> str:
+    """A cell of a CSV that a spreadsheet shows and never computes: what would begin a formula gets an apostrophe.
+
+    Numbers are left alone. Source: OWASP, CSV injection.
+    """
+    text = visible(text)
+    if text[:1] not in ("=", "+", "-", "@") or re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text):
+        return text
+    return f"'{text}"
+
+
 def cache_folder() -> Path:
     """The user's cache folder of this project, made if need be; `AUDIO_SEARCH_CACHE` names another one.
 

@@ -13,6 +13,7 @@ from search.retrain.plan import Plan
 from search.retrain.protocols import Outcome
 from search.runs.format import percent, percent_range, percent_spread, points, program
 from search.runs.run import Run
+from trainable.data.split import fold_splits
 
 OPTIMISTIC = "validation, chosen by the search: optimistic"
 
@@ -32,7 +33,14 @@ def other_horizon(run: Run, plan: Plan) -> list[str]:
 def sentence(outcome: Outcome, plan: Plan) -> str:
     """What the number was measured on, for whoever reads nothing else."""
     clips = len(outcome.chosen.measured[0].true)
+    splits = fold_splits(plan.dataset, plan.candidates[0].config) if plan.folds else [plan.split]
+    copied = sum(split.copied for split in splits)
     match outcome.measured_on:
+        case "test" | "folds" if copied:
+            return (
+                f"{clips} clips, of which {copied} have an exact copy among those that were trained or chosen on: the "
+                "score flatters"
+            )
         case "test":
             return f"{clips} test clips, on which nothing was trained or chosen; each model was scored on them once"
         case "folds":

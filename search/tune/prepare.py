@@ -23,6 +23,7 @@ from search.tune.study import check_cmaes
 from trainable.backbones.weights import fetch_weights, weights_available
 from trainable.config import TrialConfig
 from trainable.data.dataset import Dataset, absolute, load_dataset
+from trainable.data.duplicates import near_copies_across
 from trainable.data.split import Split, split_dataset
 from trainable.errors import InputError
 from trainable.features.mel_cache import check_front_end
@@ -89,6 +90,7 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
         notes += (f"{left_out} clips are left out by {options.without}; the list of the others is {data}",)
     space = space.with_fixed(data=absolute(data))  # workers start in other folders
     split = split_dataset(dataset, space.default_config())
+    near = near_copies_across(dataset, split, progress) if data != "demo" else ()  # a test holds that it has none
     check_front_ends(space, dataset)
     check_constraints(space, dataset)
     weights, missing = resolve_weights(space.weights_by_backbone(), progress)
@@ -96,7 +98,7 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
         notes += (
             f"no ImageNet weights for {', '.join(missing)}: these start from random weights, which costs accuracy",
         )
-    return Prepared(run, space, dataset, split, weights, (*notes, *silent_defaults(space, split)))
+    return Prepared(run, space, dataset, split, weights, (*notes, *silent_defaults(space, split), *near))
 
 
 def affordable(space: Space, dataset: Dataset) -> Callable[[TrialConfig], bool]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -49,6 +49,29 @@ def read_waveform(
     if sample_rate is None or sample_rate == rate:
         return wave.contiguous(), rate
     return resample(wave, rate, sample_rate), sample_rate
+
+
+def read_spans(path: str | Path, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[torch.Tensor, int]]:
+    """The waveforms [n] of several spans of samples of one file and their rate in Hz, channels averaged, one by one.
+
+    The file is decoded once from its beginning, and no more of it is held than the longest span: `spans` must be in the
+    order of their beginnings.
+
+    Raises:
+        InputError: the file is gone or cannot be decoded.
+    """
+    held, begin = np.zeros(0, dtype=np.float32), 0  # samples that are still wanted, and where they begin
+    try:
+        with open_sound(path) as sound:
+            blocks = sound.blocks()
+            for start, stop in spans:
+                while begin + len(held) < stop and (block := next(blocks, None)) is not None:
+                    held = np.concatenate([held, _mono(block)])
+                    drop = min(max(0, start - begin), len(held))
+                    held, begin = held[drop:], begin + drop
+                yield torch.from_numpy(held[max(0, start - begin) : stop - begin].copy()), sound.rate
+    except Unreadable as error:
+        raise InputError(f"{path}: {error.reason}. Mend the file or leave it out.") from None
 
 
 def resample(wave: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:

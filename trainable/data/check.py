@@ -17,7 +17,7 @@ from rich.table import Table
 from trainable.config import TrialConfig
 from trainable.data.audio import LOUD
 from trainable.data.dataset import Dataset, Rejected, load_dataset
-from trainable.data.duplicates import MOST, SHORTEST, SOUND, Copies, exact_copies, fingerprints, near_copies
+from trainable.data.duplicates import MOST, SHORTEST, SOUND, Copies, exact_copies, known_near_copies
 from trainable.data.split import Split, groups_of, split_dataset
 from trainable.errors import InputError
 from trainable.progress import Progress
@@ -196,8 +196,8 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
             for item in found
         )
 
-    prints = fingerprints(dataset, progress)
-    exact, near = copies(exact_copies(dataset)), copies(near_copies(prints))
+    alike, compared = known_near_copies(dataset, progress)
+    exact, near = copies(exact_copies(dataset)), copies(alike)
     groups = groups_of(dataset)
     by_group: dict[str, set[str]] = {}
     for group, part in zip([] if groups is None else groups.tolist(), parts.tolist(), strict=False):
@@ -217,7 +217,7 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
         rejected=dataset.rejected,
         exact=exact,
         near=near,
-        compared=len(prints.clips),
+        compared=compared,
         groups=dict(sorted(Counter(clip.group for clip in dataset.clips if clip.group is not None).items())),
         straddling_groups=straddling,
         split=facts,
@@ -259,7 +259,7 @@ def _warnings(
             found.append(f"sets of copies with {text}: {number}")
     extra = sum(len(item.names) - 1 for item in exact)
     if extra:
-        found.append(f"exact copies of other clips: {extra}; take them away, or give copies a common group in a CSV")
+        found.append(f"exact copies of other clips: {extra}; take them away, or they count twice")
     if straddling:
         found.append(f"groups that straddle the split: {len(straddling)}; use split: grouped or folds, or mean it")
     if dataset.rejected:
