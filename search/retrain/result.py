@@ -10,24 +10,28 @@ from typing import Any
 import numpy as np
 
 from search.retrain.plan import Candidate
+from trainable.data.dataset import Dataset
+from trainable.data.split import group_numbers, groups_of
+from trainable.inference import metrics
 from trainable.inference.metrics import (
     Floats,
     Ints,
-    bootstrap_difference,
+    accuracy_interval,
     calibration_bins,
     calibration_error,
     class_scores,
+    comparison,
     confusion,
     fit_temperature,
+    group_scores,
     log_loss,
-    mcnemar,
     spread,
-    wilson_interval,
     with_temperature,
 )
 from trainable.inference.scores import Scores
 
 TEMPERATURE_PARTS = 5  # of the clips, each judged with the temperature of the others
+ENOUGH_GROUPS = 6  # with fewer no difference can have p below 0.05: 2 / 2^5 is 0.0625
 GREEDY_ROUNDS = 20  # members with repeats; Caruana et al. see no gain from more on small validation sets
 
 
@@ -98,7 +102,57 @@ def greedy_members(probabilities: Floats, true: Ints, rounds: int = GREEDY_ROUND
     return members
 
 
-def row(models: Models) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Whose clips the clips of a data set are."""
+
+    numbers: Ints  # [N] per clip of the data set; a clip without a group has a number of its own
+    names: tuple[str, ...]  # [N]; "" where a clip has no group
+
+    def of(self, scores: Scores) -> Ints:
+        """The groups [n] of the scored clips."""
+        numbers: Ints = self.numbers[scores.clips]
+        return numbers
+
+    def count(self, scores: Scores) -> int | None:
+        """How many groups the scored clips are of; None where every clip counts for itself."""
+        count = len(np.unique(self.of(scores)))
+        return count if count < len(scores.clips) else None
+
+    def notes(self, scores: Scores) -> tuple[str, ...]:
+        """What few groups cannot show, in a sentence; nothing where clips have no groups or there are enough."""
+        count = self.count(scores)
+        if count is None or count >= ENOUGH_GROUPS:
+            return ()
+        if count == 1:
+            return (
+                f"All {len(scores.clips)} clips are of one group: the number holds for that group, nothing can be said "
+                "of others, and so there is no interval. Use more groups, or --protocol folds.",
+            )
+        return (
+            f"{count} groups are few: the interval over them is wide, and p can be no lower than "
+            f"{2.0 ** (1 - count):.2g} whatever the difference.",
+        )
+
+
+def groups_in(dataset: Dataset) -> Groups:
+    """The groups of a data set."""
+    names = groups_of(dataset)
+    return Groups(group_numbers(dataset), ("",) * len(dataset.clips) if names is None else tuple(map(str, names)))
+
+
+def by_group(scores: Sequence[Scores], groups: Groups) -> list[dict[str, Any]]:
+    """The accuracy on each group, mean over seeds, the hardest first; nothing where every clip counts for itself."""
+    if groups.count(scores[0]) is None:
+        return []
+    names = [groups.names[clip] for clip in scores[0].clips]
+    return [
+        {"group": each.group, "clips": each.clips, "accuracy": each.accuracy, "interval_95": list(each.interval)}
+        for each in group_scores(share_right(scores), names)
+    ]
+
+
+def row(models: Models, groups: Groups) -> dict[str, Any]:
     """What a table says of one candidate: per seed, mean and deviation, interval."""
     facts: dict[str, Any] = {
         "name": models.candidate.name,
@@ -106,7 +160,7 @@ def row(models: Models) -> dict[str, Any]:
         "searched": models.candidate.searched,
         "validation": _spread(models.validation),
         "measured": _spread(models.measured),
-        "interval_95": interval(models.accuracy, models.measured[0]) if models.measured else None,
+        "interval_95": interval(models.measured, groups) if models.measured else None,
         "per_seed": [],
     }
     for position, seed in enumerate(models.seeds):
@@ -121,27 +175,34 @@ def row(models: Models) -> dict[str, Any]:
     return facts
 
 
-def interval(accuracy: float, scores: Scores) -> list[float]:
-    """The Wilson 95% interval of an accuracy on the clips of `scores`."""
-    return list(wilson_interval(accuracy * len(scores.true), len(scores.true)))
+def interval(scores: Sequence[Scores], groups: Groups) -> list[float] | None:
+    """The 95% interval of the mean accuracy of models on the same clips; None where all clips are of one group."""
+    found = accuracy_interval(share_right(scores), groups.of(scores[0]))
+    return list(found) if found else None
 
 
-def difference(ours: Models, baseline: Models) -> dict[str, Any]:
+def difference(ours: Models, baseline: Models, groups: Groups) -> dict[str, Any]:
     """How far `ours` is above the baseline on the same clips, and whether that could be chance.
 
-    The mean over seeds with a bootstrap interval over clips, and McNemar's exact test of the two models that each
-    would hand over.
+    The mean over seeds with a t-interval, and a test of the two models that each would hand over: McNemar's exact one,
+    or where clips have groups the same over groups.
     """
-    mean = bootstrap_difference(_share_right(ours.measured), _share_right(baseline.measured))
+    first, second = ours.measured[ours.handed_over], baseline.measured[baseline.handed_over]
+    mean = metrics.difference(share_right(ours.measured), share_right(baseline.measured), groups.of(first))
     tested = "the models with the best validation" if ours.validated else "the first seeds, as nothing validated"
-    test = mcnemar(ours.measured[ours.handed_over].right, baseline.measured[baseline.handed_over].right)
+    test = comparison(first.right, second.right, groups.of(first))
+    count = groups.count(first)
+    name = f"signs of {count} groups flipped" if count else "McNemar exact"
+    over = f"{count} groups" if count else f"{len(first.clips)} clips"
     return {
-        "mean": mean.value,
-        "interval_95": [mean.low, mean.high],
+        "mean": mean.mean,
+        "interval_95": list(mean.interval) if mean.interval else None,
         "p_value": test.p_value,
+        "smallest_p": test.smallest_p,
+        "test": name,
         "only_ours_right": test.only_first,
         "only_baseline_right": test.only_second,
-        "how": f"mean over seeds, bootstrap over clips; p: McNemar exact, {tested}",
+        "how": f"mean over seeds, t-interval over {over}; p: {name}, {tested}",
     }
 
 
@@ -208,6 +269,7 @@ def _spread(scores: Sequence[Scores]) -> dict[str, float] | None:
     return dataclasses.asdict(spread([each.accuracy for each in scores])) if scores else None
 
 
-def _share_right(scores: Sequence[Scores]) -> Floats:
+def share_right(scores: Sequence[Scores]) -> Floats:
+    """The share [n] of models that have each clip right."""
     share: Floats = np.mean([each.right for each in scores], axis=0, dtype=np.float64)
     return share

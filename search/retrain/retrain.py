@@ -23,12 +23,22 @@ from search.retrain.card import model_card
 from search.retrain.jobs import Runner, ScoreBook
 from search.retrain.plan import Plan, RetrainOptions, make_plan
 from search.retrain.protocols import Ensemble, Outcome, folds, holdout
-from search.retrain.result import by_class, calibration, difference, interval, row, winners_curse
+from search.retrain.result import (
+    Groups,
+    by_class,
+    by_group,
+    calibration,
+    difference,
+    groups_in,
+    interval,
+    row,
+    winners_curse,
+)
 from search.retrain.text import other_horizon, protocol_in_words, sentence
 from search.runs.record import git_commit, versions
 from search.runs.run import Run
 from trainable.files import write_atomically
-from trainable.inference.metrics import mcnemar, with_temperature
+from trainable.inference.metrics import comparison, with_temperature
 from trainable.inference.model import save_ensemble, save_trial
 from trainable.progress import Progress
 
@@ -89,12 +99,12 @@ def _earlier(folder: Path) -> list[dict[str, Any]]:
 
 
 def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]]) -> dict[str, Any]:
-    ours, baseline = outcome.chosen, outcome.baseline
+    ours, baseline, groups = outcome.chosen, outcome.baseline, groups_in(plan.dataset)
     model = ours.measured[ours.handed_over]
     found = calibration(outcome.temperature, model)
     if outcome.ece_after is not None:
         found["ece_after"] = outcome.ece_after
-    ours_row = row(ours)
+    ours_row = row(ours, groups)
     stretched = other_horizon(run, plan)
     return {
         "measured_on": outcome.measured_on,
@@ -103,22 +113,24 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
         "deviation": ours_row["measured"]["deviation"],
         "clips": len(model.true),
         "interval_95": ours_row["interval_95"],
+        "interval_groups": groups.count(model),  # None: the intervals are over clips
         "per_seed": ours_row["per_seed"],
         "chosen": ours.candidate.name,
         "chosen_by": outcome.chosen_by,
-        "candidates": [row(models) for models in outcome.candidates],
-        "baseline": row(baseline) if baseline else None,
+        "candidates": [row(models, groups) for models in outcome.candidates],
+        "baseline": row(baseline, groups) if baseline else None,
         "baseline_accuracy": baseline.accuracy if baseline else None,
-        "difference": difference(ours, baseline) if baseline else None,
+        "difference": difference(ours, baseline, groups) if baseline else None,
         "ensemble_accuracy": outcome.seeds.measured.accuracy,
         "ensembles": {
-            "seeds": _ensemble(outcome.seeds, outcome),
-            "greedy": _ensemble(outcome.greedy, outcome) if outcome.greedy else None,
+            "seeds": _ensemble(outcome.seeds, outcome, groups),
+            "greedy": _ensemble(outcome.greedy, outcome, groups) if outcome.greedy else None,
         },
         "winners_curse": None if stretched else winners_curse(outcome.searched_best),
-        "model": _handed_over(outcome, model),
+        "model": _handed_over(outcome, groups),
         "calibration": found,
         **by_class(model),
+        "groups": by_group(ours.measured, groups),
         "config": ours.candidate.config.to_json(),
         "protocol": protocol_in_words(plan),
         "options": _options(plan.options),
@@ -127,7 +139,7 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
             {"name": each.job.name, "status": each.trial.status, "message": each.trial.message}
             for each in outcome.failures
         ],
-        "notes": [*plan.split.notes, *plan.notes, *outcome.notes, *stretched],
+        "notes": [*plan.split.notes, *plan.notes, *outcome.notes, *groups.notes(model), *stretched],
         "earlier": earlier,
         "run": run.name,
         "command": _command(),
@@ -139,7 +151,7 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
     }
 
 
-def _ensemble(ensemble: Ensemble, outcome: Outcome) -> dict[str, Any]:
+def _ensemble(ensemble: Ensemble, outcome: Outcome, groups: Groups) -> dict[str, Any]:
     baseline = outcome.baseline
     measured = ensemble.measured
     other = baseline.measured[baseline.handed_over].right if baseline else None
@@ -147,30 +159,31 @@ def _ensemble(ensemble: Ensemble, outcome: Outcome) -> dict[str, Any]:
         "members": list(ensemble.members),
         "validation": ensemble.validation.accuracy if ensemble.validation else None,
         "accuracy": measured.accuracy,
-        "interval_95": interval(measured.accuracy, measured),
-        "p_value": None if other is None else mcnemar(measured.right, other).p_value,  # against the baseline's model
+        "interval_95": interval([measured], groups),
+        # against the baseline's model
+        "p_value": None if other is None else comparison(measured.right, other, groups.of(measured)).p_value,
     }
 
 
-def _handed_over(outcome: Outcome, model: Any) -> dict[str, Any] | None:
+def _handed_over(outcome: Outcome, groups: Groups) -> dict[str, Any] | None:
     """What is known of `retrained/model/`; with folds it has seen all clips and has no score of its own."""
     if outcome.handed_over is None:
         return None
     ours = outcome.chosen
-    own = outcome.measured_on != "folds"
+    model, own = ours.measured[ours.handed_over], outcome.measured_on != "folds"
     return {
         "trial": outcome.handed_over.path.name,
         "seed": ours.seeds[ours.handed_over],
         "accuracy": model.accuracy if own else None,
-        "interval_95": interval(model.accuracy, model) if own else None,
+        "interval_95": interval([model], groups) if own else None,
     }
 
 
 def _write_models(folder: Path, plan: Plan, outcome: Outcome, result: dict[str, Any]) -> None:
     """The handed-over model, and the ensemble of seeds where it is asked for."""
     keys = (
-        "run", "chosen", "measured_on", "sentence", "accuracy", "clips", "interval_95", "model", "calibration", "data",
-        "split", "git_commit", "created",
+        "run", "chosen", "measured_on", "sentence", "accuracy", "clips", "interval_95", "interval_groups", "model",
+        "calibration", "data", "split", "git_commit", "created",
     )  # fmt: skip
     record = {key: result[key] for key in keys}
     with _replaced(folder / "model") as new:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -11,7 +11,7 @@ from rich.text import Text
 from search.console.table import Column, fact, fit
 from search.retrain.plan import Plan
 from search.retrain.protocols import Outcome
-from search.runs.format import percent, percent_range, percent_spread, points, program
+from search.runs.format import interval_in_words, percent, percent_range, percent_spread, points, points_range, program
 from search.runs.run import Run
 from trainable.data.split import fold_splits
 
@@ -66,6 +66,7 @@ def protocol_in_words(plan: Plan) -> str:
 
 _MEASURED = {"test": "test", "folds": "out of fold", "validation": "validation"}
 SAME = 0.05  # points: a smaller gap rounds to none
+GROUPS_SHOWN = 8
 _NAME = 32  # characters of a configuration's name
 
 
@@ -117,12 +118,21 @@ def _table(result: Mapping[str, Any], width: int | None) -> list[Text]:
     return [*fitted.header, *fitted.rows, *(fact("", left_out, width, "dim") if fitted.left_out else [])]
 
 
+def _groups(groups: Sequence[Mapping[str, Any]]) -> str:
+    """The accuracy on each group, the hardest first; of many only those at both ends."""
+    said = [f"{each['group']} {percent(each['accuracy'])}" for each in groups]
+    if len(said) > GROUPS_SHOWN:
+        return f"{', '.join(said[: GROUPS_SHOWN - 1])}, ..., {said[-1]} ({len(said)} groups)"
+    return ", ".join(said)
+
+
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     seeds = len(result["per_seed"])
     facts = [
         (
             "result",
-            f"{result['chosen']}: {percent(result['accuracy'])} ({percent_range(result['interval_95'])})"
+            f"{result['chosen']}: {percent(result['accuracy'])} "
+            f"({interval_in_words(result['interval_95'], result['interval_groups'])})"
             + (f", mean of {seeds} seeds." if seeds > 1 else "."),
         ),
         ("on", f"{result['sentence']}."),
@@ -132,12 +142,12 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("chosen", f"by {result['chosen_by']}."))
     gap = result["difference"]
     if gap and result["chosen"] != result["baseline"]["name"]:
-        low, high = gap["interval_95"]
         facts.append((
             "against",
-            f"{result['baseline']['name']}: {points(gap['mean'])} ({100 * low:+.1f} to {100 * high:+.1f}); "
-            f"p = {gap['p_value']:.2g} (McNemar, exact).",
+            f"{result['baseline']['name']}: {points(gap['mean'])}{points_range(gap['interval_95'])}; "
+            f"p = {gap['p_value']:.2g} ({gap['test']}).",
         ))  # fmt: skip
+    facts += [("groups", f"{_groups(result['groups'])}.")] if result["groups"] else []
     curse = result["winners_curse"]
     flattery = (
         [curse[f"points_{on}"] for on in ("measured", "validation") if curse[f"points_{on}"] is not None]

@@ -275,6 +275,17 @@ def _joined(groups: Names, first: Indices) -> Names:
     return np.array([root(str(name)) for name in groups])
 
 
+def group_numbers(dataset: Dataset) -> Indices:
+    """The group [n] of each clip as a number; a clip without one is a group of its own."""
+    groups = groups_of(dataset)
+    if groups is None:
+        return np.arange(len(dataset.clips))
+    numbers = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    alone = groups == ""
+    numbers[alone] = len(groups) + np.arange(alone.sum())
+    return numbers
+
+
 def require_column(dataset: Dataset, column: str, kind: str) -> None:
     """Refuses a data set in which some clips, or all, have nothing in `column`."""
     without = [clip.name for clip in dataset.clips if getattr(clip, column) is None]

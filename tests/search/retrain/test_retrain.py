@@ -16,9 +16,19 @@ from rich.console import Console
 
 from search.retrain import jobs as retrain_models
 from search.retrain import retrain as retrain_module
+from search.retrain.card import model_card
 from search.retrain.jobs import Interrupted, TrainingFailed
 from search.retrain.plan import Job, RetrainOptions, changed, make_plan
-from search.retrain.result import Models, calibration, choose, difference, greedy_members, temperature_of, winners_curse
+from search.retrain.result import (
+    Groups,
+    Models,
+    calibration,
+    choose,
+    difference,
+    greedy_members,
+    temperature_of,
+    winners_curse,
+)
 from search.retrain.retrain import retrain
 from search.retrain.text import view
 from search.runs.journal import Journal
@@ -27,6 +37,7 @@ from tests.support.retrained import Judge, Trainer, make_run, train_here
 from trainable.backbones import weights
 from trainable.data.split import split_dataset
 from trainable.errors import InputError
+from trainable.inference.metrics import wilson_interval
 from trainable.inference.model import load_model
 from trainable.inference.predict import predict_files
 from trainable.inference.scores import Scores, joined, mean_of
@@ -153,6 +164,71 @@ def test_folds_score_every_clip_once_by_models_that_did_not_learn_it(run: Run, j
     assert result["difference"]["how"].endswith("McNemar exact, the first seeds, as nothing validated")
     table = list(csv.DictReader(io.StringIO((run.path / "retrained" / "predictions.csv").read_text())))
     assert len({row["path"] for row in table}) == 60
+
+
+def with_groups(data: Path, groups: int) -> Path:
+    """A table of the clips of a folder, dealt to so many speakers."""
+    table = data.parent / f"{groups} speakers.csv"
+    clips = sorted(data.glob("*/*.wav"))
+    rows = [f"{clip},{clip.parent.name},speaker {number % groups}" for number, clip in enumerate(clips)]
+    table.write_text("path,label,group\n" + "\n".join(rows) + "\n")
+    return table
+
+
+def test_where_clips_have_groups_intervals_and_tests_are_over_groups(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "speakers", with_groups(data, 6))
+    monkeypatch.setattr(retrain_models, "score_trial", Judge(run.path))
+    monkeypatch.setattr(retrain_module, "save_trial", lambda *args: None)
+    result = retrain(run, RetrainOptions(top=1, seeds=2, protocol="folds"), Trainer())
+    assert result["interval_groups"] == 6
+    assert [each["clips"] for each in result["groups"]] == [10] * 6
+    shares = [each["accuracy"] for each in result["groups"]]
+    assert shares == sorted(shares)
+    assert np.mean(shares) == pytest.approx(result["accuracy"])
+    low, high = result["interval_95"]
+    assert (low, high) != pytest.approx(wilson_interval(60 * result["accuracy"], 60), abs=1e-3)
+    assert low < result["accuracy"] < high
+    assert result["difference"]["smallest_p"] == pytest.approx(2 / 2**6)
+    assert result["difference"]["how"].startswith("mean over seeds, t-interval over 6 groups; p: signs of 6 groups")
+    assert result["ensembles"]["seeds"]["p_value"] >= 2 / 2**6
+    shown = _shown(result)
+    assert f"{100 * high:.1f}%, over 6 groups)" in shown
+    assert "(signs of 6 groups flipped)" in shown
+    assert f"groups  {result['groups'][0]['group']} {100 * shares[0]:.1f}%, " in shown
+    assert "95% interval" in model_card(result, None)
+    assert "over 6 groups" in model_card(result, None)
+
+
+@pytest.mark.parametrize(
+    ("groups", "parts", "note"),
+    [
+        (3, ["train", "val", "test"], "All 20 clips are of one group: the number holds for that group"),
+        (
+            6,
+            ["train", "val", "test"] * 2,
+            "2 groups are few: the interval over them is wide, and p can be no",
+        ),
+    ],
+)
+def test_what_few_groups_cannot_show_is_said(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, groups: int, parts: list[str], note: str
+) -> None:
+    table = with_groups(data, groups)
+    lines = table.read_text().splitlines()
+    given = [f"{line},{parts[int(line[-1])]}" for line in lines[1:]]
+    table.write_text("\n".join([f"{lines[0]},split", *given]) + "\n")
+    run = make_run(tmp_path / "few", table)
+    monkeypatch.setattr(retrain_models, "score_trial", Judge(run.path))
+    monkeypatch.setattr(retrain_module, "save_trial", lambda *args: None)
+    result = retrain(run, RetrainOptions(top=1, seeds=2), Trainer())
+    assert any(each.startswith(note) for each in result["notes"])
+    assert (result["interval_95"] is None) == (groups == 3)
+    assert (result["difference"]["interval_95"] is None) == (groups == 3)
+    shown = _shown(result)
+    assert ("(no interval from one group)" in shown) == (groups == 3)
+    assert "95% interval" in model_card(result, None)
 
 
 @pytest.mark.parametrize(("train_on", "learned"), [("train", 24), ("train+val", 42), ("other-folds", 48), ("all", 60)])
@@ -418,7 +494,8 @@ def test_equal_validation_accuracy_is_decided_by_the_lower_loss() -> None:
 
 def test_difference_compares_clip_by_clip() -> None:
     better, worse = _scores([True] * 15 + [False] * 5), _scores([True] * 5 + [False] * 15)
-    gap = difference(_models("ours", [better], [better]), _models("base", [worse], [worse]))
+    alone = Groups(np.arange(20), ("",) * 20)
+    gap = difference(_models("ours", [better], [better]), _models("base", [worse], [worse]), alone)
     assert gap["mean"] == pytest.approx(0.5)
     assert (gap["only_ours_right"], gap["only_baseline_right"]) == (10, 0)
     assert gap["p_value"] == pytest.approx(2 / 2**10)

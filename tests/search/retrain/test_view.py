@@ -20,10 +20,11 @@ def result(**values: Any) -> dict[str, Any]:
     seeds = {"members": ["a", "b"], "validation": 0.82, "accuracy": 0.86, "interval_95": [0.75, 0.93]}
     return {
         "measured_on": "test", "sentence": "100 test clips, on which nothing was trained or chosen", "accuracy": 0.83,
-        "interval_95": [0.7, 0.9], "per_seed": [{}, {}], "chosen": "trial 7", "chosen_by": "best mean",
+        "interval_95": [0.7, 0.9], "interval_groups": None, "groups": [], "per_seed": [{}, {}], "chosen": "trial 7",
+        "chosen_by": "best mean",
         "candidates": [row("trial 7", 0.83, 0.9), row("trial 3", 0.79, 0.88)],
         "baseline": row("tutorial-simple", 0.7, 0.71), "ensembles": {"seeds": seeds, "greedy": None},
-        "difference": {"mean": 0.13, "interval_95": [0.05, 0.2], "p_value": 0.0123},
+        "difference": {"mean": 0.13, "interval_95": [0.05, 0.2], "p_value": 0.0123, "test": "McNemar exact"},
         "winners_curse": {"searched": 0.9, "points_measured": 7.0, "points_validation": 10.0},
         "calibration": {"ece_before": 0.12, "ece_after": 0.03}, "protocol": "stratified: trained on train",
         "model": {"seed": 1}, "failed": [], "notes": [], "earlier": [], **values,
@@ -37,7 +38,7 @@ def lines(width: int | None = 80, **values: Any) -> list[str]:
 def test_number_interval_baseline_flattery_and_next_command_are_told() -> None:
     text = "\n".join(lines(120))
     assert "result  trial 7: 83.0% (70.0% to 90.0%), mean of 2 seeds." in text
-    assert "against tutorial-simple: +13.0 points (+5.0 to +20.0); p = 0.012 (McNemar, exact)." in text
+    assert "against tutorial-simple: +13.0 points (+5.0 to +20.0); p = 0.012 (McNemar exact)." in text
     assert "search  its own best score, 90.0%, was 7.0 points too high." in text
     assert "ensemble of 2 seeds" in text
     assert "run_search.py predict 'runs/a b/retrained/model' FILE..." in text
