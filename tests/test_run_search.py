@@ -189,7 +189,10 @@ def test_all_mistakes_of_a_space_file_are_said_at_once(words: list[str], space: 
         "budget: {trails: 3, trials: 0}\n"
         "resources: {gpu: -1}\n"
     )
-    backbone = "must be a torchvision classification model by its own name, got 'resnet81'. Did you mean resnet18?"
+    backbone = (
+        "must be the name of a network (torchvision's, mn01 to mn40, timm:NAME) or a function of your own, "
+        "file.py:make, got 'resnet81'. Did you mean resnet18?"
+    )
     assert set(refused(words, "--trials", "3").splitlines()) == {
         f"{space}: {problem}"
         for problem in (

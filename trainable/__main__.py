@@ -126,23 +126,27 @@ def _check_folder(folder: Path, resume: bool) -> None:
 
 def _prepare(config: TrialConfig, console: Console, progress: Bars) -> TrialConfig:
     """The configuration with its weights settled and its mels made; says what will be learned from."""
-    from trainable.backbones.weights import fetch_weights, weights_available
+    from trainable.backbones import SPOKEN, best_weights, fetch_weights
+    from trainable.backbones import backbone as record_of
     from trainable.data.dataset import load_dataset
     from trainable.data.split import split_dataset
     from trainable.features.mel_cache import mels_of
     from trainable.training.device import find_device
+    from trainable.training.network import input_in_words
 
     device = find_device(config.device)
     dataset = load_dataset(config.data, progress, config.group_column)
     split = split_dataset(dataset, config)
-    if config.weights == "imagenet":
-        fetch_weights([config.backbone], progress)
-    elif config.weights == "auto":
-        try:
-            fetch_weights([config.backbone], progress)
-        except InputError as error:
-            console.print(f"WARNING: random initialisation. {error}")
-        config = config.model_copy(update={"weights": "imagenet" if weights_available(config.backbone) else "none"})
+    if config.weights == "auto":
+        for published in record_of(config.backbone).weights:
+            try:
+                fetch_weights([(config.backbone, published.kind)], progress)
+                break
+            except InputError as error:
+                console.print(f"WARNING: no {SPOKEN[published.kind]} weights. {error}")
+        config = config.model_copy(update={"weights": best_weights(config.backbone)})
+    else:
+        fetch_weights([(config.backbone, config.weights)], progress)
     console.print(
         f"data: {dataset.name}, {len(dataset.clips)} clips of {len(dataset.labels)} classes, "
         f"{dataset.seconds / 3600:.2f} h; {len(dataset.rejected)} files left out"
@@ -151,7 +155,7 @@ def _prepare(config: TrialConfig, console: Console, progress: Bars) -> TrialConf
         console.print(f"  left out: {item.name}: {item.reason}")
     counts = f"{len(split.train)} train, {len(split.val)} val, {len(split.test)} test"
     console.print("; ".join([f"split: {split.name}: {counts}", *split.notes]))
-    console.print(f"model: {config.backbone}, weights {config.weights}, {config.image_size} px, on {device}")
+    console.print(f"model: {config.backbone}, weights {config.weights}, {input_in_words(config)}, on {device}")
     mels_of(dataset, config, progress)  # now, so that what does not fit is said before anything is written
     return config
 

@@ -15,7 +15,7 @@ from functools import partial
 from types import NoneType, UnionType
 from typing import Any, Literal, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trainable.errors import InputError, did_you_mean, shown
 
@@ -92,18 +92,37 @@ class TrialConfig(BaseModel):
     n_fft: int = _front_end(2048, "length of the window and of the transform", unit="samples",
                             ge=32, le=32_768)  # fmt: skip
     window_ms: float | None = _front_end(None, "replaces n_fft by the nearest power of two", unit="ms", gt=0, le=1000)
+    win_ms: float | None = _front_end(
+        None, "length of the window where it is shorter than the transform, in whose middle it lies; null: n_fft",
+        unit="ms", gt=0, le=1000,
+    )  # fmt: skip
+    window: Literal["periodic", "symmetric"] = _front_end(  # torchaudio's and librosa's
+        "periodic", "the Hann window: periodic as most libraries have it, or symmetric with zeros at both ends"
+    )
     hop_length: int = _front_end(640, "from one frame to the next", unit="samples", ge=1)
     hop_ms: float | None = _front_end(None, "replaces hop_length", unit="ms", gt=0)
     f_min: float = _front_end(0.0, "lowest frequency of the mel", unit="Hz", ge=0)
     f_max: float | None = _front_end(None, "highest frequency of the mel; null: half the rate", unit="Hz", gt=0)
-    normalise: Literal["none", "clip", "train"] = _front_end(  # none is the tutorial's
+    mel_scale: Literal["htk", "slaney", "kaldi"] = _front_end(  # torchaudio's default
+        "htk", "where the rows lie and how their triangles run: straight in Hz (htk, slaney) or in mel (kaldi)"
+    )
+    pre_emphasis: Share = _front_end(
+        0.0, "share of each sample that is subtracted from the next one; 0: none", ge=0, lt=1
+    )  # fmt: skip
+    log_eps: float = _front_end(  # -60 dB below a mel power of 1, quieter than 16-bit noise
+        1e-6, "power that scale: log adds before the logarithm", gt=0, le=1
+    )
+    normalise: Literal["none", "clip", "train", "fixed"] = _front_end(  # none is the tutorial's
         "none",
-        "whose mean and deviation are taken out of a mel: nobody's, the clip's, or the training clips'",
+        "whose mean and deviation are taken out of a mel: nobody's, the clip's, the training clips', or fixed_mean and "
+        "fixed_deviation",
         mels=False,
     )
-    channels: Literal["repeat", "deltas", "windows"] = _front_end(
-        "repeat", "three channels: the mel three times, with its differences over time, or through windows of n_fft, "
-        "its half and its quarter",
+    fixed_mean: float = _front_end(0.0, "what normalise: fixed subtracts, in the mel's scale", mels=False)
+    fixed_deviation: float = _front_end(1.0, "what normalise: fixed divides by", mels=False, gt=0)
+    channels: Literal["repeat", "one", "deltas", "windows"] = _front_end(
+        "repeat", "the mel three times, or once for networks that take one channel, or with its differences over time, "
+        "or through windows of n_fft, its half and its quarter",
     )  # fmt: skip
 
     # Crops: how much of a clip the network sees at once.
@@ -115,9 +134,10 @@ class TrialConfig(BaseModel):
     padding: Literal["zero", "repeat", "reflect"] = _crops(
         "zero", "what fills clips that are shorter than the crop or the window"
     )
-    image_size: int = _crops(  # what ImageNet models were trained on
-        224, "side of the square that a mel is averaged into", unit="px", ge=16, le=1024
-    )
+    image_size: int | None = _crops(  # what ImageNet models were trained on
+        224, "side of the square that a mel is averaged into; null: the mel as it is, rows by frames", unit="px",
+        ge=16, le=1024,
+    )  # fmt: skip
 
     # Augmentation, on the batch, each clip drawn for itself; 0 is off.
     time_masks: int = _augmentation(0, "stretches of time that are masked", ge=0, le=8)
@@ -153,20 +173,50 @@ class TrialConfig(BaseModel):
         0.0, "alpha of the Beta distribution of the pasted area; with mixup too, each batch draws one of the two",
         acts_on="batch", ge=0,
     )  # fmt: skip
+    freq_shift: Share = _augmentation(
+        0.0, "largest shift along the mel rows, up or down, a share of the rows", acts_on="image", ge=0, lt=1
+    )
+    freq_stretch: Share = _augmentation(
+        0.0, "largest stretch of the mel rows from the lowest on: by a factor of up to 1 + value or its inverse",
+        acts_on="image", ge=0, lt=1,
+    )  # fmt: skip
+    tempo: Share = _augmentation(
+        0.0, "largest change of tempo, pitch kept: by a factor of up to 1 + value or its inverse", acts_on="image",
+        ge=0, lt=1,
+    )  # fmt: skip
     random_resized_crop: Share = _augmentation(
         0.0, "the area that is cropped and resized is U(1 - value, 1) of the mel", acts_on="image", ge=0, lt=1
     )
 
     # Backbone.
     backbone: str = _backbone(
-        "resnet18", "the network, by its own name: run_search.py backbones lists them", max_length=500
+        "resnet18", "the network, by its own name (run_search.py backbones lists them) or as file.py:function",
+        max_length=500,
+    )  # fmt: skip
+    weights: str = _backbone(  # the tutorial's
+        "imagenet",
+        "what the network starts from: audioset, imagenet, none (random numbers), auto (the best for sound that can be "
+        "had), or the path of a model's folder or of a file of weights",
+        max_length=500,
     )
-    weights: Literal["imagenet", "auto", "none"] = _backbone(  # imagenet is the tutorial's
-        "imagenet", "what the network starts from; auto: imagenet where it can be had; none: random numbers"
+    method: Literal["train", "probe"] = _backbone(
+        "train", "train the network, or probe it: a logistic regression on what its frozen last layer reads, in seconds"
+    )
+    probe_c: float = _backbone(  # flat from 0.01 to 1 on 100 clips of music
+        0.1, "inverse strength of the regression's penalty, on features of unit deviation", gt=0
+    )
+    head_start: Literal["random", "probe"] = _backbone(
+        "random", "what the new last layer begins with: random numbers, or the probe of the frozen network"
+    )
+    batch_norm: Literal["train", "frozen"] = _backbone(
+        "train", "whether the statistics of batch norms follow the clips; a few dozen clips are better off frozen"
     )
     dropout: Share = _backbone(0.0, "dropout before the new head", ge=0, lt=1)
     freeze_stages: int = _backbone(0, "so many of the first stages keep their weights", ge=0)
     head_lr_multiple: float = _backbone(1.0, "how much faster the new head learns than the rest", gt=0)
+    layer_decay: float = _backbone(
+        1.0, "how much slower each stage learns than the one after it, counted from the head: a factor", gt=0, le=1
+    )
 
     # Optimisation: the tutorial's Adam at 1e-4, batch 16.
     epochs: int = _optimisation(20, "length of the whole training, wherever a scheduler cuts", unit="epochs", ge=1)
@@ -208,6 +258,14 @@ class TrialConfig(BaseModel):
     channels_last: bool = _machine(True, "order of the numbers of an image in memory")
     compile: bool = _machine(False, "torch.compile, which takes minutes before it pays")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _probe_is_one_epoch(cls, values: Any) -> Any:
+        """A probe is solved at once, whatever the trainings beside it take: here, so that everybody counts one."""
+        if isinstance(values, Mapping) and values.get("method") == "probe":
+            return {**values, "epochs": 1, "warmup_epochs": 0}
+        return values
+
     @classmethod
     def validated(cls, values: Mapping[str, Any]) -> tuple[TrialConfig | None, list[str]]:
         """The configuration, None where a value is none of its field's, and the problems as `KEY: rule, got VALUE.`"""
@@ -235,6 +293,11 @@ class TrialConfig(BaseModel):
     def drawn_crops(self) -> int:
         """How often an epoch draws each training clip; whole clips are seen once."""
         return self.train_crops if self.crop_seconds else 1
+
+    @property
+    def input_channels(self) -> int:
+        """How many channels the network sees."""
+        return 1 if self.channels == "one" else 3
 
     @property
     def scored_crops(self) -> int:
@@ -335,6 +398,9 @@ def _conflicts(config: TrialConfig) -> list[str]:
     top = config.f_max if config.f_max is not None else nyquist
     if config.f_min >= top:
         problems.append(f"f_min: must be below f_max ({top:g} Hz), got {config.f_min:g}. Lower it.")
+    n_fft_ms = None if config.sample_rate is None else 1000 * config.n_fft / config.sample_rate
+    if config.win_ms and config.window_ms is None and n_fft_ms and config.win_ms > n_fft_ms:
+        problems.append(f"win_ms: must be at most n_fft ({n_fft_ms:g} ms), got {config.win_ms:g}. Lower it or omit it.")
     if config.scale != "power" and config.gain:
         problems.append(
             f"gain: multiplies a power mel, but scale is {config.scale}, got {config.gain:g}. Use gain_db instead."
@@ -348,6 +414,7 @@ def _conflicts(config: TrialConfig) -> list[str]:
 _TUTORIAL: dict[str, Any] = {
     "sample_rate": None, "scale": "power", "n_mels": 128, "n_fft": 2048, "window_ms": None, "hop_length": 640,
     "hop_ms": None, "f_min": 0.0, "f_max": None, "normalise": "none", "channels": "repeat", "crop_seconds": None,
+    "win_ms": None, "window": "periodic", "mel_scale": "htk", "pre_emphasis": 0.0, "method": "train",
     "weights": "imagenet", "optimizer": "adam", "lr": 1e-4, "batch_size": 16, "weight_decay": 0.0,
 }  # fmt: skip
 _SIMPLE: dict[str, Any] = {**_TUTORIAL, "backbone": "resnet18", "image_size": 224, "epochs": 20, "schedule": "constant"}
@@ -365,8 +432,8 @@ _LOG: dict[str, Any] = {"scale": "log", "normalise": "train"}
 # weight decay acts on norms and biases too; the last 20 files of each genre validate.
 _PALANISAMY: dict[str, Any] = {
     "sample_rate": 22_050, "scale": "log", "n_mels": 128, "n_fft": 2205, "window_ms": None, "hop_ms": 10.0,
-    "f_min": 0.0, "f_max": None,
-    "normalise": "none", "channels": "windows", "crop_seconds": None, "image_size": 448,
+    "f_min": 0.0, "f_max": None, "win_ms": None, "window": "periodic", "mel_scale": "htk", "pre_emphasis": 0.0,
+    "method": "train", "normalise": "none", "channels": "windows", "crop_seconds": None, "image_size": 448,
     "backbone": "densenet201", "weights": "imagenet", "optimizer": "adam", "lr": 1e-4, "weight_decay": 1e-3,
     "batch_size": 32, "epochs": 70, "schedule": "step", "step_size": 30, "gamma": 0.1,
 }  # fmt: skip

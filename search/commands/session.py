@@ -26,6 +26,7 @@ from search.space.sections import Resources
 from search.tune.cluster import Machines, check_nodes, concurrency
 from search.tune.stop import Stop, signals_stop
 from search.tune.tuner import Running, run_trials
+from trainable.backbones import KINDS, SPOKEN
 from trainable.training.loop import train
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
@@ -105,7 +106,7 @@ def check_every_node(run: Run, machines: Machines) -> None:
     """Raises InputError unless every machine of a cluster has what trials of the run need there."""
     if machines.address is not None:
         weights = run.record["weights"]
-        check_nodes(shared_paths(run), [name for name, kind in weights.items() if kind == "imagenet"])
+        check_nodes(shared_paths(run), dict(weights))
 
 
 def shown_path(path: Path) -> Path:
@@ -114,8 +115,6 @@ def shown_path(path: Path) -> Path:
 
 
 def _weights_in_words(weights: dict[str, str]) -> str:
-    random = sorted(name for name, kind in weights.items() if kind == "none")
-    pretrained = sorted(name for name, kind in weights.items() if kind == "imagenet")
-    parts = [f"ImageNet for {', '.join(pretrained)}"] if pretrained else []
-    parts += [f"random for {', '.join(random)}"] if random else []
-    return "; ".join(parts)
+    kinds = (*KINDS, *sorted({kind for kind in weights.values() if kind not in SPOKEN}), "none")
+    named = {kind: sorted(name for name, own in weights.items() if own == kind) for kind in kinds}
+    return "; ".join(f"{SPOKEN.get(kind, kind)} for {', '.join(names)}" for kind, names in named.items() if names)

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from search.runs.cost import COSTS, front_of
 from search.runs.run import Best, Run
-from search.space.space import Space, strongest_wishes
+from search.space.space import Space
 from search.tune.prepare import resolve_weights, settle
+from trainable.backbones import SPOKEN
 from trainable.config import RECIPES, SHARED_FIELDS, TrialConfig
 from trainable.data.dataset import Dataset, absolute, load_dataset
 from trainable.data.split import Split, fold_splits, split_dataset
@@ -112,12 +113,14 @@ def make_plan(run: Run, options: RetrainOptions, progress: Progress | None = Non
         )
     folds = len(fold_splits(dataset, config)) if options.protocol == "folds" else 0
     wanted = (*candidates, baseline)
-    wishes = strongest_wishes((each.config.backbone, each.config.weights) for each in wanted)
+    wishes = [(each.config.backbone, each.config.weights) for each in wanted]
     weights, without = resolve_weights(wishes, progress)
     notes = tuple(
-        f"no ImageNet weights for {each.config.backbone}: {each.name} starts from random weights and is worse for it"
+        f"no {SPOKEN[kind]} weights for {name}: {each.name} starts from {SPOKEN[weights[name]]} weights and is worse "
+        "for it"
         for each in wanted
-        if each.config.weights == "auto" and each.config.backbone in without
+        for name, kind in without
+        if each.config.weights == "auto" and each.config.backbone == name
     )
     *settled, baseline = (replace(each, config=settle(each.config, weights)) for each in wanted)
     candidates = tuple(settled)

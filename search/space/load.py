@@ -25,6 +25,7 @@ from search.space.sections import (
 )
 from search.space.space import Space, scaled
 from search.space.validate import corner_problems
+from trainable.backbones import located
 from trainable.config import FIELDS, NOT_SEARCHED, TrialConfig, describe
 from trainable.errors import InputError, did_you_mean, shown
 from trainable.files import read_mapping, read_value
@@ -84,6 +85,7 @@ def load_space(
     flags = Flags(data, trials, epochs, time_budget, gpus_per_trial, cpus_per_trial, seed)
     path = space_path(path)
     raw, wrong_settings = with_settings(read_mapping(path), settings)
+    raw = with_whole_paths(raw)
     space, problems = _parse(str(path), raw)
     wrong_flags = wrong_settings + flags.problems(searches_epochs="epochs" in space.dimensions)
     if not wrong_flags:
@@ -172,8 +174,8 @@ def _wrong_field(name: str, value: Any) -> list[str]:
     """What is wrong with one field's value, whatever the others are."""
     try:
         TrialConfig.model_validate({name: value})
-        if name == "backbone":  # the only field whose values torchvision knows and pydantic does not
-            checked_config({name: value}, source="")
+        if name == "backbone":  # pydantic takes any text; for its usual input, as others would be refused for theirs
+            checked_config({name: value, "weights": "none"}, source="")
     except ValidationError as error:
         return describe(error)
     except InputError as error:
@@ -360,6 +362,43 @@ def _with(fixed: Mapping[str, Any], baseline: Mapping[Any, Any], pointless: set[
     """
     dropped = set() if "recipe" in baseline else pointless
     return {key: fixed.get(key, value) for key, value in baseline.items() if key not in dropped}
+
+
+def with_whole_paths(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A space file's mapping with whole paths in the place of one's own networks and weights.
+
+    Workers start in other folders, and a value must be the same text wherever it stands.
+    """
+
+    def whole(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(name, each) for each in value]
+        if not isinstance(value, str) or name not in ("backbone", "weights"):
+            return value
+        return located(value) if name == "backbone" else _whole_path(value)
+
+    def fields(values: Any) -> Any:
+        return {key: whole(key, value) for key, value in values.items()} if isinstance(values, Mapping) else values
+
+    def dimension(name: str, spec: Any) -> Any:
+        if not isinstance(spec, Mapping):
+            return spec
+        made = {"choice": lambda value: whole(name, value), "when": fields}
+        return {key: made[key](value) if key in made else value for key, value in spec.items()}
+
+    result = dict(raw)
+    if "fixed" in raw:
+        result["fixed"] = fields(raw["fixed"])
+    if isinstance(raw.get("search"), Mapping):
+        result["search"] = {name: dimension(name, spec) for name, spec in raw["search"].items()}
+    if isinstance(raw.get("baselines"), list):
+        result["baselines"] = [fields(item) for item in raw["baselines"]]
+    return result
+
+
+def _whole_path(weights: str) -> str:
+    path = Path(weights).expanduser()
+    return str(path.absolute()) if path.exists() else weights
 
 
 def _pointless(dimensions: Mapping[Any, Any], fixed: Mapping[str, Any]) -> set[Any]:

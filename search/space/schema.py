@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from search.space.dimension import KINDS
 from search.space.sections import DURATION_PART, Budget, Constraints, Resources, Scheduler, Searcher
 from trainable.backbones import BACKBONES
+from trainable.backbones import KINDS as WEIGHTS
 from trainable.config import FIELDS, NOT_SEARCHED, RECIPES, SHARED_FIELDS, TrialConfig, facts_of
 
 _SCALAR = {"type": ["string", "number", "boolean", "null"]}
@@ -109,8 +110,10 @@ def _field(name: str, field: dict[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in _plain(field).items() if key not in facts}
     if facts["unit"]:
         plain["description"] += f" ({facts['unit']})"
-    if name == "backbone":
-        plain["enum"] = list(BACKBONES)
+    if name == "backbone":  # by name, or timm:NAME, or a function of one's own
+        plain |= {"anyOf": [{"enum": list(BACKBONES)}, {"pattern": ":"}]}
+    if name == "weights":
+        plain |= {"anyOf": [{"enum": [*WEIGHTS, "auto", "none"]}, {"pattern": "[./]"}]}
     return plain
 
 

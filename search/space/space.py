@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,12 +133,12 @@ class Space:
         """The device that the space fixes for its trials."""
         return str(self.fixed.get("device", "auto"))
 
-    def weights_by_backbone(self) -> dict[str, str]:
-        """The strongest wish for weights, imagenet before auto before none, of every backbone that may be used."""
+    def weights_by_backbone(self) -> tuple[tuple[str, str], ...]:
+        """Every pair of a backbone and its `weights` that a trial may have."""
         used = [(b.values["backbone"], b.values["weights"]) for b in self.baselines]
         if self.dimensions:
             used += [(name, weights) for name in self._values("backbone") for weights in self._values("weights")]
-        return strongest_wishes(used)
+        return tuple(dict.fromkeys(used))
 
     @property
     def size(self) -> int | None:
@@ -223,15 +223,6 @@ class Space:
         if name in self.dimensions:
             return self.dimensions[name].corners()
         return (self.fixed.get(name, TrialConfig.model_fields[name].default),)
-
-
-def strongest_wishes(used: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Of pairs of a backbone and its `weights`, the strongest wish for each backbone: imagenet, auto, none."""
-    wishes = ("none", "auto", "imagenet")
-    found: dict[str, str] = {}
-    for name, weights in used:
-        found[name] = max(weights, found.get(name, "none"), key=wishes.index)
-    return found
 
 
 def scaled(epochs: int, factor: float) -> int:

@@ -234,10 +234,10 @@ def concurrency(machines: Machines, cpus: float, gpus: float) -> int:
     )
 
 
-def check_nodes(paths: list[Path], pretrained: list[str]) -> None:
-    """Nothing, if every node of the cluster has this project, sees all of `paths`, and has ImageNet's weights.
+def check_nodes(paths: list[Path], weights: dict[str, str]) -> None:
+    """Nothing, if every node of the cluster has this project, sees all of `paths`, and has the weights.
 
-    `pretrained`: the backbones that want them.
+    `weights`: those that each backbone wants.
 
     Raises:
         InputError: a line per node and path, and one per node for what else is missing there.
@@ -247,7 +247,7 @@ def check_nodes(paths: list[Path], pretrained: list[str]) -> None:
     names = [str(path) for path in paths]
     answers = [
         look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            names, pretrained, node["NodeManagerAddress"]
+            names, weights, node["NodeManagerAddress"]
         )
         for node in nodes
     ]
@@ -265,8 +265,9 @@ def check_nodes(paths: list[Path], pretrained: list[str]) -> None:
         raise InputError(problems)
 
 
-def _missing_here(paths: list[str], pretrained: list[str], node: str) -> list[str]:
-    from trainable.backbones.weights import weights_available
+def _missing_here(paths: list[str], weights: dict[str, str], node: str) -> list[str]:
+    from trainable.backbones import SPOKEN, weights_here
+    from trainable.errors import InputError
 
     problems = [
         f"{path}: must be visible to every node, got no such path on {node}. "
@@ -274,10 +275,16 @@ def _missing_here(paths: list[str], pretrained: list[str], node: str) -> list[st
         for path in paths
         if not Path(path).exists()
     ]
-    lacking = [name for name in pretrained if not weights_available(name)]
-    if lacking:
-        problems.append(
-            f"TORCH_HOME: ImageNet's weights must be on every node, got none on {node} for {', '.join(lacking)}. "
-            "Set it to a folder that all nodes share, before `ray start`."
-        )
+    lacking: dict[str, list[str]] = {}
+    for name, kind in weights.items():
+        try:
+            if not weights_here(name, kind):
+                lacking.setdefault(kind, []).append(name)
+        except InputError as error:  # somebody's own network, whose file is not there
+            problems += [f"{line} (on {node})" for line in error.problems]
+    problems += [
+        f"TORCH_HOME: {SPOKEN.get(kind, kind)} weights must be on every node, got none on {node} for "
+        f"{', '.join(names)}. Set it to a folder that all nodes share, before `ray start`."
+        for kind, names in lacking.items()
+    ]
     return problems

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +21,10 @@ from rich.text import Text
 from search.runs.format import duration
 from search.space.dimension import Dimension
 from search.space.space import Space
-from trainable.backbones.torchvision import operations
 from trainable.config import TrialConfig
 from trainable.errors import InputError, TrialEnded
+from trainable.training.cost import giga_operations
+from trainable.training.network import input_in_words, input_shape
 
 # Samples of the space that stand for what the sampler will propose; enough to meet each of 50 choices.
 _SAMPLES = 500
@@ -102,10 +104,19 @@ def sample_configs(space: Space) -> list[TrialConfig]:
     return found
 
 
-def cost(config: TrialConfig) -> float:
-    """The work of one clip, in units of 10^9 multiplications of the backbone; good for comparing, not for timing."""
-    work, side = operations(config.backbone)
-    return work * (config.image_size / side) ** 2 * config.drawn_crops
+def cost(config: TrialConfig, clip_seconds: float = 10.0) -> float:
+    """The work of one clip in an epoch, in units of 10^9 multiplications of the backbone, forwards and backwards.
+
+    Good for comparing, not for timing. `clip_seconds`: of the usual clip.
+    """
+    rate = config.sample_rate or 22_050
+    hop = config.hop_length if config.hop_ms is None else config.hop_ms * rate / 1000
+    frames = max(1, round((config.crop_seconds or clip_seconds) * rate / hop))
+    forward = giga_operations(config, *input_shape(config, frames))
+    if config.method == "probe":  # no way back, and once for each window that is scored
+        windows = min(config.scored_crops, max(1, math.ceil(clip_seconds / (config.crop_seconds or clip_seconds))))
+        return forward * windows / 3
+    return forward * config.drawn_crops
 
 
 def _time_ends(configs: Sequence[TrialConfig], measure: Callable[[TrialConfig], float]) -> tuple[Timing, ...]:
@@ -172,7 +183,7 @@ def render(space: Space, result: Estimate) -> RenderableType:
         ),
     ]
     for timing in result.timings:
-        what = f"{timing.config.backbone} at {timing.config.image_size} px"
+        what = f"{timing.config.backbone} at {input_in_words(timing.config)}"
         parts.append(
             Text(
                 f"{what}: {timing.seconds:.1f} s per epoch"

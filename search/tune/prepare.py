@@ -7,7 +7,7 @@ import dataclasses
 import io
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from search.space.load import load_space
 from search.space.space import Space
 from search.tune.estimate import sample_configs
 from search.tune.study import check_cmaes
-from trainable.backbones.weights import fetch_weights, weights_available
+from trainable.backbones import KINDS, SPOKEN, backbone, best_weights, fetch_weights, source_hash
 from trainable.config import TrialConfig
 from trainable.data.dataset import Dataset, absolute, load_dataset
 from trainable.data.duplicates import near_copies_across
@@ -65,7 +65,9 @@ class Prepared:
     space: Space
     dataset: Dataset
     split: Split
-    weights: dict[str, str]  # backbone: imagenet or none, as far as the space uses weights at all
+    weights: dict[
+        str, str
+    ]  # backbone: audioset, imagenet, none or a path; what auto means, and else the best asked for
     notes: tuple[str, ...]  # what a person must know before it starts
 
 
@@ -94,10 +96,7 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     check_front_ends(space, dataset)
     check_constraints(space, dataset)
     weights, missing = resolve_weights(space.weights_by_backbone(), progress)
-    if missing:
-        notes += (
-            f"no ImageNet weights for {', '.join(missing)}: these start from random weights, which costs accuracy",
-        )
+    notes += without_weights(missing)
     return Prepared(run, space, dataset, split, weights, (*notes, *silent_defaults(space, split), *near))
 
 
@@ -219,24 +218,50 @@ def check_front_ends(space: Space, dataset: Dataset) -> None:
         raise InputError(list(problems))
 
 
-def resolve_weights(wanted: Mapping[str, str], progress: Progress | None) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What the `weights` that each backbone wants come down to, and those that `auto` leaves without ImageNet's.
+def resolve_weights(
+    wanted: Iterable[tuple[str, str]], progress: Progress | None
+) -> tuple[dict[str, str], tuple[tuple[str, str], ...]]:
+    """What `weights: auto` means for each backbone, or else the best that is asked for; and what auto cannot have.
+
+    The latter are pairs of a backbone and the kind that is missing. `wanted` are pairs of a backbone and its wish.
 
     Raises:
-        InputError: `imagenet` is asked for and cannot be had.
+        InputError: what is asked for by name cannot be had.
     """
-    fetch_weights(sorted(name for name, weights in wanted.items() if weights == "imagenet"), progress)
+    wanted = tuple(wanted)
+    fetch_weights(sorted((name, kind) for name, kind in wanted if kind in KINDS), progress)
+    hopeful = sorted({name for name, wish in wanted if wish == "auto"})
     # "auto" means exactly this: without, and said in the header. In one call, which waits for a dead network only once.
     with suppress(InputError):
-        fetch_weights(sorted(name for name, weights in wanted.items() if weights == "auto"), progress)
-    resolved = {
-        name: "none" if weights == "none" or not weights_available(name) else "imagenet"
-        for name, weights in wanted.items()
-    }
-    return resolved, tuple(sorted(n for n, w in wanted.items() if w == "auto" and resolved[n] == "none"))
+        fetch_weights(
+            [(name, published.kind) for name in hopeful for published in backbone(name).weights[:1]], progress
+        )
+    resolved = {}
+    for name in dict.fromkeys(name for name, _ in wanted):
+        wishes = [wish for other, wish in wanted if other == name]
+        resolved[name] = best_weights(name) if "auto" in wishes else min(wishes, key=_strength)
+    first = {name: published[0].kind for name in hopeful if (published := backbone(name).weights)}
+    return resolved, tuple((name, kind) for name, kind in first.items() if resolved[name] != kind)
 
 
-def settle(config: TrialConfig, weights: dict[str, str]) -> TrialConfig:
+def _strength(weights: str) -> int:
+    """The place of a kind of weights among all, the best first; one's own come before published ones."""
+    order = ("", *KINDS, "none")
+    return order.index(weights) if weights in order else 0
+
+
+def without_weights(missing: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """What a person must know of the weights that `auto` could not have, a sentence for each kind."""
+    by_kind: dict[str, list[str]] = {}
+    for name, kind in missing:
+        by_kind.setdefault(kind, []).append(name)
+    return tuple(
+        f"no {SPOKEN[kind]} weights for {', '.join(names)}: these start from random weights, which costs accuracy"
+        for kind, names in by_kind.items()
+    )
+
+
+def settle(config: TrialConfig, weights: Mapping[str, str]) -> TrialConfig:
     """The configuration with `weights: auto` replaced by what this search has."""
     if config.weights != "auto":
         return config
@@ -254,6 +279,11 @@ def first_configs(space: Space) -> list[TrialConfig]:
             except InputError:  # this value asks for others than the usual ones beside it
                 continue
     return configs
+
+
+def own_sources(backbones: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of the file of each backbone that somebody has written."""
+    return {name: digest for name in backbones if (digest := source_hash(name))}
 
 
 def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]:
@@ -275,6 +305,7 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         },
         "seed": prepared.space.searcher.seed,
         "weights": prepared.weights,
+        "own_backbones": own_sources(prepared.weights),
         "mirror": mirror,
         "warm_start": [str(path.resolve()) for path in options.warm_start],
         "notes": list(prepared.notes),

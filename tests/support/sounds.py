@@ -66,3 +66,9 @@ def drawn(mel: Tensor, draws: int, seed: int = 0, silence: float = 0.0, **values
     inputs = Inputs(mels_from([mel], silence), labelled(1), Split("", index, index), config, torch.device("cpu"))
     images, _ = inputs.train_batch(torch.zeros(draws, dtype=torch.int64), torch.Generator().manual_seed(seed))
     return images[:, :1] if config.channels == "repeat" else images
+
+
+def scored(inputs: Inputs, clips: Tensor) -> tuple[Tensor, Tensor]:
+    """The scoring windows of clips whose images have one shape, and whose each is."""
+    [(images, owner)] = inputs.eval_batch(clips)
+    return images, owner

@@ -49,7 +49,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "mixup": (-0.2, "should be greater than or equal to 0"),
     "cutmix": (-1.0, "should be greater than or equal to 0"),
     "random_resized_crop": (1.0, "should be less than 1"),
-    "backbone": ("resnet19", "must be a torchvision classification model by its own name"),
+    "backbone": ("resnet19", "must be the name of a network"),
     "weights": ("audioset", "should be 'imagenet', 'auto' or 'none'"),
     "dropout": (1.0, "should be less than 1"),
     "freeze_stages": (-1, "should be greater than or equal to 0"),

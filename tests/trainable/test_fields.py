@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.sounds import scored
 from trainable.config import FIELDS, MACHINE_FIELDS, MEL_FIELDS, SHARED_FIELDS, TrialConfig, facts_of, range_of
 from trainable.data.dataset import Dataset, load_dataset
 from trainable.data.split import Split, split_dataset
@@ -32,21 +33,29 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "n_folds": (4, {"split": "folds"}), "fold": (2, {"split": "folds"}), "train_on": ("train+val", {}),
     "sample_rate": (4000, {}), "scale": ("log", {}), "n_mels": (16, {}), "n_fft": (128, {}), "window_ms": (16.0, {}),
     "hop_length": (32, {}), "hop_ms": (4.0, {}), "f_min": (100.0, {}), "f_max": (3000.0, {}),
-    "normalise": ("train", {}), "channels": ("windows", {}),
+    "win_ms": (16.0, {}), "window": ("symmetric", {}), "mel_scale": ("kaldi", {}), "pre_emphasis": (0.9, {}),
+    "log_eps": (1e-3, {"scale": "log"}), "normalise": ("train", {}), "fixed_mean": (-4.5, {"normalise": "fixed"}),
+    "fixed_deviation": (5.0, {"normalise": "fixed"}), "channels": ("windows", {}),
     "crop_seconds": (0.3, {}), "train_crops": (2, {"crop_seconds": 0.3}), "eval_crops": (2, {"crop_seconds": 0.2}),
     "padding": ("repeat", {"crop_seconds": 2.0}), "image_size": (48, {}),
     "time_masks": (1, {}), "time_mask": (60, {"time_masks": 2}), "freq_masks": (1, {}),
     "freq_mask": (0.9, {"freq_masks": 2}), "roll": (0.5, {}), "noise": (0.1, {}), "noise_p": (1.0, {"noise": 0.1}),
     "gain": (0.2, {"gain_p": 1.0}), "gain_db": (6.0, {"gain_p": 1.0}), "gain_p": (1.0, {"gain_db": 6.0}),
     "mixup": (0.4, {}), "cutmix": (0.4, {}), "random_resized_crop": (0.5, {}),
+    "freq_shift": (0.2, {}), "freq_stretch": (0.2, {}), "tempo": (0.3, {}),
     "backbone": ("squeezenet1_1", {}), "weights": ("imagenet", {"backbone": "mobilenet_v2"}), "dropout": (0.3, {}),
     "freeze_stages": (1, {}), "head_lr_multiple": (5.0, {}),
+    "method": ("probe", {}), "probe_c": (10.0, {"method": "probe"}), "head_start": ("probe", {}),
+    "batch_norm": ("frozen", {}), "layer_decay": (0.5, {}),
     "epochs": (3, {"schedule": "cosine"}), "batch_size": (8, {}), "optimizer": ("sgd", {}), "lr": (1e-2, {}),
     "momentum": (0.5, {"optimizer": "sgd"}), "weight_decay": (0.5, {"optimizer": "adamw"}), "warmup_epochs": (2, {}),
     "warmup": ("linear", {"warmup_epochs": 2}), "schedule": ("cosine", {}), "step_size": (1, {"schedule": "step"}),
     "gamma": (0.5, {"schedule": "step", "step_size": 1}), "label_smoothing": (0.1, {}), "class_balanced": (True, {}),
     "grad_clip": (1e-3, {"optimizer": "sgd"}), "ema": (0.5, {}), "patience": (1, {"epochs": 4, "lr": 1e-9}),
 }  # fmt: skip
+
+# Fields of the backbone that act on how it learns.
+IN_TRAINING = ("method", "probe_c", "head_start", "batch_norm", "head_lr_multiple", "layer_decay")
 
 
 def config(data: Path, **values: Any) -> TrialConfig:
@@ -95,10 +104,10 @@ def arriving(dataset: Dataset, split: Split, settings: TrialConfig) -> tuple[tor
     inputs = Inputs(mels_of(dataset, settings), dataset, split, settings, torch.device("cpu"))
     train_clips = torch.as_tensor(split.train).repeat(settings.drawn_crops)
     images, targets = inputs.train_batch(train_clips, torch.Generator().manual_seed(3))
-    return images, targets, inputs.eval_batch(torch.as_tensor(split.val))[0]
+    return images, targets, scored(inputs, torch.as_tensor(split.val))[0]
 
 
-@pytest.mark.parametrize("name", [name for name in of_group("backbone") if name not in ("weights", "head_lr_multiple")])
+@pytest.mark.parametrize("name", [name for name in of_group("backbone") if name not in ("weights", *IN_TRAINING)])
 def test_a_field_of_the_backbone_changes_the_network(name: str, clips: Path) -> None:
     networks = [build_network(each, 2) for each in pair(name, clips)]
     one, other = ([(key, parameter.shape, parameter.requires_grad) for key, parameter in network.named_parameters()]
@@ -114,7 +123,7 @@ def test_weights_change_the_network(shared_data: Path, clips: Path, monkeypatch:
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("name", [*of_group("optimisation"), "head_lr_multiple"])
+@pytest.mark.parametrize("name", [*of_group("optimisation"), *IN_TRAINING])
 def test_a_field_of_the_optimisation_changes_the_steps(name: str, clips: Path) -> None:
     one, other = (
         [dataclasses.replace(epoch, seconds=0.0) for epoch in train(each)] for each in pair(name, clips)

@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from torch import nn
 
 
-def train_mode(model: nn.Module) -> None:
-    """Puts `model` into training mode, all but the batch norms of frozen stages, whose statistics stay as they are."""
+def train_mode(model: nn.Module, batch_norm: str = "train") -> None:
+    """Puts `model` into training mode, all but the batch norms whose statistics stay as they are.
+
+    Those are the ones of frozen stages, and with `batch_norm="frozen"` all of them; their scales still learn.
+    """
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.weight.requires_grad:
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            continue
+        if batch_norm == "frozen" or (module.weight is not None and not module.weight.requires_grad):
             module.eval()
 
 
@@ -37,6 +42,7 @@ def stages(model: nn.Module) -> list[list[nn.Parameter]]:
             found.append(parameters)
         open_stage = single
     known = head.union(*({id(parameter) for parameter in part} for part in found))
+    found = found or [[]]
     # What belongs to no block, such as a class token, goes in at the beginning.
     found[0] += [parameter for parameter in model.parameters() if id(parameter) not in known]
     return found
@@ -61,18 +67,31 @@ def head_of(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     return linear[-1] if linear else convolutions[-1]
 
 
-def replace_head(model: nn.Module, classes: int, dropout: float) -> None:
-    """Puts a new last layer for `classes` into `model`, with `dropout` before it."""
+def replace_head(model: nn.Module, classes: int) -> None:
+    """Puts a new last layer for `classes` into `model`."""
     name, old = head_of(model)
     new: nn.Module
     if isinstance(old, nn.Linear):
         new = nn.Linear(old.in_features, classes, bias=old.bias is not None)
     else:
         new = nn.Conv2d(old.in_channels, classes, old.kernel_size)  # type: ignore[arg-type]
-    if dropout:
-        new = nn.Sequential(nn.Dropout(dropout), new)
+    _put(model, name, new)
+
+
+def add_dropout(model: nn.Module, share: float) -> None:
+    """Puts a dropout before the last layer of `model`, in addition to what it has of its own."""
+    name, head = head_of(model)
+    _put(model, name, nn.Sequential(nn.Dropout(share), head))
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, new)
+    setattr(model.get_submodule(parent), attribute, module)
+
+
+def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d | None]:
+    """Name and layer of the convolution that sees the input; none in a model without any."""
+    return next(((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)), ("", None))
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:

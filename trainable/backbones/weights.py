@@ -1,4 +1,4 @@
-"""ImageNet weights: which file a backbone takes, whether torch's cache has it, how it gets there, how it is loaded."""
+"""Weights: how published files get into torch's cache, and how a file or a model's folder gets into a network."""
 
 from __future__ import annotations
 
@@ -6,117 +6,204 @@ import hashlib
 import os
 import pickle
 import queue
-import re
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
-from torch import nn
-from torchvision import models
-from torchvision.models.vision_transformer import interpolate_embeddings
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
+from trainable.backbones.head import first_convolution, head_of
+from trainable.backbones.record import SPOKEN, Backbone, State, Weights
 from trainable.errors import InputError
+from trainable.files import read_mapping
 from trainable.progress import Progress
 
 _PATIENCE = 20.0  # s without a sign from the server until there is no network; a name that is looked up counts too
 # What torch.load and load_state_dict raise for a file that is cut off, no checkpoint, or another model's.
-_UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
+_UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError,
+               pickle.UnpicklingError, SafetensorError)  # fmt: skip
+_MODEL, _TENSORS = "model.json", "weights.safetensors"  # of a folder that `retrain` has written
 
 
-def weights_url(name: str) -> str:
-    """Where torchvision publishes the ImageNet weights of backbone `name`.
+def fetch(wanted: Iterable[tuple[Backbone, Weights]], progress: Progress | None = None) -> None:
+    """Downloads the published weights that torch's cache lacks, each checked by its hash where that is known.
 
-    IMAGENET1K_V1 where there is one, whatever else exists: what the tutorial's `pretrained` means, the same on every
-    machine, and V2's long recipe gains on ImageNet itself rather than on what is fine-tuned from it. Two models (RegNet
-    Y-128GF, ViT-H/14) have no V1 and take torchvision's default.
-    """
-    versions = models.get_model_weights(name)
-    known: dict[str, Any] = versions.__members__
-    return str((known.get("IMAGENET1K_V1") or known["DEFAULT"]).url)
-
-
-def weights_file(name: str) -> Path:
-    """Where torch's cache keeps the weights of backbone `name`, there or not; `TORCH_HOME` moves the cache."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights_url(name)).path).name
-
-
-def weights_available(name: str) -> bool:
-    """Whether the weights of backbone `name` are in torch's cache."""
-    return weights_file(name).is_file()
-
-
-def fetch_weights(names: Iterable[str], progress: Progress | None = None) -> None:
-    """Downloads the weights of the backbones `names` that torch's cache lacks, each checked by the hash in its name.
-
-    A file that is already there is left alone. Without a network it gives up within half a minute.
+    A file that is already there is checked too, and left alone. Without a network it gives up within half a minute.
 
     Raises:
-        InputError: with a line for each file that could not be had, and what to do about it.
+        InputError: with a line for each file that could not be had or is not the published one, and what to do.
     """
-    missing = [name for name in dict.fromkeys(names) if not weights_available(name)]
     problems = []
-    for index, name in enumerate(missing):
+    missing = []
+    for backbone, weights in {weights.url: (backbone, weights) for backbone, weights in wanted}.values():
+        if not weights.here:
+            missing.append((backbone, weights))
+        elif not _is_published(weights.file, weights):
+            problems.append(
+                f"weights: {weights.file} must be the published file with the hash {weights.sha256}, got another one. "
+                "Delete it, so that it is fetched again."
+            )
+    for index, (backbone, weights) in enumerate(missing):
         try:
-            _download(weights_url(name), weights_file(name), name, progress)
+            _download(weights, backbone.name, progress)
         except (OSError, ValueError) as error:
-            problems.append(_missing(name, str(getattr(error, "reason", error))))
+            problems.append(_missing(backbone, weights, str(getattr(error, "reason", error))))
             if not isinstance(error, urllib.error.HTTPError | ValueError):
                 # No network, or no room: asking for the others would only add to the wait.
-                problems += [_missing(other, "not tried after that") for other in missing[index + 1 :]]
+                problems += [_missing(*other, "not tried after that") for other in missing[index + 1 :]]
                 break
     if problems:
         raise InputError(problems)
 
 
-def load_weights(model: nn.Module, name: str, image_size: int) -> None:
-    """Fills `model`, torchvision's `name` with its 1000 classes, from torch's cache.
-
-    A vision transformer's position embeddings are interpolated to `image_size` px.
+def load_published(model: nn.Module, backbone: Backbone, weights: Weights, side: int | None) -> None:
+    """Fills `model`, all but its last layer, from torch's cache.
 
     Raises:
         InputError: the file is missing, unreadable, or holds another model's weights.
     """
-    path = weights_file(name)
-    if not path.is_file():
-        raise InputError(_missing(name, "it is not in torch's cache"))
+    if not weights.here:
+        raise InputError(_missing(backbone, weights, "it is not in torch's cache"))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        # DenseNet's files predate the rule that a module's name has no dot.
-        state = {re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", key): state[key] for key in state}
-        state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
-        if name.startswith("vit"):
-            state = interpolate_embeddings(image_size, int(model.patch_size), state)  # type: ignore[arg-type]
-        model.load_state_dict(state)
+        fill(model, backbone, read_state(weights.file), side)
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"backbone: {path} must hold torchvision's {name}, got something else ({reason}). "
+            f"backbone: {weights.file} must hold {backbone.source}, got something else ({_short(error)}). "
             "Delete it, so that it is fetched again."
         ) from error
 
 
-def _download(url: str, target: Path, name: str, progress: Progress | None) -> None:
-    """Fetches `url` to `target`, which appears only when it is whole and its hash is right."""
+def load_own(model: nn.Module, backbone: Backbone, path: Path, side: int | None) -> None:
+    """Fills `model`, all but its last layer, from a model's folder or a file of a state.
+
+    Raises:
+        InputError: it is missing, unreadable, or holds another model's weights.
+    """
+    problem = check_own(backbone.name, path)
+    if problem:
+        raise InputError(problem)
+    try:
+        fill(model, backbone, read_state(path / _TENSORS if path.is_dir() else path), side)
+    except _UNREADABLE as error:
+        raise InputError(
+            f"weights: {path} must hold weights of {backbone.source}, got something else ({_short(error)}). "
+            "Name the folder of a model with this backbone, or the file of its state."
+        ) from error
+
+
+def check_own(name: str, path: Path) -> str | None:
+    """What is wrong with weights for backbone `name` at `path`, as far as is seen without reading them all."""
+    if not path.exists():
+        return (
+            f"weights: must be audioset, imagenet, none, auto, a model's folder or a file of weights, got "
+            f"{str(path)!r}, which is not there. Name one that is."
+        )
+    if path.is_file():
+        return None
+    about = folder_facts(path)
+    if about is None or not (path / _TENSORS).is_file():
+        inside = sorted(found.parent for found in path.glob(f"**/{_MODEL}") if (found.parent / _TENSORS).is_file())
+        hint = (
+            f"Did you mean {inside[0]}?" if inside else "Name a folder that retrain has written: RUN/retrained/model."
+        )
+        return f"weights: must be a model's folder with {_MODEL} and {_TENSORS}, got {str(path)!r}. {hint}"
+    other = about["config"].get("backbone")
+    if other != name:
+        return (
+            f"weights: must be of the backbone itself, {name}, got {str(path)!r}, a model of {other}. "
+            f"Search with backbone: {other}, or name another model."
+        )
+    return None
+
+
+def folder_facts(path: Path) -> dict[str, Any] | None:
+    """What the `model.json` of a model's folder says; None where there is none or it is an ensemble's.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if not (path / _MODEL).is_file():
+        return None
+    about: dict[str, Any] = read_mapping(path / _MODEL)
+    return about if isinstance(about.get("config"), dict) else None
+
+
+def read_state(path: Path) -> State:
+    """The tensors in a file, whoever wrote it; nothing in it is executed.
+
+    A checkpoint that holds a state among other things, under one of the usual names, is read for that.
+    """
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    for name in ("weights", "state_dict", "model_state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = state[name]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError("no state of a network")
+    return state
+
+
+def fill(model: nn.Module, backbone: Backbone, state: State, side: int | None) -> None:
+    """Puts `state` into `model`, all but the last layer, which keeps its own.
+
+    The filters of the first convolution go to as many channels as the model takes, so that equal channels give the
+    same answer as before.
+
+    Raises:
+        RuntimeError: a tensor is missing, left over, or of another shape.
+    """
+    own = model.state_dict()
+    head = f"{head_of(model)[0]}."
+    given = {key: value for key, value in backbone.translate(state, model, side).items() if not key.startswith(head)}
+    name, layer = first_convolution(model)
+    first = f"{name}.weight"
+    if first in given and layer is not None and given[first].shape[1] != layer.weight.shape[1]:
+        given[first] = _with_channels(given[first], layer.weight.shape[1])
+    model.load_state_dict({**given, **{key: value for key, value in own.items() if key.startswith(head)}})
+
+
+def _with_channels(filters: Tensor, channels: int) -> Tensor:
+    """Filters [o, c, h, w] for so many equal channels: their sum over c, in equal shares."""
+    return filters.sum(dim=1, keepdim=True).expand(-1, channels, -1, -1) / channels
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _is_published(path: Path, weights: Weights) -> bool:
+    if weights.sha256 is None or len(weights.sha256) < 64:  # a part of it is torchvision's, checked when it came
+        return True
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == weights.sha256
+
+
+def _download(weights: Weights, name: str, progress: Progress | None) -> None:
+    """Fetches a file, which appears in the cache only when it is whole and its hash is right."""
+    target = weights.file
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.tmp{os.getpid()}")
     digest, done = hashlib.sha256(), 0
     try:
-        with _open(url) as response, temporary.open("wb") as file:
+        with _open(weights.url) as response, temporary.open("wb") as file:
             total = int(response.headers.get("Content-Length") or 0)
             while block := response.read(1 << 20):
                 file.write(block)
                 digest.update(block)
                 done += len(block)
                 if progress:
-                    progress(f"ImageNet weights of {name}", done, max(total, done))
-        expected = target.stem.rpartition("-")[2]
-        if not digest.hexdigest().startswith(expected):
-            raise ValueError(f"what came from {url} does not have the hash {expected}")
+                    progress(f"{SPOKEN[weights.kind]} weights of {name}", done, max(total, done))
+        if done < total:
+            raise ValueError(f"what came from {weights.url} ends after {done} of {total} bytes")
+        if weights.sha256 and not digest.hexdigest().startswith(weights.sha256):
+            raise ValueError(f"what came from {weights.url} does not have the hash {weights.sha256}")
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -145,10 +232,9 @@ def _open(url: str) -> Any:
     return response
 
 
-def _missing(name: str, reason: str) -> str:
-    path = weights_file(name)
+def _missing(backbone: Backbone, weights: Weights, reason: str) -> str:
     return (
-        f"weights: imagenet for {name} needs {path}, which is missing ({reason}). Put the file there (from "
-        f"{weights_url(name)}), or set TORCH_HOME to a folder that has it under hub/checkpoints, or use weights: auto "
-        "or weights: none."
+        f"weights: {weights.kind} for {backbone.name} needs {weights.file}, which is missing ({reason}). Put the file "
+        f"there (from {weights.url}), or set TORCH_HOME to a folder that has it under hub/checkpoints, or use "
+        "weights: auto or weights: none."
     )

@@ -125,6 +125,22 @@ def random_resized_crop(images: Tensor, least: float, rng: torch.Generator) -> T
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def warp(images: Tensor, shift: float, stretch: float, tempo: float, rng: torch.Generator) -> Tensor:
+    """Images [b, c, h, w], each moved along its rows and stretched along both axes, bilinear; 0 comes in from outside.
+
+    Rows move by up to `shift` of them, up or down, after a stretch that leaves the lowest row where it is; frames are
+    stretched about their middle. Stretches are log-uniform between 1 / (1 + value) and 1 + value. Voices differ so:
+    in the length of the vocal tract, in pitch and in pace.
+    """
+    draw = 2 * uniform((3, len(images)), rng, images.device) - 1
+    zero = torch.zeros_like(draw[0])
+    wide, high = (draw[0] * math.log1p(tempo)).exp(), (draw[1] * math.log1p(stretch)).exp()
+    # affine_grid's coordinates run from -1, where row 0 is, to 1; the shift is half of that range for each whole.
+    theta = torch.stack([wide, zero, zero, zero, high, high - 1 + 2 * shift * draw[2]], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
 def mix(images: Tensor, targets: Tensor, mixup: float, cutmix: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Images [b, c, h, w] and target distributions [b, k], each clip mixed with another of the batch.
 

@@ -36,6 +36,10 @@ class Source:
     std: Tensor  # [n, c] what it divides by
     fill: Tensor  # [n, c] what a mask shows
 
+    def lengths(self, chosen: Sequence[int]) -> list[int]:
+        """How many frames each of the `chosen` clips has, known without asking the device."""
+        return [self.offsets[index + 1] - self.offsets[index] for index in chosen]
+
     def local(self, chosen: Sequence[int]) -> Source:
         """A source with the frames of the `chosen` clips on the device: itself, or one that carries just them over.
 
@@ -66,10 +70,10 @@ def make_source(
     """The source of all clips' frames for that device; `mean` and `square` [n, c] as `statistics` gives them."""
     clip_mean, clip_std = mean, deviation(mean, square)
     used_mean, used_std = clip_mean, clip_std
-    if normalisation.kind == "train":
+    if normalisation.mean:
         used_mean = torch.tensor(normalisation.mean, dtype=torch.float64).expand_as(mean)
         used_std = torch.tensor(normalisation.std, dtype=torch.float64).expand_as(mean)
-    fill = used_mean if normalisation.kind == "train" else clip_mean
+    fill = used_mean if normalisation.mean else clip_mean
     if config.scale == "power":  # silence, as in the tutorial
         fill = torch.zeros_like(mean)
     if normalisation.kind == "none":
@@ -185,7 +189,7 @@ def drawn_windows(
     """
     device = source.frames.device
     frames = source.frames[clip]
-    lengths = [source.offsets[index + 1] - source.offsets[index] for index in chosen]
+    lengths = source.lengths(chosen)
     if crop is None:
         start = torch.zeros_like(frames)
         return Windows(clip, source.origin[clip], frames, start, frames, tuple(lengths), inside=True)
@@ -199,7 +203,7 @@ def drawn_windows(
 def scoring_windows(source: Source, chosen: Sequence[int], crop: int | None, at_most: int) -> tuple[Windows, list[int]]:
     """The windows that score the `chosen` clips, clip by clip, and how many of them each clip has."""
     device = source.frames.device
-    lengths = [source.offsets[index + 1] - source.offsets[index] for index in chosen]
+    lengths = source.lengths(chosen)
     starts = [crop_starts(length, crop, at_most) for length in lengths]
     counts = [len(places) for places in starts]
     clip = on_device([index for index, count in zip(chosen, counts, strict=True) for _ in range(count)], device)

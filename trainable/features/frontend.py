@@ -17,7 +17,6 @@ from trainable.errors import InputError
 # Raise it whenever the same waveform and configuration come out differently, or are kept differently: cached mels of
 # old code are then unused.
 FRONTEND_VERSION = 1
-LOG_EPS = 1e-6  # power added before the logarithm: -60 dB below a mel power of 1, quieter than 16-bit noise
 DB_FLOOR = 1e-10  # smallest power in dB, as in torchaudio and librosa
 DB_RANGE = 80.0  # dB; what lies further below the clip's loudest point is raised to there, as librosa does
 # Per-channel energy normalisation. Source: Wang et al. 2017, "Trainable frontend for robust and far-field keyword
@@ -31,7 +30,8 @@ class Frontend(nn.Module):
     """Mel spectrograms before normalisation: waveform [b, n] to [b, c, m, f].
 
     b clips of n samples; c is 1, or 3 for `channels: windows` (n_fft, its half and its quarter, with the same hop and
-    frames); m mel rows; f = 1 + n // hop frames, centred, the ends mirrored. Deltas are made later from the single
+    frames); m mel rows; f = 1 + n // hop frames, centred, the ends mirrored; with pre-emphasis the first sample goes,
+    which has no predecessor, so n is one less. Deltas are made later from the single
     channel, where the clip's crop is known. In power scale the result is that of
     torchaudio.transforms.MelSpectrogram(sample_rate, n_fft, hop_length=..., f_min=..., f_max=..., n_mels=...).
 
@@ -44,33 +44,42 @@ class Frontend(nn.Module):
         """A front end for waveforms at `sample_rate` Hz.
 
         Raises:
-            InputError: f_min and f_max do not fit that rate.
+            InputError: f_min and f_max do not fit that rate, or the window does not fit its transform.
         """
         super().__init__()
         check_frequencies(config, sample_rate)
         self.sample_rate = sample_rate
         self.scale = config.scale
+        self.log_eps = config.log_eps
+        self.pre_emphasis = config.pre_emphasis
         self.padding = config.padding
         self.hop = hop_samples(config, sample_rate)
         self.n_mels = config.n_mels
         self.sizes = window_sizes(config, sample_rate)
         self._bands = []
-        f_max = config.f_max if config.f_max is not None else float(sample_rate // 2)
         for index, size in enumerate(self.sizes):
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero values")
-                filters = torchaudio.functional.melscale_fbanks(
-                    size // 2 + 1, config.f_min, f_max, config.n_mels, sample_rate
-                )
+            filters = mel_filters(config, size, sample_rate)
             self._bands.append(_bands(filters))
-            self.register_buffer(f"window{index}", torch.hann_window(size), persistent=False)
+            self.register_buffer(f"window{index}", _window(config, size, sample_rate), persistent=False)
             self.register_buffer(f"filters{index}", filters, persistent=False)
+
+    @property
+    def shortest(self) -> int:
+        """How many samples a waveform must have; shorter ones are padded."""
+        return self.sizes[0] + (1 if self.pre_emphasis else 0)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """The mels [b, c, m, f] of waveforms [b, n] at full scale 1."""
-        waveform = pad_to(waveform, self.sizes[0], self.padding)
+        waveform = self.prepared(waveform)
         power = torch.stack([self.power(waveform, index) for index in range(len(self.sizes))], dim=1)
         return self.compress(power).transpose(-1, -2)  # a view: in memory the rows of a frame lie side by side
+
+    def prepared(self, waveform: Tensor) -> Tensor:
+        """Waveforms [b, n] made as long as the window at least, and pre-emphasised: [b, n or n - 1]."""
+        waveform = pad_to(waveform, self.shortest, self.padding)
+        if not self.pre_emphasis:
+            return waveform
+        return waveform[..., 1:] - self.pre_emphasis * waveform[..., :-1]
 
     def power(self, waveform: Tensor, index: int = 0) -> Tensor:
         """The mel power [b, f, m] of waveforms [b, n] through the window of that index; never negative.
@@ -96,7 +105,7 @@ class Frontend(nn.Module):
             case "power":
                 return power
             case "log":
-                return torch.log(power + LOG_EPS)
+                return torch.log(power + self.log_eps)
             case "db":
                 level = 10 * torch.log10(power.clamp(min=DB_FLOOR))
                 return torch.maximum(level, level.amax(dim=(1, 2, 3), keepdim=True) - DB_RANGE)
@@ -107,11 +116,45 @@ class Frontend(nn.Module):
         """What digital silence within the clips would look like in their mels [b, c, m, f]: [b], in their scale."""
         match self.scale:
             case "log":
-                return torch.full_like(mel[:, 0, 0, 0], math.log(LOG_EPS))
+                return torch.full_like(mel[:, 0, 0, 0], math.log(self.log_eps))
             case "db":
                 return torch.clamp(mel.amax(dim=(1, 2, 3)) - DB_RANGE, min=10 * math.log10(DB_FLOOR))
             case _:
                 return torch.zeros_like(mel[:, 0, 0, 0])
+
+
+def mel_filters(config: TrialConfig, size: int, sample_rate: int) -> Tensor:
+    """The weights [bins, m] of a transform's bins in each mel row.
+
+    Kaldi's triangles are straight in mel and leave out the bin at half the rate; torchaudio's are straight in Hz.
+    """
+    f_max = config.f_max if config.f_max is not None else float(sample_rate // 2)
+    if config.mel_scale == "kaldi":
+        # The last three are of no account where no vocal tract is warped.
+        banks, _ = torchaudio.compliance.kaldi.get_mel_banks(
+            config.n_mels, size, float(sample_rate), config.f_min, f_max, 100.0, -500.0, 1.0
+        )
+        filters: Tensor = nn.functional.pad(banks, (0, 1)).T.contiguous()
+        return filters
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero values")
+        slaney = "slaney" if config.mel_scale == "slaney" else None
+        filters = torchaudio.functional.melscale_fbanks(
+            size // 2 + 1, config.f_min, f_max, config.n_mels, sample_rate, slaney, config.mel_scale
+        )
+    return filters
+
+
+def _window(config: TrialConfig, size: int, sample_rate: int) -> Tensor:
+    """The Hann window [size] of a transform: shorter than it by win_ms, in its middle, zeros around it."""
+    length = (
+        size
+        if config.win_ms is None
+        else round(config.win_ms * sample_rate * size / _n_fft(config, sample_rate) / 1000)
+    )
+    window = torch.hann_window(length, periodic=config.window == "periodic")
+    before = (size - length) // 2
+    return nn.functional.pad(window, (before, size - length - before))
 
 
 def _bands(filters: Tensor) -> list[tuple[int, int, slice]]:
@@ -181,9 +224,25 @@ def mel_settings(config: TrialConfig, sample_rate: int) -> dict[str, Any]:
     settings = {name: getattr(config, name) for name in MEL_FIELDS}
     for name in ("n_fft", "window_ms", "channels", "hop_length", "hop_ms"):
         del settings[name]
+    if config.scale != "log":
+        del settings["log_eps"]
+    if config.win_ms is not None:
+        settings["win_ms"] = round(config.win_ms * sample_rate / 1000)  # samples
     f_max = config.f_max if config.f_max is not None else float(sample_rate // 2)
     sizes, hop = window_sizes(config, sample_rate), hop_samples(config, sample_rate)
     return {**settings, "sample_rate": sample_rate, "f_max": f_max, "sizes": sizes, "hop": hop}
+
+
+def frame_count(config: TrialConfig, sample_rate: int, samples: int) -> int:
+    """How many frames the mel of so many samples has: those of `Frontend`."""
+    emphasised = 1 if config.pre_emphasis else 0
+    longest = max(samples, shortest_samples(config, sample_rate))
+    return 1 + (longest - emphasised) // hop_samples(config, sample_rate)
+
+
+def shortest_samples(config: TrialConfig, sample_rate: int) -> int:
+    """How many samples a waveform must have to fill the longest window: `Frontend.shortest`."""
+    return window_sizes(config, sample_rate)[0] + (1 if config.pre_emphasis else 0)
 
 
 def hop_samples(config: TrialConfig, sample_rate: int) -> int:
@@ -196,19 +255,29 @@ def window_sizes(config: TrialConfig, sample_rate: int) -> tuple[int, ...]:
 
     `window_ms` becomes the power of two with the nearest logarithm: those are fast, and every export has them.
     """
-    n_fft = config.n_fft
-    if config.window_ms is not None:
-        n_fft = max(32, 2 ** round(math.log2(config.window_ms * sample_rate / 1000)))
+    n_fft = _n_fft(config, sample_rate)
     return (n_fft, n_fft // 2, n_fft // 4) if config.channels == "windows" else (n_fft,)
+
+
+def _n_fft(config: TrialConfig, sample_rate: int) -> int:
+    if config.window_ms is None:
+        return config.n_fft
+    return max(32, int(2 ** round(math.log2(config.window_ms * sample_rate / 1000))))
 
 
 def check_frequencies(config: TrialConfig, sample_rate: int) -> None:
     """Checks the mel rows' range against the rate that the audio really has.
 
     Raises:
-        InputError: f_max lies above half the rate, or f_min not below f_max.
+        InputError: f_max lies above half the rate, or f_min not below f_max; or the window does not fit the transform.
     """
     nyquist = sample_rate / 2
+    transform = 1000 * _n_fft(config, sample_rate) / sample_rate
+    if config.win_ms is not None and config.win_ms > transform:
+        raise InputError(
+            f"win_ms: must be at most the length of the transform ({transform:g} ms at {sample_rate} Hz), got "
+            f"{config.win_ms:g}. Lower it, or set it to null."
+        )
     if config.f_max is not None and config.f_max > nyquist:
         raise InputError(
             f"f_max: must be at most half the sample rate ({nyquist:g} Hz at {sample_rate} Hz), "
@@ -261,29 +330,34 @@ class Normalisation:
 
     One pair for all rows keeps the spectrum's tilt, which tells instruments apart; AST and EfficientAT do the same.
     `none` leaves the mel as it is, `clip` takes each clip's own numbers (and holds none), `train` holds those of the
-    training clips, every frame counting the same.
+    training clips, every frame counting the same, and `fixed` those of the configuration.
     """
 
-    kind: Literal["none", "clip", "train"]
-    mean: tuple[float, ...] = ()  # per channel, in the mel's scale; () unless kind is train
+    kind: Literal["none", "clip", "train", "fixed"]
+    mean: tuple[float, ...] = ()  # per channel, in the mel's scale; () unless kind is train or fixed
     std: tuple[float, ...] = ()
 
 
-def fit(kind: Literal["none", "clip", "train"], mean: Tensor, mean_square: Tensor, frames: Tensor) -> Normalisation:
-    """The normalisation of that kind for clips with these statistics.
+def fit(config: TrialConfig, mean: Tensor, mean_square: Tensor, frames: Tensor) -> Normalisation:
+    """The normalisation of a configuration for clips with these statistics.
 
     Args:
-        kind: as in the configuration.
+        config: which kind, and the numbers of a fixed one.
         mean: [n, c] each training clip's mean per channel, float64.
         mean_square: [n, c] each training clip's mean of squares.
         frames: [n] how much each clip counts.
     """
-    if kind != "train":
-        return Normalisation(kind)
+    channels = mean.shape[1]
+    if config.normalise == "fixed":
+        # A difference over time has no mean.
+        middle = [config.fixed_mean] + [0.0 if config.channels == "deltas" else config.fixed_mean] * (channels - 1)
+        return Normalisation("fixed", tuple(middle), (config.fixed_deviation,) * channels)
+    if config.normalise != "train":
+        return Normalisation(config.normalise)
     share = (frames.double() / frames.sum())[:, None]
     total = (mean * share).sum(0)
     std = deviation(total, (mean_square * share).sum(0))
-    return Normalisation(kind, tuple(total.tolist()), tuple(std.tolist()))
+    return Normalisation("train", tuple(total.tolist()), tuple(std.tolist()))
 
 
 def deviation(mean: Tensor, mean_square: Tensor) -> Tensor:

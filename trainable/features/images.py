@@ -4,6 +4,9 @@ The resize is adaptive average pooling of mels that lie frame by frame, each of 
 faster. A mel's rectangle is averaged over time first, on rows of all mels as they lie in the cache, then over the mel
 rows; the mean of a rectangle is the mean of its rows' means.
 
+Where `image_size` is None nothing is resized: an image is the mel itself, m rows by f frames, and all windows of one
+call have the same number of frames.
+
 Statistics and silence belong to the clean clip. Noise and level changes act on the mel in its own scale, and
 normalisation comes last, on the image: it is linear, so it commutes with averaging, and touches fewer numbers there.
 
@@ -85,7 +88,7 @@ def _mel_bins(n_mels: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Renderer:
-    """Windows of mels to images [w, c, s, s]; c is 1 for `channels: repeat`, else 3."""
+    """Windows of mels to images [w, c, s, s], or [w, c, m, f]; c is 3 for deltas and windows, else 1."""
 
     def __init__(self, config: TrialConfig, n_mels: int) -> None:
         self.config = config
@@ -144,6 +147,16 @@ class Renderer:
             augment.add_noise(rows, std, picked, config.scale == "power", layout, rng)
         return self._image(rows.flatten(1), windows.first, windows)
 
+    def warp(self, image: Tensor, source: Source, clip: Tensor, rng: torch.Generator) -> Tensor:
+        """Images [w, c, h, w] of the clips `clip` [w], in the mel's own scale, moved along the rows and the frames."""
+        config = self.config
+        if not (config.freq_shift or config.freq_stretch or config.tempo):
+            return image
+        silence = source.silence[clip][:, None, None, None].expand(-1, image.shape[1], 1, 1)
+        if config.channels == "deltas":  # in silence nothing changes
+            silence = silence * torch.tensor([1.0, 0.0, 0.0], device=image.device)[:, None, None]
+        return augment.warp(image - silence, config.freq_shift, config.freq_stretch, config.tempo, rng).add_(silence)
+
     def level(self, image: Tensor, decibels: Tensor | None, rng: torch.Generator) -> Tensor:
         """Images of mels [w, c, s, s] with the level changes that commute with averaging, in place.
 
@@ -180,7 +193,18 @@ class Renderer:
         return rows
 
     def _image(self, rows: Tensor, first: Tensor, windows: Windows) -> Tensor:
-        """`rows` [any, k], in which each window's frames begin at `first` [w], resized to [w, c, s, s]."""
+        """`rows` [any, k], each window's frames from `first` [w] on, as images [w, c, s, s] or [w, c, m, f]."""
         size = self.config.image_size
+        if size is None:
+            return self._as_it_is(rows, first, windows)
         total = sum(pooled_inputs(frames, size) for frames in windows.host_frames)
         return pool_mels(pool_frames(rows, first, windows.frames, total, size), rows.shape[1] // self.n_mels, size)
+
+    def _as_it_is(self, rows: Tensor, first: Tensor, windows: Windows) -> Tensor:
+        frames = windows.host_frames[0]
+        if rows.device.type == "cpu":  # slices are the cheapest where their places are known
+            stack = torch.stack([rows[start : start + frames] for start in first.tolist()])
+        else:
+            places = first[:, None] + torch.arange(frames, device=rows.device)
+            stack = rows.index_select(0, places.flatten())
+        return stack.view(len(first), frames, -1, self.n_mels).permute(0, 2, 3, 1)

@@ -21,7 +21,15 @@ from trainable.data.audio import read_waveform
 from trainable.data.dataset import Clip, Dataset
 from trainable.errors import InputError
 from trainable.features.disk_cache import ABOUT, CacheEntry, Store
-from trainable.features.frontend import FRONTEND_VERSION, Frontend, check_frequencies, mel_settings, window_sizes
+from trainable.features.frontend import (
+    FRONTEND_VERSION,
+    Frontend,
+    check_frequencies,
+    frame_count,
+    mel_settings,
+    shortest_samples,
+    window_sizes,
+)
 from trainable.files import cache_folder
 from trainable.progress import Progress
 
@@ -194,7 +202,7 @@ def mels_of(dataset: Dataset, config: TrialConfig, progress: Progress | None = N
             if progress:
                 progress("Waiting for another process that makes the same mels", 0, 1)
 
-        holder = store.build(key, _estimated_bytes(dataset, frontend), make, waiting)
+        holder = store.build(key, _estimated_bytes(dataset, config, frontend), make, waiting)
     return open_mels(store.folder / key, holder)
 
 
@@ -204,7 +212,11 @@ def cache_entries() -> list[CacheEntry]:
 
 
 def clear_cache() -> tuple[int, int]:
-    """How many sets of mels were removed, and their bytes; what a living process uses stays."""
+    """How many sets of mels were removed, and their bytes; what a living process uses stays.
+
+    The features that networks have made of them go along and are not counted.
+    """
+    feature_store().clear()
     return _store().clear()
 
 
@@ -215,7 +227,7 @@ def mel_key(dataset: Dataset, config: TrialConfig) -> str:
     so neither moving nor relabelling a data set costs anything, and no field that leaves the mels alone is in it.
     """
     rate = config.sample_rate or dataset.sample_rate
-    shortest = window_sizes(config, rate)[0]
+    shortest = shortest_samples(config, rate)
     settings = {
         "version": FRONTEND_VERSION,
         **mel_settings(config, rate),
@@ -269,12 +281,22 @@ def clip_samples(clip: Clip, sample_rate: int) -> int:
     return round(clip.seconds * sample_rate)
 
 
-def _estimated_bytes(dataset: Dataset, frontend: Frontend) -> int:
+def clip_frames(clip: Clip, config: TrialConfig, sample_rate: int) -> int:
+    """How many frames the mel of a clip has at that rate, Hz."""
+    return frame_count(config, sample_rate, clip_samples(clip, sample_rate))
+
+
+def _estimated_bytes(dataset: Dataset, config: TrialConfig, frontend: Frontend) -> int:
     row = 4 * frontend.n_mels * len(frontend.sizes)
-    return sum(row * (1 + clip_samples(clip, frontend.sample_rate) // frontend.hop) for clip in dataset.clips)
+    return sum(row * clip_frames(clip, config, frontend.sample_rate) for clip in dataset.clips)
 
 
-def _store() -> Store:
-    folder = cache_folder() / "mels"
+def feature_store() -> Store:
+    """Where the features of frozen networks are kept: a few KB a clip."""
+    return _store("features")
+
+
+def _store(kind: str = "mels") -> Store:
+    folder = cache_folder() / kind
     folder.mkdir(exist_ok=True)
     return Store(folder, cache_limit())

@@ -78,7 +78,7 @@ class Network:
         self.view = json.dumps([seen, facts.sample_rate, dataclasses.asdict(facts.normalisation)])
 
     def windows(self, sound: Sound) -> Tensor:
-        """The windows [w, 3, s, s] of a waveform at any rate."""
+        """The windows [w, c, h, w] of a waveform at any rate."""
         waveform, rate = sound
         if rate != self.facts.sample_rate:
             waveform = resample(waveform, rate, self.facts.sample_rate)
@@ -87,10 +87,16 @@ class Network:
 
     def scores(self, windows: Sequence[Tensor]) -> Tensor:
         """The probabilities [n, k] of n clips, each with its windows: softmax, then the mean over a clip's windows."""
-        counts = [len(each) for each in windows]
-        chunks = torch.split(torch.cat(list(windows)), self.facts.config.batch_size)
-        each = torch.cat([self.module(chunk).float().softmax(dim=1) for chunk in chunks])
-        return torch.stack([part.mean(dim=0) for part in torch.split(each, counts)])
+        alike: dict[tuple[int, ...], list[int]] = {}  # clips whose windows have one shape go through together
+        for place, each in enumerate(windows):
+            alike.setdefault(tuple(each.shape[1:]), []).append(place)
+        means: dict[int, Tensor] = {}
+        for places in alike.values():
+            chunks = torch.split(torch.cat([windows[place] for place in places]), self.facts.config.batch_size)
+            scored = torch.cat([self.module(chunk).float().softmax(dim=1) for chunk in chunks])
+            parts = torch.split(scored, [len(windows[place]) for place in places])
+            means |= {place: part.mean(dim=0) for place, part in zip(places, parts, strict=True)}
+        return torch.stack([means[place] for place in range(len(windows))])
 
 
 @dataclass(frozen=True)

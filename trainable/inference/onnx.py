@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from trainable.data.audio import read_waveform
 from trainable.errors import InputError
 from trainable.features.crops import crop_frames, crop_starts
-from trainable.features.frontend import Frontend, wrap
+from trainable.features.frontend import Frontend, frame_count, wrap
 from trainable.inference.metrics import SMALLEST
 from trainable.inference.model import Model, Network, load_model
 
@@ -188,7 +188,10 @@ class OnnxClassifier(nn.Module):
         rest = waveform.new_zeros(waveform.shape[0], self.samples - waveform.shape[1])  # an error where n is above M
         whole = torch.cat([waveform, rest], dim=1)
         length = torch.cat([torch.ones_like(waveform[:1]), torch.zeros_like(rest[:1])], dim=1).sum().to(torch.int64)
-        parts = [share * branch(whole, length) for share, branch in zip(self.shares, self.branches, strict=True)]
+        parts = [
+            share * branch(whole, length, waveform.shape[1])
+            for share, branch in zip(self.shares, self.branches, strict=True)
+        ]
         mean = torch.stack(parts).sum(dim=0)
         return (mean.clamp(min=SMALLEST).log() / self.temperature).softmax(dim=1)
 
@@ -207,39 +210,53 @@ class _Branch(nn.Module):
         self.normalisation = facts.normalisation
         self.transforms = [_Power(self.frontend, index) for index in range(len(self.frontend.sizes))]
         self.registered = nn.ModuleList(self.transforms)
-        self.samples = max(samples, self.frontend.sizes[0])
-        self.frames = 1 + self.samples // self.frontend.hop
+        self.samples = max(samples, self.frontend.shortest)
+        self.lost = 1 if self.frontend.pre_emphasis else 0  # samples: the first has none before it
+        self.frames = frame_count(config, facts.sample_rate, samples)
         self.crop = crop_frames(config, facts.sample_rate, self.frontend.hop)
         self.windows = max(
             len(crop_starts(frames, self.crop, config.eval_crops)) for frames in range(1, self.frames + 1)
         )
         self.length = self.crop or self.frames
-        self.register_buffer("mel_means", F.adaptive_avg_pool1d(torch.eye(config.n_mels)[None], config.image_size)[0])
+        if size := config.image_size:  # without one mels keep their shape
+            self.register_buffer("mel_means", F.adaptive_avg_pool1d(torch.eye(config.n_mels)[None], size)[0])
 
-    def forward(self, waveform: Tensor, length: Tensor) -> Tensor:
-        """The probabilities [b, k], not calibrated, of waveforms [b, M] of which `length` samples are sound."""
-        filled = length.clamp(min=self.frontend.sizes[0])  # short clips are filled up to a window
-        frames = 1 + filled // self.frontend.hop
-        power = torch.stack([self._power(transform, waveform, length, filled) for transform in self.transforms], dim=1)
+    def forward(self, waveform: Tensor, length: Tensor, given: int) -> Tensor:
+        """The probabilities [b, k], not calibrated, of waveforms [b, M] of which `length` samples are sound.
+
+        `given` is the same number as `length`, known from a shape: what has no square must be cut to it.
+        """
+        filled = length.clamp(min=self.frontend.shortest)  # short clips are filled up to a window
+        frames = 1 + (filled - self.lost) // self.frontend.hop
+        sound = self._prepared(waveform, length)
+        power = torch.stack([self._power(transform, sound, filled) for transform in self.transforms], dim=1)
         real = torch.arange(self.frames) < frames  # [F]
         mel = self.frontend.compress(power * real[:, None]).transpose(-1, -2)  # [b, c, m, F]
         starts, used = self._starts(frames)
-        images = self._images(mel, frames, real, starts)  # [b, w, 3, s, s]
+        images = self._images(mel, frames, real, starts)  # [b, w, c, s, s], or mels in their own shape
+        if not self.config.image_size and self.crop is None:
+            filled_length = torch.sym_max(given, self.frontend.shortest)  # type: ignore[no-untyped-call]
+            whole = 1 + (filled_length - self.lost) // self.frontend.hop
+            images = images[..., :whole]
         scores: Tensor = self.network(images.flatten(0, 1)).softmax(dim=1)
         each = scores.reshape(-1, self.windows, scores.shape[1])
         return (each * used[:, None]).sum(dim=1) / used.sum()
 
-    def _power(self, transform: _Power, waveform: Tensor, length: Tensor, filled: Tensor) -> Tensor:
+    def _prepared(self, waveform: Tensor, length: Tensor) -> Tensor:
+        """Waveforms [b, M] with what `Frontend.prepared` does to their first `length` samples."""
+        place = torch.arange(self.samples)
+        inside = place if self.config.padding == "zero" else wrap(place, length, self.config.padding)
+        sound = waveform.index_select(1, inside.clamp(max=waveform.shape[1] - 1))
+        if self.config.padding == "zero":
+            sound = sound * (place < length)
+        return sound[:, 1:] - self.frontend.pre_emphasis * sound[:, :-1] if self.lost else sound
+
+    def _power(self, transform: _Power, sound: Tensor, filled: Tensor) -> Tensor:
         """The mel power [b, F, m] with the ends mirrored where the clip's sound ends."""
         half = transform.size // 2
-        place = (torch.arange(self.samples + 2 * half) - half).abs()
-        place = wrap(place, filled, "reflect")
-        sound = place < length
-        inside = place if self.config.padding == "zero" else wrap(place, length, self.config.padding)
-        padded = waveform.index_select(1, inside.clamp(max=waveform.shape[1] - 1))
-        if self.config.padding == "zero":
-            padded = padded * sound
-        return transform.forward(padded)
+        place = (torch.arange(self.samples - self.lost + 2 * half) - half).abs()
+        place = wrap(place, filled - self.lost, "reflect")
+        return transform.forward(sound.index_select(1, place.clamp(max=sound.shape[1] - 1)))
 
     def _starts(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """The first frame [w] of each window, and which windows [w] there are: `crop_starts` in tensors."""
@@ -266,8 +283,10 @@ class _Branch(nn.Module):
         end = frames if self.crop is None else torch.full_like(frames, self.length)
         if self.config.channels == "deltas":
             windows = _with_slopes(windows, end, dim=2)
-        images = self.mel_means.T @ windows @ _means(self.length, end, self.config.image_size)
-        if self.normalisation.kind == "train":
+        images = windows
+        if size := self.config.image_size:
+            images = self.mel_means.T @ windows @ _means(self.length, end, size)
+        if self.normalisation.mean:
             mean, std = (torch.tensor(x)[:, None, None] for x in (self.normalisation.mean, self.normalisation.std))
             images = (images - mean) / std
         elif self.normalisation.kind == "clip":
@@ -277,7 +296,7 @@ class _Branch(nn.Module):
             spread = ((whole - mean).square() * share).sum(dim=(2, 3), keepdim=True).sqrt()
             std = torch.maximum(spread, 1e-3 * mean.abs() + 1e-12)  # as trainable.normalise.deviation
             images = (images - mean[:, None]) / std[:, None]
-        return images.expand(-1, -1, 3, -1, -1)
+        return images.expand(-1, -1, self.config.input_channels, -1, -1)
 
 
 def _means(length: int, end: Tensor, size: int) -> Tensor:

@@ -16,15 +16,16 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from trainable.backbones import backbone
 from trainable.config import FIELDS, TrialConfig, facts_of
 from trainable.data.dataset import Dataset
 from trainable.data.split import Indices
 from trainable.features.crops import crop_frames, crop_starts
-from trainable.features.frontend import Frontend, Normalisation, hop_samples, window_sizes
+from trainable.features.frontend import Frontend, Normalisation, hop_samples
 from trainable.features.inputs import waveform_windows
-from trainable.features.mel_cache import clip_samples
+from trainable.features.mel_cache import clip_frames
 from trainable.training.device import find_device
-from trainable.training.network import build_network
+from trainable.training.network import build_network, input_shape
 from trainable.training.trial_folder import Cost
 
 RUNS = 7  # timed after the first, which warms up; the fastest counts, as what other trials disturb least
@@ -38,7 +39,9 @@ def cost_of(config: TrialConfig, dataset: Dataset, timed: bool = True) -> Cost:
     """
     clip = usual_clip(dataset)
     windows = windows_scored(dataset, [clip], config)
-    parameters, operations = _counted(_of_network(config, ("backbone",)), len(dataset.labels), windows)
+    rows, columns = input_shape(config, shown_frames(dataset, clip, config))
+    network = _of_network(config, ("backbone",)).model_copy(update={"channels": config.channels})
+    parameters, operations = _counted(network, len(dataset.labels), windows, rows, columns)
     if not timed:
         return Cost(parameters, operations, None, None)
     rate = config.sample_rate or dataset.sample_rate
@@ -55,17 +58,24 @@ def measured_cost(config: TrialConfig, dataset: Dataset, model: nn.Module, devic
     """The cost of a configuration whose network is at hand; it is left in evaluation mode."""
     clip = usual_clip(dataset)
     rate = config.sample_rate or dataset.sample_rate
-    parameters, operations = _count(model, windows_scored(dataset, [clip], config), config.image_size)
+    shape = input_shape(config, shown_frames(dataset, clip, config))
+    parameters, operations = _count(model, windows_scored(dataset, [clip], config), config.input_channels, *shape)
     return Cost(parameters, operations, latency(model, config, rate, dataset.clips[clip].seconds, device), None)
 
 
 def windows_scored(dataset: Dataset, clips: Sequence[int] | Indices, config: TrialConfig) -> int:
     """How many windows the network sees to score `clips`: fewer than `eval_crops` of each that is short."""
     rate = config.sample_rate or dataset.sample_rate
-    hop, shortest = hop_samples(config, rate), window_sizes(config, rate)[0]
-    crop = crop_frames(config, rate, hop)
-    frames = [1 + max(clip_samples(dataset.clips[index], rate), shortest) // hop for index in clips]
+    crop = crop_frames(config, rate, hop_samples(config, rate))
+    frames = [clip_frames(dataset.clips[index], config, rate) for index in clips]
     return sum(len(crop_starts(number, crop, config.eval_crops)) for number in frames)
+
+
+def shown_frames(dataset: Dataset, clip: int, config: TrialConfig) -> int:
+    """How many frames an input shows of a clip, by its index."""
+    rate = config.sample_rate or dataset.sample_rate
+    crop = crop_frames(config, rate, hop_samples(config, rate))
+    return crop or clip_frames(dataset.clips[clip], config, rate)
 
 
 def usual_clip(dataset: Dataset) -> int:
@@ -101,22 +111,22 @@ def _seconds(call: Callable[[], None]) -> float:
 def _of_network(config: TrialConfig, groups: Sequence[str]) -> TrialConfig:
     """The configuration with nothing of its own but the fields of some groups and the input's size."""
     kept = {name: getattr(config, name) for name in FIELDS if facts_of(name)["group"] in groups}
-    own = {"weights": "none", "image_size": config.image_size, "device": config.device}
+    own = {"weights": "none", "image_size": config.image_size, "device": config.device, "method": "train"}
     return TrialConfig.model_validate({**kept, **own})
 
 
 @lru_cache(maxsize=256)
-def _counted(config: TrialConfig, classes: int, windows: int) -> tuple[int, int]:
+def _counted(config: TrialConfig, classes: int, windows: int, rows: int, columns: int) -> tuple[int, int]:
     """Parameters, and multiply-adds for the windows of one clip, of a network that is built for this alone."""
     with torch.random.fork_rng(devices=[]):
         model = build_network(config, classes).to("meta")  # there shapes are counted and nothing is computed
-    return _count(model, windows, config.image_size)
+    return _count(model, windows, config.input_channels, rows, columns)
 
 
 @torch.no_grad()
-def _count(model: nn.Module, windows: int, side: int) -> tuple[int, int]:
+def _count(model: nn.Module, windows: int, channels: int, rows: int, columns: int) -> tuple[int, int]:
     weights = list(model.parameters())
-    images = torch.zeros(windows, 3, side, side, device=weights[0].device)
+    images = torch.zeros(windows, channels, rows, columns, device=weights[0].device)
     model.eval()
     with FlopCounterMode(display=False) as counter:
         model.forward(images)
@@ -129,6 +139,15 @@ def _timed(config: TrialConfig, classes: int, rate: int, seconds: float) -> floa
     device = find_device(config.device)
     with torch.random.fork_rng(devices=[]):
         return latency(build_network(config, classes).to(device), config, rate, seconds, device)
+
+
+def giga_operations(config: TrialConfig, rows: int, columns: int) -> float:
+    """10^9 multiply-adds of the network for one input: as its source states them, else counted."""
+    stated = backbone(config.backbone).giga(rows * columns)
+    if stated is not None:
+        return stated
+    network = _of_network(config, ("backbone",)).model_copy(update={"channels": config.channels})
+    return _counted(network, 2, 1, rows, columns)[1] / 1e9
 
 
 class PeakMemory:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from trainable.backbones.head import is_depthwise
+from trainable.backbones.head import first_convolution, is_depthwise
 from trainable.config import TrialConfig
 from trainable.errors import InputError
 
@@ -82,12 +82,21 @@ class Precision:
     layout: torch.memory_format
 
     def forward(self, model: nn.Module, images: Tensor) -> Tensor:
-        """The logits [b, k] of images [b, 3, h, w], float32."""
-        # One pass over the images makes three equal channels out of one, orders them and rounds them.
-        images = images.to(self.dtype, memory_format=self.layout)
+        """The logits [b, k] of images [b, c, h, w], float32."""
+        # One pass over the images makes three equal channels out of one, orders them and rounds them. Not to fp16: the
+        # power of a loud clip is above its largest number.
+        rounded = torch.float32 if self.dtype == torch.float16 else self.dtype
+        images = images.to(rounded, memory_format=self.layout)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             logits: Tensor = model(images)
         return logits.float()
+
+    @property
+    def hint(self) -> str:
+        """What to do about an answer that is no number, where the type of the products may be why."""
+        if self.dtype != torch.float16:
+            return ""
+        return ": fp16 holds no number above 65,504. Use precision: bf16 or fp32, or scale: log"
 
     def scaler(self) -> GradScaler:
         """What keeps fp16 gradients from vanishing; it does nothing for the other types, which need no help."""
@@ -100,26 +109,38 @@ def choose_precision(config: TrialConfig, model: nn.Module, device: torch.device
     auto takes what is fastest here by rule, so that a trial does not depend on what else ran while it was measured:
 
         GPU        bf16 from compute capability 8.0 on (A100), fp16 on 7.x (V100, T4), fp32 before: no tensor cores
-        CPU        bf16 where it multiplies bf16 in hardware (AVX512-BF16 or AMX), but fp32 for depthwise models, which
-                   wait for memory: on such a CPU ResNet18 at 224 px took 16 ms per image in bf16 and 30 ms in fp32,
-                   MobileNetV3-small at 64 px 3.8 ms in bf16 and 1.9 ms in fp32
+        CPU        bf16 where it has AMX, but fp32 for depthwise models, which wait for memory: with AMX ResNet18 at
+                   224 px took 16 ms per image in bf16 and 30 ms in fp32, MobileNetV3-small at 64 px 3.8 ms in bf16 and
+                   1.9 ms in fp32. AVX512-BF16 alone lost everywhere: 1.2 to 1.6 times the time of fp32
         otherwise  fp32
+
+    In fp16 the first convolution and its input stay float32: what comes after a batch norm fits again.
     """
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     dtype = _fastest(model, device) if config.precision == "auto" else named[config.precision]
+    first = first_convolution(model)[1]
+    if dtype == torch.float16 and type(first) is nn.Conv2d:
+        first.__class__ = _Float32Conv2d  # the module as it is, its weights and its name among them
     return Precision(device, dtype, torch.channels_last if config.channels_last else torch.contiguous_format)
+
+
+class _Float32Conv2d(nn.Conv2d):
+    """A convolution in float32, whatever is cast around it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
 
 
 def _fastest(model: nn.Module, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         return torch.bfloat16 if major >= 8 else torch.float16 if major == 7 else torch.float32
-    if device.type == "cpu" and multiplies_bf16() and not is_depthwise(model):
+    if device.type == "cpu" and has_amx() and not is_depthwise(model):
         return torch.bfloat16
     return torch.float32
 
 
-def multiplies_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware."""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+def has_amx() -> bool:
+    """Whether this CPU multiplies matrices of bfloat16 in tiles."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))

@@ -26,6 +26,7 @@ from trainable.training.cost import PeakMemory, measured_cost
 from trainable.training.device import choose_precision, find_device, free_memory, is_out_of_memory, keep_freed_memory
 from trainable.training.network import build_network
 from trainable.training.optim import Ema, Loss, learning_rate, make_optimizer, set_learning_rate
+from trainable.training.probe import features_of, fit_head, linear_head
 from trainable.training.trial_folder import EpochResult, TrialFolder
 
 CHECK_EVERY = 16  # steps between looks at the loss: each makes the CPU wait for the GPU
@@ -69,10 +70,8 @@ def train(
             torch.compiler.reset()  # its cache would keep the model
         free_memory()
     if no_room is not None:
-        raise OutOfMemory(
-            f"no room for batch_size {config.batch_size} at image_size {config.image_size} with {config.backbone}: "
-            f"{no_room}"
-        )
+        size = "whole mels" if config.image_size is None else f"image_size {config.image_size}"
+        raise OutOfMemory(f"no room for batch_size {config.batch_size} at {size} with {config.backbone}: {no_room}")
 
 
 def _epochs(
@@ -84,38 +83,21 @@ def _epochs(
         state.load(files)
     elif files:
         state.begin(files)
-    model, inputs, optimizer, scaler = state.model, state.inputs, state.optimizer, state.scaler
     memory = PeakMemory(state.device)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.head_start == "probe" and config.method == "train" and not state.history:
+        state.probe(progress)
 
     while not state.finished:
-        epoch, started = len(state.history), time.perf_counter()
-        batches = state.batches()
-        tally = Tally(epoch + 1)
-        train_mode(model)
-        for step, clips in enumerate(batches):
-            lr = config.lr * learning_rate(config, epoch, step, len(batches))
-            set_learning_rate(optimizer, lr)
-            images, targets = inputs.train_batch(clips, state.rng)
-            logits = state.precision.forward(model, images)
-            loss = state.loss(logits, targets)
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            if config.grad_clip:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(trainable, config.grad_clip)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-            if state.ema:
-                state.ema.update()
-            tally.add(loss.detach(), logits.detach(), targets, lr)
-            if progress:
-                progress(f"Epoch {epoch + 1}", step + 1, len(batches))
-
-        train_loss, train_acc = tally.means()
+        started = time.perf_counter()
+        if config.method == "probe":
+            train_loss, train_acc, lr = *state.probe(progress), 0.0
+        else:
+            train_loss, train_acc, lr = _train_epoch(state, progress)
         val_loss, val_acc = state.validate()
         seconds = time.perf_counter() - started
-        state.history.append(EpochResult(epoch + 1, train_loss, train_acc, val_loss, val_acc, lr, seconds))
+        state.history.append(
+            EpochResult(len(state.history) + 1, train_loss, train_acc, val_loss, val_acc, lr, seconds)
+        )  # fmt: skip
         if files:
             state.save(files)
             state.note_cost(files, memory.megabytes())
@@ -124,12 +106,42 @@ def _epochs(
         state.set_random_state(random)  # whatever the caller has drawn meanwhile
 
 
+def _train_epoch(state: Learner, progress: Progress | None) -> tuple[float, float, float]:
+    """Loss (nats) and accuracy of the next epoch on what is learned from, and its last learning rate."""
+    config, epoch = state.config, len(state.history)
+    model, inputs, optimizer, scaler = state.model, state.inputs, state.optimizer, state.scaler
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    batches, lr = state.batches(), 0.0
+    tally = Tally(epoch + 1, state.precision.hint)
+    train_mode(model, config.batch_norm)
+    for step, clips in enumerate(batches):
+        lr = config.lr * learning_rate(config, epoch, step, len(batches))
+        set_learning_rate(optimizer, lr)
+        images, targets = inputs.train_batch(clips, state.rng)
+        logits = state.precision.forward(model, images)
+        loss = state.loss(logits, targets)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if config.grad_clip:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(trainable, config.grad_clip)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        if state.ema:
+            state.ema.update()
+        tally.add(loss.detach(), logits.detach(), targets, lr)
+        if progress:
+            progress(f"Epoch {epoch + 1}", step + 1, len(batches))
+    return *tally.means(), lr
+
+
 class Tally:
     """Training loss and accuracy of one epoch, added up where the tensors are."""
 
-    def __init__(self, epoch: int) -> None:
-        """`epoch` is 1-based."""
+    def __init__(self, epoch: int, hint: str = "") -> None:
+        """`epoch` is 1-based; `hint` says what to do about a loss that is no number."""
         self.epoch = epoch
+        self._hint = hint
         self.steps = self.clips = 0
         self._sum = self._right = torch.zeros(())
         self._unseen: list[tuple[Tensor, float]] = []  # losses that nobody has looked at yet, and their rates
@@ -162,7 +174,7 @@ class Tally:
         for step, loss in enumerate(losses, start=self.steps - len(losses) + 1):
             if not math.isfinite(loss):
                 lr = self._unseen[step - self.steps - 1][1]
-                raise Diverged(f"the loss became {loss} in epoch {self.epoch}, step {step}, at lr {lr:g}")
+                raise Diverged(f"the loss became {loss} in epoch {self.epoch}, step {step}, at lr {lr:g}{self._hint}")
         self._unseen = []
 
 
@@ -180,7 +192,7 @@ class Learner:
 
         labels = torch.tensor([clip.label for clip in self.dataset.clips])
         self.train_clips, self.val_clips = torch.as_tensor(self.split.train), torch.as_tensor(self.split.val)
-        self.val_labels = labels[self.val_clips]
+        self.train_labels, self.val_labels = labels[self.train_clips], labels[self.val_clips]
 
         model = build_network(config, len(self.dataset.labels))
         self.precision = choose_precision(config, model, self.device)
@@ -192,10 +204,12 @@ class Learner:
         self.loss = Loss(config, counts.to(self.device))
         self.rng = torch.Generator(self.device).manual_seed(config.seed)  # the batches' order, crops and augmentation
         self.history: list[EpochResult] = []
+        self._probed: Tensor | None = None  # [n, k] of the validation clips, by a probe's features
         self._probabilities = torch.empty(0, len(self.dataset.labels))  # [n, k] of the validation clips, latest epoch
 
         if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # shapes stay the same all through a trial
+            # Shapes stay the same all through a trial, where whole clips do not keep their own lengths.
+            torch.backends.cudnn.benchmark = not self.inputs.of_many_lengths
         if config.compile:
             self.model.compile()
 
@@ -228,8 +242,20 @@ class Learner:
         """
         clips = self.train_clips.repeat(self.config.drawn_crops)
         order = torch.randperm(len(clips), generator=self.rng, device=self.device).cpu()
-        batches = torch.split(clips[order], self.config.batch_size)
-        return [batch for batch in batches if len(batch) > 1]
+        return [batch for batch in self.inputs.batches(clips[order]) if len(batch) > 1]
+
+    def probe(self, progress: Progress | None) -> tuple[float, float]:
+        """Solves the last layer on the features of the frozen network: loss (nats) and accuracy on training clips."""
+        features = features_of(self.model, self.inputs, self.dataset, self.config, self.precision, progress)
+        own = features.of(self.train_clips)
+        fit_head(self.model, own, self.train_labels, self.config)
+        if self.ema:
+            self.ema = Ema(self.model, self.config.ema)
+        head = linear_head(self.model, self.config)
+        self._probed = None
+        if self.config.method == "probe":  # so that validation has nothing to compute
+            self._probed = features.of(self.val_clips).probabilities(head, len(self.val_clips))
+        return _loss_and_accuracy(own.probabilities(head, len(self.train_clips)), self.train_labels)
 
     def validate(self) -> tuple[float, float]:
         """Loss (nats per clip) and accuracy of the scored weights on the validation clips; zeros where there are none.
@@ -243,15 +269,19 @@ class Learner:
             if not torch.stack([tensor.isfinite().all() for tensor in numbers]).all():
                 raise Diverged(f"the network's weights became NaN or infinite in epoch {epoch}. Lower lr.")
             return 0.0, 0.0
-        self._probabilities = clip_probabilities(
-            model, self.inputs, self.val_clips, self.config.batch_size, self.config.scored_crops, self.precision.forward
-        )
+        if self._probed is not None:
+            self._probabilities = self._probed
+        else:
+            self._probabilities = clip_probabilities(
+                model, self.inputs, self.val_clips, self.config.batch_size, self.config.scored_crops,
+                self.precision.forward,
+            )  # fmt: skip
         if not self._probabilities.isfinite().all():
-            raise Diverged(f"the network's answers became NaN in the validation of epoch {epoch}. Lower lr.")
-        # Softmax in float32 can be exactly 0; the loss of a wrong answer stays finite.
-        loss = F.nll_loss(self._probabilities.clamp(min=1e-12).log(), self.val_labels)
-        right = int((self._probabilities.argmax(dim=1) == self.val_labels).sum())
-        return float(loss), right / len(self.val_clips)
+            raise Diverged(
+                f"the network's answers became NaN in the validation of epoch {epoch}"
+                f"{self.precision.hint or '. Lower lr.'}"
+            )
+        return _loss_and_accuracy(self._probabilities, self.val_labels)
 
     def random_state(self) -> dict[str, Tensor]:
         """Where all generators of random numbers are."""
@@ -346,11 +376,21 @@ class Learner:
         }
 
 
+def _loss_and_accuracy(probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and share of right answers of probabilities [n, k] for clips of these `labels` [n]."""
+    # Softmax in float32 can be exactly 0; the loss of a wrong answer stays finite.
+    loss = F.nll_loss(probabilities.clamp(min=1e-12).log(), labels)
+    return float(loss), int((probabilities.argmax(dim=1) == labels).sum()) / len(labels)
+
+
 class EvalInputs(Protocol):
     """What makes scoring windows of clips: `trainable.features.inputs.Inputs`."""
 
-    def eval_batch(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [w, 3, s, s] of the windows of `clips` [b], and whose each is [w]: a position in `clips`."""
+    def eval_batch(self, clips: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Images [w, c, h, w] of the windows of `clips` [b] and whose each is [w], a position in `clips`, by shape."""
+
+    def lengths(self, clips: Tensor) -> Tensor:
+        """What sorts `clips` [n] by the shape of their images [n]: frames."""
 
 
 def plain(model: nn.Module, images: Tensor) -> Tensor:
@@ -373,16 +413,24 @@ def clip_probabilities(
     `crops` is how many windows a clip has at most, so that about `batch_size` windows are in memory at once, however
     many there are per clip. Leaves `model` in evaluation mode.
 
-    Legend: n clips, w windows of all clips of a batch, k classes, s image size.
+    Clips are taken in the order of their length, so that those that go through together have one shape.
+
+    Legend: n clips, w windows of all clips of a batch, k classes.
     """
     if not len(clips):
         raise ValueError("there must be clips to score, got none")
     model.eval()
+    order = torch.argsort(inputs.lengths(clips), stable=True)
     rows = []
-    for batch in torch.split(clips, max(1, batch_size // crops)):
-        images, owner = inputs.eval_batch(batch)
-        parts = [forward(model, part).float().softmax(dim=1) for part in torch.split(images, batch_size)]
-        windows = torch.cat(parts)
-        share = torch.nn.functional.one_hot(owner, len(batch)).to(windows.dtype)
-        rows.append((share.T @ windows) / share.sum(0)[:, None])
-    return torch.cat(rows).cpu()
+    for batch in torch.split(clips[order], max(1, batch_size // crops)):
+        total: Tensor | None = None
+        for images, owner in inputs.eval_batch(batch):
+            parts = [forward(model, part).float().softmax(dim=1) for part in torch.split(images, batch_size)]
+            windows = torch.cat(parts)
+            share = torch.nn.functional.one_hot(owner, len(batch)).to(windows.dtype)
+            mean = (share.T @ windows) / share.sum(0).clamp(min=1)[:, None]
+            total = mean if total is None else total + mean
+        if total is not None:
+            rows.append(total)
+    result = torch.cat(rows)
+    return result[torch.argsort(order).to(result.device)].cpu()

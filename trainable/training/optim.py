@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainable.backbones.head import head_of
+from trainable.backbones.head import head_of, stages
 from trainable.config import TrialConfig
 
 
@@ -65,15 +65,21 @@ def make_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimiz
 def parameter_groups(model: nn.Module, config: TrialConfig) -> list[dict[str, Any]]:
     """Optimiser groups with `params`, `lr_multiple` and `weight_decay`; frozen parameters are in none of them.
 
-    The head's learning rate is `head_lr_multiple` times the body's. Norms, biases and everything else that is a vector
+    The head's learning rate is `head_lr_multiple` times the body's, and each stage's `layer_decay` times that of the
+    one after it, the head's own not counted. Norms, biases and everything else that is a vector
     (layer scales, class tokens) get no weight decay: pulling them to zero regularises nothing.
     """
     head = {id(parameter) for parameter in head_of(model)[1].parameters()}
+    multiples: dict[int, float] = {}
+    if config.layer_decay != 1:  # a network of one's own may have no stages that could be told apart
+        parts = stages(model)
+        for place, part in enumerate(parts):
+            multiples |= {id(parameter): config.layer_decay ** (len(parts) - place) for parameter in part}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
-        multiple = config.head_lr_multiple if id(parameter) in head else 1.0
+        multiple = config.head_lr_multiple if id(parameter) in head else multiples.get(id(parameter), 1.0)
         decay = 0.0 if parameter.squeeze().ndim <= 1 else config.weight_decay
         groups.setdefault((multiple, decay), []).append(parameter)
     return [

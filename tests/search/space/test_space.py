@@ -51,7 +51,7 @@ def test_the_example_of_the_design_can_be_read(tmp_path: Path) -> None:
     assert space.rungs == (8, 24)
     assert (space.resources.gpu, space.resources.cpu) == (1, 2)
     assert [baseline.values["epochs"] for baseline in space.baselines] == [20, 30]
-    assert set(space.weights_by_backbone()) >= {"resnext101_32x8d", "convnext_tiny"}
+    assert {name for name, _ in space.weights_by_backbone()} >= {"resnext101_32x8d", "convnext_tiny"}
 
 
 def test_a_dimension_has_a_value_only_where_all_its_parents_say_so(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_all_problems_of_a_file_and_of_the_flags_come_at_once(tmp_path: Path) ->
         "fixd: unknown key, got {}. Did you mean fixed?",
         "fixed.lr: should be greater than 0, got -1.",
         "fixed.batch_sice: unknown key, got 3. Did you mean batch_size?",
-        "fixed.backbone: must be a torchvision classification model by its own name, got 'resnet19'. Did you mean",
+        "fixed.backbone: must be the name of a network (torchvision's, mn01 to mn40, timm:NAME) or a function of your",
         "search.learning_rate: unknown key, got {'loguniform': [0.0001, 0.01]}. Did you mean lr?",
         "search.mixup: stands under fixed too, got 0.1 there.",
         "search.mixup: should be greater than or equal to 0, got -1.",
@@ -326,7 +326,7 @@ def test_data_is_put_in_for_the_baselines_too(tmp_path: Path) -> None:
     assert space.baselines[0].values["data"] == "/clips"
 
 
-def test_the_strongest_wish_for_weights_counts(tmp_path: Path) -> None:
+def test_every_wish_for_weights_counts(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,
         """
@@ -334,7 +334,8 @@ def test_the_strongest_wish_for_weights_counts(tmp_path: Path) -> None:
         baselines: [tutorial-simple]
         """,
     )
-    assert space.weights_by_backbone() == {"resnet18": "imagenet", "resnet34": "auto"}
+    searched = [(name, wish) for name in ("resnet18", "resnet34") for wish in ("none", "auto")]
+    assert space.weights_by_backbone() == (("resnet18", "imagenet"), *searched)
 
 
 def test_the_size_of_a_space_is_known_where_it_ends(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from search.tune.prepare import (
     settle,
     silent_defaults,
 )
-from trainable.backbones.weights import weights_file
+from trainable.backbones import backbone
 from trainable.data.dataset import load_dataset
 from trainable.data.split import split_dataset
 from trainable.errors import InputError
@@ -45,8 +45,9 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    weights_file("squeezenet1_1").parent.mkdir(parents=True)
-    weights_file("squeezenet1_1").write_bytes(b"weights")
+    file = backbone("squeezenet1_1").weights[0].file
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
 
 
 def space_of(folder: Path, weights: str) -> Space:
@@ -57,7 +58,7 @@ def space_of(folder: Path, weights: str) -> Space:
 def test_auto_leaves_exactly_the_missing_backbones_without_imagenet_weights(tmp_path: Path) -> None:
     resolved, missing = resolve_weights(space_of(tmp_path, "auto").weights_by_backbone(), None)
     assert resolved == {"mobilenet_v3_small": "none", "squeezenet1_1": "imagenet"}
-    assert missing == ("mobilenet_v3_small",)
+    assert missing == (("mobilenet_v3_small", "imagenet"),)
     none = space_of(tmp_path, "none").weights_by_backbone()
     assert resolve_weights(none, None)[1] == ()  # nothing is missing where nothing was wanted
 
@@ -65,15 +66,15 @@ def test_auto_leaves_exactly_the_missing_backbones_without_imagenet_weights(tmp_
 def test_a_trials_configuration_says_which_weights_it_really_has(tmp_path: Path) -> None:
     space = space_of(tmp_path, "auto")
     resolved, _ = resolve_weights(space.weights_by_backbone(), None)
-    for backbone in ("mobilenet_v3_small", "squeezenet1_1"):
-        assert settle(space.config({"backbone": backbone}), resolved).weights == resolved[backbone]
+    for name in ("mobilenet_v3_small", "squeezenet1_1"):
+        assert settle(space.config({"backbone": name}), resolved).weights == resolved[name]
 
 
 def test_imagenet_weights_that_cannot_be_had_are_one_error_with_three_ways_out(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         resolve_weights(space_of(tmp_path, "imagenet").weights_by_backbone(), None)
     (line,) = error.value.problems
-    assert str(weights_file("mobilenet_v3_small")) in line
+    assert str(backbone("mobilenet_v3_small").weights[0].file) in line
     for way in ("TORCH_HOME", "weights: auto", "weights: none"):
         assert way in line
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torchvision import models
 
+from trainable.backbones import backbone, check_backbone
 from trainable.backbones.head import is_depthwise, stages, train_mode
-from trainable.backbones.torchvision import BACKBONES, check_backbone, smallest_size
+from trainable.backbones.torchvision import NAMES
 from trainable.config import TrialConfig
 from trainable.errors import InputError
 from trainable.training.network import build_network, checked_config
@@ -38,10 +39,10 @@ def run_on_meta(config: TrialConfig) -> tuple[nn.Module, torch.Size]:
     return model, model.train()(torch.empty(2, 3, config.image_size, config.image_size, device="meta")).shape
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("without_memory")
 def test_every_backbone_is_built_and_runs_at_its_smallest_size(name: str) -> None:
-    size = smallest_size(name)
+    size = backbone(name).smallest
     assert check_backbone(name, size) == []
     settings = config(backbone=name, image_size=size, dropout=0.1, head_lr_multiple=2.0)
     model, shape = run_on_meta(settings)
@@ -74,7 +75,7 @@ def test_every_backbone_is_built_and_runs_at_its_smallest_size(name: str) -> Non
 )
 @pytest.mark.usefixtures("without_memory")
 def test_below_its_smallest_size_a_backbone_is_refused_and_would_fail(name: str) -> None:
-    size = smallest_size(name) - (16 if name == "maxvit_t" else 1)
+    size = backbone(name).smallest - (16 if name == "maxvit_t" else 1)
     assert check_backbone(name, size) != []
     unchecked = config(backbone=name, image_size=224).model_copy(update={"image_size": size})
     with pytest.raises((RuntimeError, ZeroDivisionError, ValueError, AssertionError)):
@@ -109,7 +110,8 @@ def test_an_unknown_backbone_gets_the_nearest_name() -> None:
     with pytest.raises(InputError) as error:
         config(backbone="resnet81")
     assert str(error.value) == (
-        "configuration: backbone: must be a torchvision classification model by its own name, got 'resnet81'. "
+        "configuration: backbone: must be the name of a network (torchvision's, mn01 to mn40, timm:NAME) or a function "
+        "of your own, file.py:make, got 'resnet81'. "
         "Did you mean resnet18?"
     )
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -305,3 +306,47 @@ def test_on_a_gpu_noise_and_masks_have_the_same_statistics() -> None:
     noisy = noise.abs().amax(dim=(1, 2)) > 0
     assert stats.binomtest(int(noisy.sum()), 400, 0.5).pvalue > 0.001
     assert noise[noisy][noise[noisy] != 0].std() == pytest.approx(0.01, rel=0.01)
+
+
+# --- shifts and stretches
+
+
+def bar(row: int, frame: int = 32) -> Tensor:
+    """A mel [1, 64, 64] of silence, -10, with a bright spot, smooth enough to be found between rows."""
+    rows, frames = torch.arange(64.0)[:, None], torch.arange(64.0)
+    return (10 * torch.exp(-((rows - row).square() + (frames - frame).square()) / 8) - 10)[None]
+
+
+def centre(images: Tensor, axis: int) -> Tensor:
+    """Where the bright spot of each image [b, 1, 64, 64] lies along an axis, [b]."""
+    energy = (images[:, 0] + 10).clamp(min=0).sum(dim=2 if axis == 1 else 1)
+    return (energy * torch.arange(64.0)).sum(dim=1) / energy.sum(dim=1)
+
+
+def test_a_shift_along_the_rows_is_uniform_both_ways_and_brings_in_silence() -> None:
+    images = drawn(bar(32), 600, silence=-10.0, scale="log", freq_shift=0.25)
+    moved = centre(images, 1) - 32
+    assert stats.kstest(moved.numpy() / 16, stats.uniform(-1, 2).cdf).pvalue > 0.001
+    assert float(images.min()) == pytest.approx(-10.0, abs=1e-4)
+    torch.testing.assert_close(centre(images, 2), torch.full((600,), 32.0), atol=0.05, rtol=0)
+
+
+def test_a_stretch_of_the_rows_leaves_the_lowest_where_it_is_and_is_log_uniform() -> None:
+    images = drawn(bar(30), 600, silence=-10.0, scale="log", freq_stretch=0.25)
+    factor = (centre(images, 1) + 0.5) / 30.5
+    assert stats.kstest(factor.log().numpy() / math.log(1.25), stats.uniform(-1, 2).cdf).pvalue > 0.001
+    low = drawn(bar(3), 100, silence=-10.0, scale="log", freq_stretch=0.25)
+    assert float((centre(low, 1) - 3).abs().max()) < 1.1
+
+
+def test_a_change_of_tempo_moves_frames_about_the_middle_and_no_row() -> None:
+    images = drawn(bar(20, frame=48), 600, silence=-10.0, scale="log", tempo=0.25)
+    factor = (centre(images, 2) - 31.5) / 16.5
+    assert stats.kstest(factor.log().numpy() / math.log(1.25), stats.uniform(-1, 2).cdf).pvalue > 0.001
+    torch.testing.assert_close(centre(images, 1), torch.full((600,), 20.0), atol=0.05, rtol=0)
+
+
+def test_of_differences_over_time_silence_has_none() -> None:
+    images = drawn(bar(32), 200, silence=-10.0, scale="log", channels="deltas", freq_shift=0.9)
+    assert float(images[:, 0].min()) == pytest.approx(-10.0, abs=1e-4)
+    assert float(images[:, 1:, 0].abs().mean()) < 0.05

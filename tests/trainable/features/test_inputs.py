@@ -13,7 +13,7 @@ import torchaudio
 from scipy import stats
 from torch import Tensor
 
-from tests.support.sounds import labelled, mels_from, wave, write_set
+from tests.support.sounds import labelled, mels_from, scored, wave, write_set
 from trainable.config import RECIPES, TrialConfig
 from trainable.data.audio import read_waveform
 from trainable.data.dataset import Dataset, load_dataset
@@ -71,7 +71,7 @@ def test_the_networks_input_for_a_real_file_is_the_tutorials(shared_data: Path, 
             (tmp_path / "gtzan" / genre / path.name).symlink_to(path)
     dataset = load_dataset(str(tmp_path / "gtzan"))
     settings = TrialConfig(**{**RECIPES[recipe], "sample_rate": None})
-    images, owner = inputs_of(dataset, settings).eval_batch(torch.arange(4))
+    images, owner = scored(inputs_of(dataset, settings), torch.arange(4))
     assert owner.tolist() == [0, 1, 2, 3]
     for image, clip in zip(images, dataset.clips, strict=True):
         expected = tutorial_input(*read_waveform(clip.path), settings.image_size)
@@ -90,7 +90,7 @@ def test_without_augmentation_training_sees_the_tutorials_input(tmp_path: Path, 
 
 def test_clips_of_many_lengths_are_each_pooled_over_their_own_frames(dataset: Dataset) -> None:
     settings = config(scale="log", image_size=24)
-    images, _ = inputs_of(dataset, settings).eval_batch(torch.tensor([5, 0, 3]))
+    images, _ = scored(inputs_of(dataset, settings), torch.tensor([5, 0, 3]))
     for image, index in zip(images, (5, 0, 3), strict=True):
         mel = Frontend(settings, 8000)(read_waveform(dataset.clips[index].path)[0][None])[0]
         torch.testing.assert_close(image, F.adaptive_avg_pool2d(mel, 24).expand(3, -1, -1), rtol=1e-5, atol=1e-5)
@@ -98,7 +98,7 @@ def test_clips_of_many_lengths_are_each_pooled_over_their_own_frames(dataset: Da
 
 @pytest.mark.filterwarnings("ignore:At least one mel filterbank")
 def test_windows_fill_the_three_channels(dataset: Dataset) -> None:
-    images, _ = inputs_of(dataset, config(channels="windows")).eval_batch(torch.tensor([2]))
+    images, _ = scored(inputs_of(dataset, config(channels="windows")), torch.tensor([2]))
     waveform = read_waveform(dataset.clips[2].path)[0]
     for channel, n_fft in zip(images[0], (256, 128, 64), strict=True):
         mel = torchaudio.transforms.MelSpectrogram(8000, n_fft=n_fft, hop_length=100, n_mels=16)(waveform)
@@ -107,7 +107,7 @@ def test_windows_fill_the_three_channels(dataset: Dataset) -> None:
 
 def test_deltas_are_taken_over_the_frames_before_the_resize(dataset: Dataset) -> None:
     settings = config(channels="deltas", scale="db")
-    images, _ = inputs_of(dataset, settings).eval_batch(torch.tensor([4, 1]))
+    images, _ = scored(inputs_of(dataset, settings), torch.tensor([4, 1]))
     for image, index in zip(images, (4, 1), strict=True):
         mel = Frontend(settings, 8000)(read_waveform(dataset.clips[index].path)[0][None])[0, 0]
         delta = torchaudio.functional.compute_deltas(mel)
@@ -121,7 +121,7 @@ def test_deltas_are_taken_over_the_frames_before_the_resize(dataset: Dataset) ->
 def test_scoring_crops_are_evenly_spaced_windows_of_the_mel() -> None:
     mel = torch.rand(1, 16, 100, generator=rng())
     inputs = inputs_from([mel, mel[..., :30], mel[..., :20]], crop_seconds=0.25, hop_length=100)  # 20 frames at 8 kHz
-    images, owner = inputs.eval_batch(torch.tensor([2, 0, 1]))
+    images, owner = scored(inputs, torch.tensor([2, 0, 1]))
     assert owner.tolist() == [0, 1, 1, 1, 1, 1, 2, 2]
     for image, start in zip(images, (0, 0, 20, 40, 60, 80, 0, 10), strict=True):
         expected = F.adaptive_avg_pool2d(mel[..., start : start + 20], 16).expand(3, -1, -1)
@@ -130,7 +130,7 @@ def test_scoring_crops_are_evenly_spaced_windows_of_the_mel() -> None:
 
 def test_no_more_scoring_crops_than_allowed() -> None:
     inputs = inputs_from([torch.rand(1, 16, 100)], crop_seconds=0.25, eval_crops=2)
-    assert inputs.eval_batch(torch.tensor([0]))[1].tolist() == [0, 0]
+    assert scored(inputs, torch.tensor([0]))[1].tolist() == [0, 0]
 
 
 def test_training_crops_are_random_windows_of_the_mel() -> None:
@@ -154,7 +154,7 @@ def test_a_clip_shorter_than_the_crop_is_padded_with_its_scales_silence_or_itsel
     # A roll of less than a frame is none, and takes the way of what changes the mel.
     values: dict[str, Any] = {"roll": 0.001} if augmented else {}
     inputs = inputs_from([mel], silence=-13.8, crop_seconds=0.2, padding=padding, scale="log", **values)
-    for image in (inputs.train_batch(torch.tensor([0]), rng())[0][0], inputs.eval_batch(torch.tensor([0]))[0][0]):
+    for image in (inputs.train_batch(torch.tensor([0]), rng())[0][0], scored(inputs, torch.tensor([0]))[0][0]):
         torch.testing.assert_close(image[:1], torch.cat([mel, more], dim=2), rtol=1e-5, atol=1e-6)
 
 
@@ -209,10 +209,10 @@ def test_equal_generators_give_equal_batches(dataset: Dataset, values: dict[str,
 
 
 def test_scoring_is_never_augmented(dataset: Dataset) -> None:
-    plain = inputs_of(dataset, config(scale="log", normalise="train")).eval_batch(torch.arange(6))[0]
+    plain = scored(inputs_of(dataset, config(scale="log", normalise="train")), torch.arange(6))[0]
     inputs = inputs_of(dataset, config(**AUGMENTED))
     inputs.train_batch(torch.arange(6), rng())
-    assert torch.equal(inputs.eval_batch(torch.arange(6))[0], plain)
+    assert torch.equal(scored(inputs, torch.arange(6))[0], plain)
 
 
 @pytest.mark.parametrize("values", [{"gain_db": 3.0, "normalise": "clip"}, {"crop_seconds": 0.3}])
@@ -226,7 +226,7 @@ def test_kept_images_are_the_same_as_new_ones_and_are_not_changed_by_use(
         chosen = torch.tensor(clips)
         for kept, made in (
             (keeps.train_batch(chosen, rng(seed)), makes.train_batch(chosen, rng(seed))),
-            (keeps.eval_batch(chosen), makes.eval_batch(chosen)),
+            (scored(keeps, chosen), scored(makes, chosen)),
         ):
             torch.testing.assert_close(kept[0], made[0], rtol=1e-6, atol=1e-6)
             assert torch.equal(kept[1], made[1])
@@ -237,7 +237,7 @@ def test_kept_images_are_the_same_as_new_ones_and_are_not_changed_by_use(
 def test_images_made_while_scoring_can_be_learned_from(dataset: Dataset) -> None:
     inputs = inputs_of(dataset, config())
     with torch.inference_mode():
-        inputs.eval_batch(torch.arange(6))
+        scored(inputs, torch.arange(6))
     images, _ = inputs.train_batch(torch.arange(6), rng())
     weight = torch.ones(1, requires_grad=True)
     (images * weight).sum().backward()
@@ -251,7 +251,7 @@ def test_clips_that_are_carried_over_batch_by_batch_give_the_same(dataset: Datas
     chosen = torch.tensor([4, 1, 4, 0])
     for ours, theirs in (
         (carried.train_batch(chosen, rng()), resident.train_batch(chosen, rng())),
-        (carried.eval_batch(chosen), resident.eval_batch(chosen)),
+        (scored(carried, chosen), scored(resident, chosen)),
     ):
         assert torch.equal(ours[0], theirs[0])
         assert torch.equal(ours[1], theirs[1])
@@ -384,7 +384,7 @@ def test_one_waveform_gives_the_windows_that_its_clip_is_scored_by(dataset: Data
     for index, clip in enumerate(dataset.clips):
         waveform, _ = read_waveform(clip.path, rate)
         ours = waveform_windows(waveform, Frontend(settings, rate), settings, inputs.normalisation)
-        torch.testing.assert_close(ours, inputs.eval_batch(torch.tensor([index]))[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours, scored(inputs, torch.tensor([index]))[0], rtol=1e-5, atol=1e-5)
 
 
 # --- on a GPU
@@ -402,8 +402,8 @@ def test_a_gpu_sees_what_a_cpu_sees(
     settings = config(**values)
     index = np.arange(6)
     on_gpu = Inputs(mels_of(dataset, settings), dataset, Split("", index, index), settings, torch.device("cuda"))
-    ours, owner = on_gpu.eval_batch(torch.arange(6))
-    theirs, _ = inputs_of(dataset, settings).eval_batch(torch.arange(6))
+    ours, owner = scored(on_gpu, torch.arange(6))
+    theirs, _ = scored(inputs_of(dataset, settings), torch.arange(6))
     assert ours.device.type == owner.device.type == "cuda"
     torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-5)
 

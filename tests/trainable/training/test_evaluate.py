@@ -14,12 +14,15 @@ class Windows:
         self.counts = counts
         self.most = 0
 
-    def eval_batch(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+    def lengths(self, clips: Tensor) -> Tensor:
+        return -clips  # the last clip is the shortest: the order of their names is not theirs
+
+    def eval_batch(self, clips: Tensor) -> list[tuple[Tensor, Tensor]]:
         rows = [(clip, window) for clip in clips.tolist() for window in range(self.counts[clip])]
         owner = [position for position, clip in enumerate(clips.tolist()) for _ in range(self.counts[clip])]
         self.most = max(self.most, len(rows))
         images = torch.tensor(rows).float()[:, :, None, None].expand(-1, -1, 2, 2)
-        return torch.cat([images, images[:, :1]], dim=1), torch.tensor(owner)
+        return [(torch.cat([images, images[:, :1]], dim=1), torch.tensor(owner))]
 
 
 class Logits(nn.Module):

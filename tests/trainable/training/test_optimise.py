@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from trainable.backbones.head import first_convolution, head_of, stages
 from trainable.config import TrialConfig
+from trainable.errors import Diverged
 from trainable.training import device
 from trainable.training.device import Precision, choose_precision
+from trainable.training.loop import Tally
 from trainable.training.network import build_network
-from trainable.training.optim import Ema, Loss, make_optimizer, set_learning_rate
+from trainable.training.optim import Ema, Loss, make_optimizer, parameter_groups, set_learning_rate
 
 CPU = torch.device("cpu")
 
@@ -117,10 +122,10 @@ def test_the_average_follows_weights_and_batch_statistics_and_forgets_its_start_
         ("mobilenet_v3_small", True, torch.float32),
     ],
 )
-def test_auto_is_bf16_on_a_cpu_that_multiplies_it_and_fp32_for_depthwise_models(
+def test_auto_is_bf16_on_a_cpu_with_amx_and_fp32_for_depthwise_models(
     backbone: str, able: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "multiplies_bf16", lambda: able)
+    monkeypatch.setattr(device, "has_amx", lambda: able)
     settings = config(backbone=backbone)
     assert choose_precision(settings, build_network(settings, 2), CPU).dtype == expected
 
@@ -142,13 +147,43 @@ def test_a_named_precision_is_used_for_products_and_nothing_else(name: str, expe
     model = build_network(settings, 2)
     precision = choose_precision(settings, model, CPU)
     seen = []
-    model.features[0][0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    model.features[-1][0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     with torch.no_grad():
         logits = precision.forward(model.eval(), torch.randn(2, 1, 32, 32).expand(-1, 3, -1, -1))
     assert seen == [expected]
     assert logits.dtype == torch.float32
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert precision.scaler().is_enabled() is (name == "fp16")
+
+
+@pytest.mark.parametrize("able", [{}, {"avx512_bf16": True}, {"avx512_bf16": True, "amx_bf16": True}])
+def test_only_amx_makes_bf16_fast(able: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert device.has_amx() is able.get("amx_bf16", False)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small"])
+def test_the_power_of_a_loud_clip_does_not_overflow_in_fp16(backbone: str) -> None:
+    settings = config(backbone=backbone, precision="fp16")
+    torch.manual_seed(0)
+    model = build_network(settings, 2)
+    precision = choose_precision(settings, model, CPU)
+    averaged = copy.deepcopy(model)  # as the average of the weights is
+    loud = 1e6 * torch.rand(4, 1, 64, 64).expand(-1, 3, -1, -1)  # fp16 ends at 65,504
+    for each in (model, averaged):
+        assert precision.forward(each.train(), loud).isfinite().all()
+    with torch.no_grad():
+        model.get_submodule(first_convolution(model)[0]).weight.zero_()
+    assert averaged.get_submodule(first_convolution(averaged)[0]).weight.abs().sum() > 0
+
+
+def test_what_overflows_in_fp16_says_so_and_how_to_go_on() -> None:
+    hint = Precision(CPU, torch.float16, torch.channels_last).hint
+    tally = Tally(3, hint)
+    tally.add(torch.tensor(float("nan")), torch.zeros(1, 2), torch.zeros(1, 2), 1e-3)
+    with pytest.raises(Diverged, match=r"fp16 holds no number above 65,504\. Use precision: bf16"):
+        tally.means()
+    assert Precision(CPU, torch.float32, torch.channels_last).hint == ""
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -171,3 +206,13 @@ def test_precision_changes_answers_by_rounding_only() -> None:
     rounded = Precision(CPU, torch.bfloat16, torch.channels_last).forward(model, images)
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
     assert not torch.equal(rounded, exact)
+
+
+def test_each_stage_learns_slower_than_the_one_after_it() -> None:
+    settings = config(layer_decay=0.5, head_lr_multiple=3.0)
+    model = build_network(settings, 2)
+    multiple = {id(p): group["lr_multiple"] for group in parameter_groups(model, settings) for p in group["params"]}
+    parts = stages(model)
+    for place, part in enumerate(parts):
+        assert {multiple[id(parameter)] for parameter in part} == {0.5 ** (len(parts) - place)}
+    assert {multiple[id(parameter)] for parameter in head_of(model)[1].parameters()} == {3.0}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.sounds import wave, write_set
+from tests.support.sounds import scored, wave, write_set
 from trainable.config import TrialConfig
 from trainable.data.split import Split
 from trainable.features.inputs import Inputs
@@ -43,6 +43,6 @@ def test_the_windows_that_are_counted_are_those_that_are_scored(tmp_path: Path) 
         inputs = Inputs(
             mels_of(dataset, config), dataset, Split("", everything, everything), config, torch.device("cpu")
         )
-        images, _ = inputs.eval_batch(torch.as_tensor(everything))
+        images, _ = scored(inputs, torch.as_tensor(everything))
         assert windows_scored(dataset, everything, config) == len(images)
         assert len(images) < len(seconds) * 5
