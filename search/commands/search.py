@@ -21,6 +21,7 @@ from search.console.time_left import Plan
 from search.mirror.mode import ResolvedMode, resolve_again, resolve_mode
 from search.report.report import write_report
 from search.retrain.plan import same_dataset
+from search.retrain.trust import candidates_of, trust
 from search.runs.folder import new_run, only_driver, sole_run
 from search.runs.format import conditions_of
 from search.runs.journal import Journal
@@ -204,7 +205,9 @@ def _search(searching: Searching) -> int:
             session.train(make_searcher, lambda: JournalASHA(space, journal), stop, console)
         journal.stopped(stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP))
         close_run(run, space, console.warn)
-    console.finish(run.record["split"]["val"], interrupted=stop.reason == "interrupted")
+    best = run.best()
+    trusted = trust(run, best, candidates_of(run)).in_words() if best else ""
+    console.finish(run.record["split"]["val"], interrupted=stop.reason == "interrupted", trust=trusted)
     return _exit_code(run, stop)
 
 

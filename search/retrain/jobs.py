@@ -93,17 +93,19 @@ def _epoch(trial: Trial, job: Job) -> int:
 
 @dataclass(frozen=True)
 class ScoreBook:
-    """The scores of models in a folder, one file per model and part.
+    """The scores of a run's models in `retrained/scores`, one file per model and part.
 
     A model whose test scores exist is never scored on them again: what is on file is what counts.
     """
 
-    folder: Path
+    run: Path
     progress: Progress | None = None
 
     def of(self, model: TrialFolder, part: Part) -> Scores:
         """The scores of a model on a part of its clips, made now if this is the first time."""
-        path = self.folder / f"{model.path.parent.name}-{model.path.name}.{part}.npz"
+        # By the place inside the run: a run may have any name, also that of the folder of its own retraining.
+        place = model.path.relative_to(self.run)
+        path = self.run / "retrained" / "scores" / f"{'-'.join(place.parts)}.{part}.npz"
         scores = load_scores(path)
         if scores is None:
             scores = score_trial(model, part, self.progress)

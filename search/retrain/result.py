@@ -37,14 +37,27 @@ GREEDY_ROUNDS = 20  # members with repeats; Caruana et al. see no gain from more
 
 @dataclass(frozen=True)
 class Models:
-    """A candidate's models, one per seed that ended well."""
+    """A candidate's models, one per seed that ended well or diverged.
+
+    To leave out what diverged would make a configuration look as good as its lucky seeds, and as steady.
+    """
 
     candidate: Candidate
     seeds: tuple[int, ...]
-    epochs: tuple[int, ...]  # whose weights each model has
+    epochs: tuple[int | None, ...]  # whose weights each model has; None where it diverged
     validation: tuple[Scores, ...]  # () where there was no validation
     measured: tuple[Scores, ...]  # on the clips that count; () where they were not scored
     refitted: bool = False  # measured are new models on more clips; validation is of those before them
+
+    @property
+    def diverged(self) -> tuple[int, ...]:
+        """The seeds whose training diverged; their scores are those of guessing."""
+        return tuple(seed for seed, epoch in zip(self.seeds, self.epochs, strict=True) if epoch is None)
+
+    @property
+    def usable(self) -> bool:
+        """Whether any seed has become a model."""
+        return len(self.diverged) < len(self.seeds)
 
     @property
     def validation_accuracy(self) -> float:
@@ -69,14 +82,23 @@ class Models:
     @property
     def handed_over(self) -> int:
         """The position of the seed whose model is handed over: best on validation; the first if none was validated."""
+        there = [position for position, epoch in enumerate(self.epochs) if epoch is not None]
         if not self.validated:
-            return 0
+            return there[0]
         quality = [(-s.accuracy, log_loss(s.probabilities, s.true)) for s in self.validation]
-        return min(range(len(quality)), key=quality.__getitem__)
+        return min(there, key=quality.__getitem__)
+
+
+def models_in(scores: Sequence[Scores]) -> list[Scores]:
+    """Those of a candidate's scores that are a model's, not of guessing in the place of one that diverged."""
+    return [each for each in scores if not each.guess]
 
 
 def choose(models: Sequence[Models]) -> Models:
-    """The candidate that the result is about: best mean over seeds on validation, then the lower loss there."""
+    """The candidate that the result is about: best mean over all seeds on validation, then the lower loss there.
+
+    A seed that diverged counts as guessing.
+    """
     return min(models, key=lambda each: (-each.validation_accuracy, each.validation_loss))
 
 
@@ -167,6 +189,7 @@ def row(models: Models, groups: Groups) -> dict[str, Any]:
         facts["per_seed"].append(
             {
                 "seed": seed,
+                "diverged": seed in models.diverged,  # its accuracy is that of guessing
                 "epoch": models.epochs[position],
                 "validation": models.validation[position].accuracy if models.validated else None,
                 "accuracy": models.measured[position].accuracy if models.measured else None,
@@ -249,10 +272,11 @@ def by_class(scores: Scores) -> dict[str, Any]:
     }
 
 
-def winners_curse(models: Models | None) -> dict[str, Any] | None:
-    """How much the search's own best score flatters, in points: that score minus what fresh seeds of it reach.
+def winners_curse(models: Models | None, highest_of: int | None) -> dict[str, Any] | None:
+    """How much the search's score of a configuration flatters, in points: that score minus what fresh seeds reach.
 
-    `models`: of the search's best configuration. None where the search has no score of it.
+    `models`: of the search's best configuration, or of the one that was asked for. `highest_of`: how many trials'
+    scores that score is the highest of; None where it is not the search's best. None where the search has no score.
     """
     if models is None or models.candidate.searched is None:
         return None
@@ -260,6 +284,7 @@ def winners_curse(models: Models | None) -> dict[str, Any] | None:
     return {
         "name": models.candidate.name,
         "searched": searched,
+        "highest_of": highest_of,
         "points_validation": 100 * (searched - models.validation_accuracy) if models.validation else None,
         "points_measured": 100 * (searched - models.accuracy) if models.measured else None,
     }
@@ -270,6 +295,6 @@ def _spread(scores: Sequence[Scores]) -> dict[str, float] | None:
 
 
 def share_right(scores: Sequence[Scores]) -> Floats:
-    """The share [n] of models that have each clip right."""
-    share: Floats = np.mean([each.right for each in scores], axis=0, dtype=np.float64)
+    """The share [n] of models that have each clip right; one that guesses has 1 of k of it."""
+    share: Floats = np.mean([each.share_right for each in scores], axis=0)
     return share

@@ -31,10 +31,12 @@ from search.retrain.result import (
     difference,
     groups_in,
     interval,
+    models_in,
     row,
     winners_curse,
 )
 from search.retrain.text import other_horizon, protocol_in_words, sentence
+from search.retrain.trust import candidates_of
 from search.runs.record import git_commit, versions
 from search.runs.run import Run
 from trainable.files import write_atomically
@@ -56,7 +58,7 @@ def retrain(run: Run, options: RetrainOptions, runner: Runner, progress: Progres
     folder.mkdir(exist_ok=True)
     write_atomically(folder / "run.json", json.dumps(_record(run, plan), indent=2) + "\n")
     protocol = folds if plan.folds else holdout
-    outcome = protocol(run, plan, folder, runner, ScoreBook(folder / "scores", progress))
+    outcome = protocol(run, plan, folder, runner, ScoreBook(run.path, progress))
     result = _result(run, plan, outcome, _earlier(folder))
     _write_models(folder, plan, outcome, result)
     write_atomically(folder / "predictions.csv", _predictions(plan, outcome))
@@ -126,7 +128,7 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
             "seeds": _ensemble(outcome.seeds, outcome, groups),
             "greedy": _ensemble(outcome.greedy, outcome, groups) if outcome.greedy else None,
         },
-        "winners_curse": None if stretched else winners_curse(outcome.searched_best),
+        "winners_curse": None if stretched else winners_curse(outcome.searched_best, _highest_of(run, plan)),
         "model": _handed_over(outcome, groups),
         "calibration": found,
         **by_class(model),
@@ -139,7 +141,14 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
             {"name": each.job.name, "status": each.trial.status, "message": each.trial.message}
             for each in outcome.failures
         ],
-        "notes": [*plan.split.notes, *plan.notes, *outcome.notes, *groups.notes(model), *stretched],
+        "notes": [
+            *plan.split.notes,
+            *plan.notes,
+            *outcome.notes,
+            *groups.notes(model),
+            *_diverged(outcome),
+            *stretched,
+        ],
         "earlier": earlier,
         "run": run.name,
         "command": _command(),
@@ -149,6 +158,23 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
         "git_commit": git_commit(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _highest_of(run: Run, plan: Plan) -> int | None:
+    """How many trials the first candidate was the best of; None where it is not the search's best."""
+    best = run.best()
+    return candidates_of(run) if best and best.trial.number == plan.candidates[0].trial else None
+
+
+def _diverged(outcome: Outcome) -> list[str]:
+    """A note for each configuration of which some seeds diverged."""
+    baseline = [outcome.baseline] if outcome.baseline else []
+    found = {each.candidate.name: each for each in (*outcome.candidates, *baseline) if each.diverged}
+    return [
+        f"{name}: {len(each.diverged)} of {len(each.seeds)} seeds diverged and count as guessing, in the choice, the "
+        "mean, the deviation and the interval."
+        for name, each in found.items()
+    ]
 
 
 def _ensemble(ensemble: Ensemble, outcome: Outcome, groups: Groups) -> dict[str, Any]:
@@ -223,6 +249,7 @@ def _predictions(plan: Plan, outcome: Outcome) -> str:
     """
     ours = outcome.chosen
     model, together = ours.measured[ours.handed_over], outcome.seeds.measured
+    models = models_in(ours.measured)
     calibrated = with_temperature(model.probabilities, outcome.temperature)
     joint = with_temperature(together.probabilities, outcome.ensemble_temperature)
     text = io.StringIO()
@@ -238,7 +265,7 @@ def _predictions(plan: Plan, outcome: Outcome) -> str:
             f"{calibrated[position].max():.6f}",
             model.labels[together.predicted[position]],
             f"{joint[position].max():.6f}",
-            sum(int(scores.right[position]) for scores in ours.measured),
-            len(ours.measured),
+            sum(int(scores.right[position]) for scores in models),
+            len(models),
         ])  # fmt: skip
     return text.getvalue()

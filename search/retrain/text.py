@@ -64,6 +64,7 @@ def protocol_in_words(plan: Plan) -> str:
     return f"{plan.split.name}: trained on {plan.options.train_on}"
 
 
+_CLIPS = {"test": "on the test clips", "folds": "out of fold", "validation": "on the same validation clips"}
 _MEASURED = {"test": "test", "folds": "out of fold", "validation": "validation"}
 SAME = 0.05  # points: a smaller gap rounds to none
 GROUPS_SHOWN = 8
@@ -118,6 +119,34 @@ def _table(result: Mapping[str, Any], width: int | None) -> list[Text]:
     return [*fitted.header, *fitted.rows, *(fact("", left_out, width, "dim") if fitted.left_out else [])]
 
 
+def flattery(result: Mapping[str, Any]) -> list[str]:
+    """A sentence on how far the search's score of a configuration was from what fresh seeds of it score.
+
+    Both are told where both are known: on the clips that the search chose on, and on those that count. Nothing where
+    the search has no score of that configuration.
+    """
+    curse = result.get("winners_curse")
+    if not curse:
+        return []
+    of = curse.get("highest_of")
+    best = f", the best of {of} trials," if of else ""
+    where = {"validation": "on the same validation clips", "measured": _CLIPS[result["measured_on"]]}
+    # Without a test both are the same clips.
+    parts = ["validation"] if result["measured_on"] == "validation" else ["validation", "measured"]
+    told = [_off(curse[f"points_{part}"], where[part]) for part in parts if curse.get(f"points_{part}") is not None]
+    if not told:
+        return []
+    scored = f"{curse.get('name', 'its best')}{best} scored {percent(curse['searched'])} in the search"
+    return [f"{scored}; fresh seeds of it score {' and '.join(told)}."]
+
+
+def _off(points_too_high: float, where: str) -> str:
+    """How fresh seeds fare beside the search's score, in which a gap that rounds to none is none."""
+    if abs(points_too_high) < SAME:
+        return f"the same {where}"
+    return f"{abs(points_too_high):.1f} points {'less' if points_too_high > 0 else 'more'} {where}"
+
+
 def _groups(groups: Sequence[Mapping[str, Any]]) -> str:
     """The accuracy on each group, the hardest first; of many only those at both ends."""
     said = [f"{each['group']} {percent(each['accuracy'])}" for each in groups]
@@ -148,16 +177,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"p = {gap['p_value']:.2g} ({gap['test']}).",
         ))  # fmt: skip
     facts += [("groups", f"{_groups(result['groups'])}.")] if result["groups"] else []
-    curse = result["winners_curse"]
-    flattery = (
-        [curse[f"points_{on}"] for on in ("measured", "validation") if curse[f"points_{on}"] is not None]
-        if curse
-        else []
-    )
-    if curse and flattery:
-        off = f"{abs(flattery[0]):.1f} points too {'high' if flattery[0] > 0 else 'low'}"
-        found = off if abs(flattery[0]) >= SAME else "what fresh seeds reach"
-        facts.append(("search", f"its own best score, {percent(curse['searched'])}, was {found}."))
+    facts += [("search", sentence) for sentence in flattery(result)]
     before, after = result["calibration"]["ece_before"], result["calibration"]["ece_after"]
     facts.append(("sure", f"calibration error {percent(before)}, after temperature scaling {percent(after)}."))
     facts += [("failed", f"{each['name']}: {each['status']}: {each['message']}") for each in result["failed"]]

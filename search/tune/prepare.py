@@ -298,6 +298,7 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
             "path": prepared.space.fixed["data"], "group_column": prepared.space.fixed.get("group_column"),
             "name": dataset.name, "hash": dataset.hash,
             "clips": len(dataset.clips), "labels": list(dataset.labels), "rejected": len(dataset.rejected),
+            "groups": len({clip.group for clip in dataset.clips if clip.group is not None}),
         },
         "split": {
             "name": split.name, "hash": split.hash, "train": len(split.train), "val": len(split.val),

@@ -39,6 +39,7 @@ class Scores:
     clips: Ints  # [n] indices into Dataset.clips
     true: Ints  # [n] indices into labels
     probabilities: Floats  # [n, k], not calibrated
+    guess: bool = False  # no model: what guessing would score, in the place of a training that diverged
 
     @property
     def predicted(self) -> Ints:
@@ -53,9 +54,21 @@ class Scores:
         return same
 
     @property
+    def share_right(self) -> Floats:
+        """How right the model is on each clip, [n]: 1 or 0, and 1/m where m classes are equally likely, as a lot is."""
+        likeliest = self.probabilities == self.probabilities.max(axis=1, keepdims=True)
+        share: Floats = likeliest[np.arange(len(self.true)), self.true] / likeliest.sum(axis=1)
+        return share
+
+    @property
     def accuracy(self) -> float:
         """The share of clips that the model has right."""
-        return float(self.right.mean())
+        return float(self.share_right.mean())
+
+
+def guessing(labels: Sequence[str], clips: Ints, true: Ints) -> Scores:
+    """The scores of a model that has learned nothing: every class is equally likely."""
+    return Scores(tuple(labels), clips, true, np.full((len(clips), len(labels)), 1 / len(labels)), guess=True)
 
 
 def mean_of(scores: Sequence[Scores]) -> Scores:
@@ -76,7 +89,7 @@ def joined(scores: Sequence[Scores]) -> Scores:
         raise ValueError("scores can be joined only where no clip is scored twice")
     true = np.concatenate([each.true for each in scores])[order]
     probabilities = np.concatenate([each.probabilities for each in scores])[order]
-    return Scores(scores[0].labels, clips[order], true, probabilities)
+    return Scores(scores[0].labels, clips[order], true, probabilities, all(each.guess for each in scores))
 
 
 def save_scores(path: Path, scores: Scores) -> None:

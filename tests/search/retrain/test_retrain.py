@@ -31,7 +31,7 @@ from search.retrain.result import (
 )
 from search.retrain.retrain import retrain
 from search.retrain.text import view
-from search.runs.journal import Journal
+from search.runs.journal import Journal, Status
 from search.runs.run import Run, load_run
 from tests.support.retrained import Judge, Trainer, make_run, train_here
 from trainable.backbones import weights
@@ -302,6 +302,98 @@ def test_the_winners_curse_is_the_searchs_best_score_minus_what_fresh_seeds_reac
     assert curse["points_measured"] == pytest.approx(100 * (0.95 - 13 / 18))
 
 
+def test_a_trial_that_was_asked_for_is_compared_with_its_own_score_and_not_called_the_best(
+    run: Run, judge: Judge
+) -> None:
+    result = retrain(run, RetrainOptions(trial=2, seeds=2), Trainer())
+    curse = result["winners_curse"]
+    assert (curse["name"], curse["searched"], curse["highest_of"]) == ("trial 2", 0.90, None)
+    assert curse["points_validation"] == pytest.approx(100 * (0.90 - 14 / 18))
+    assert curse["points_measured"] == pytest.approx(100 * (0.90 - 17 / 18))
+    shown = _shown(result)
+    assert (
+        "trial 2 scored 90.0% in the search; fresh seeds of it score 12.2 points less on the same validation" in shown
+    )
+    assert "4.4 points more on the test clips" in shown
+    best = retrain(run, RetrainOptions(trial=1, seeds=2), Trainer())["winners_curse"]
+    assert (best["searched"], best["highest_of"]) == (0.95, 3)
+
+
+def test_a_candidate_that_diverged_on_most_seeds_is_not_chosen_for_its_lucky_one(run: Run, judge: Judge) -> None:
+    broken: dict[str, Status] = {f"trial 1, seed {seed}": "diverged" for seed in (2, 3, 4, 5)}
+    trainer = Trainer(broken=broken)
+    result = retrain(run, RetrainOptions(top=2, seeds=5), trainer)
+    assert result["chosen"] == "trial 2"  # 80% on every seed; trial 1 has 90% on the only one that is left
+    lucky = next(row for row in result["candidates"] if row["name"] == "trial 1")
+    guessed = 1 / 3
+    assert lucky["validation"]["mean"] == pytest.approx((16 / 18 + 4 * guessed) / 5)
+    assert lucky["measured"]["deviation"] == pytest.approx(np.std([13 / 18, *[guessed] * 4], ddof=1))
+    assert [seed["diverged"] for seed in lucky["per_seed"]] == [False, True, True, True, True]
+    note = "trial 1: 4 of 5 seeds diverged and count as guessing"
+    assert any(each.startswith(note) for each in result["notes"])
+    assert note in _shown(result)
+
+    alone = retrain(run, RetrainOptions(trial=1, seeds=5), trainer)
+    assert alone["chosen"] == "trial 1"
+    assert alone["deviation"] > 0.1
+    assert alone["accuracy"] == pytest.approx((13 / 18 + 4 * guessed) / 5)
+    assert alone["model"]["seed"] == 1
+    assert alone["model"]["accuracy"] == pytest.approx(13 / 18)
+    assert alone["ensembles"]["seeds"]["members"] == ["trial 1, seed 1"]
+
+
+def test_the_model_that_is_handed_over_is_the_one_that_did_not_diverge(run: Run, judge: Judge) -> None:
+    saved: list[Any] = []
+    retrain_module.save_trial = lambda *args: saved.append(args)  # type: ignore[assignment, attr-defined]
+    trainer = Trainer(broken={"trial 1, seed 1": "diverged"})
+    result = retrain(run, RetrainOptions(top=1, seeds=2), trainer)
+    assert result["model"]["seed"] == 2
+    assert saved[0][0].path.name == result["model"]["trial"] == "trial_0001"
+    table = list(csv.DictReader(io.StringIO((run.path / "retrained" / "predictions.csv").read_text())))
+    assert {row["seeds"] for row in table} == {"1"}
+
+
+def test_what_a_machine_broke_is_not_held_against_a_configuration(run: Run, judge: Judge) -> None:
+    trainer = Trainer(broken={"trial 1, seed 2": "failed", "trial 1, seed 3": "out_of_memory"})
+    result = retrain(run, RetrainOptions(top=2, seeds=3), trainer)
+    assert result["chosen"] == "trial 1"
+    assert [row["seed"] for row in result["per_seed"]] == [1]
+    assert len(result["failed"]) == 2
+
+
+def test_a_fold_that_diverged_is_guessed_and_the_others_are_scored(run: Run, judge: Judge) -> None:
+    trainer = Trainer(broken={"trial 1, seed 2, fold 3": "diverged"})
+    result = retrain(run, RetrainOptions(protocol="folds", seeds=2), trainer)
+    first, second = result["per_seed"]
+    assert (first["seed"], second["seed"], second["diverged"]) == (1, 2, False)
+    assert second["accuracy"] == pytest.approx((4 * round(0.7 * 12) + 12 / 3) / 60)
+    assert result["accuracy"] == pytest.approx((first["accuracy"] + second["accuracy"]) / 2)
+    assert any("fold 3: diverged" in line for line in _shown(result).splitlines())
+
+
+@pytest.mark.parametrize("name", ["retrained", "wide"])
+def test_a_run_of_any_name_keeps_its_scores_apart_from_those_of_its_retraining(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = make_run(tmp_path / name, data)
+    judge = Judge(run.path)
+    monkeypatch.setattr(retrain_models, "score_trial", judge)
+    monkeypatch.setattr(retrain_module, "save_trial", lambda *args: None)
+    for trial in run.trials:  # the search's own best may join the greedy ensemble
+        run.folder(trial).path.mkdir()
+        run.folder(trial).checkpoint("best").touch()
+    retrain(run, RetrainOptions(top=1, seeds=2), Trainer())
+    validated = [(backbone, folder) for backbone, folder, part, _ in judge.asked if part == "val"]
+    assert len(validated) == 4 + 3  # two configurations on two seeds, and the search's three trials
+    moved = run.path.rename(tmp_path / "moved")
+    before = len(judge.asked)
+    again = Judge(moved)
+    monkeypatch.setattr(retrain_models, "score_trial", again)
+    retrain(load_run(moved), RetrainOptions(top=1, seeds=2), Trainer())
+    assert before
+    assert not again.asked  # what is on file is what counts, whatever the run is called now
+
+
 def test_a_trial_or_a_file_can_be_retrained_in_the_place_of_the_best(run: Run, judge: Judge, tmp_path: Path) -> None:
     assert retrain(run, RetrainOptions(trial=2, seeds=1), Trainer())["config"]["backbone"] == "resnet50"
     file = tmp_path / "mine.yaml"
@@ -359,10 +451,10 @@ def test_weights_are_fetched_before_a_retraining_for_all_who_want_them(
 ) -> None:
     fetched = []
 
-    def download(url: str, target: Path, name: str, progress: object) -> None:
+    def download(wanted: weights.Weights, name: str, progress: object) -> None:
         fetched.append(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(b"weights")
+        wanted.file.parent.mkdir(parents=True, exist_ok=True)
+        wanted.file.write_bytes(b"weights")
 
     monkeypatch.setattr(weights, "_download", download)
     file = tmp_path / "mine.yaml"
@@ -499,8 +591,9 @@ def test_difference_compares_clip_by_clip() -> None:
     assert gap["mean"] == pytest.approx(0.5)
     assert (gap["only_ours_right"], gap["only_baseline_right"]) == (10, 0)
     assert gap["p_value"] == pytest.approx(2 / 2**10)
-    assert winners_curse(_models("ours", [better], [worse])) == {
-        "name": "ours", "searched": 0.9, "points_validation": pytest.approx(15), "points_measured": pytest.approx(65),
+    assert winners_curse(_models("ours", [better], [worse]), 32) == {
+        "name": "ours", "searched": 0.9, "highest_of": 32,
+        "points_validation": pytest.approx(15), "points_measured": pytest.approx(65),
     }  # fmt: skip
 
 
