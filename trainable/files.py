@@ -154,38 +154,36 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     temporary.replace(path)
 
 
-def checked_path(root: str | Path, text: str) -> tuple[str, str]:
-    """`text` as an absolute path, relative ones from `root`, and what is wrong with it ("" where nothing is).
+def checked_path(root: str | Path, text: str) -> str:
+    """`text` as an absolute path, relative ones from `root`, whether there can be such a file or not.
 
-    A name is taken as it is written: "~" is a letter unless "~/" stands for the user's own folder, as a shell has it.
+    A name is taken as it is written: "~" is a letter, and stands for the user's own folder only in "~/", as in a shell.
+    What no file can be called (a NUL in it, too many letters) stays and is found missing, by name.
     """
-    if "\0" in text:
-        return "", f"must be a name that a file can have, got {visible(text)!r} with a NUL in it. Change it."
-    if (
-        any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts)
-        or len(os.fsencode(text)) > _LONGEST_PATH
-    ):
-        return (
-            "",
-            f"must be a name that a file can have, got one of {len(text)} characters ({visible(text, 40)}). Change it.",
-        )
     if text == "~" or text.startswith("~/"):
         text = os.path.expanduser(text)  # noqa: PTH111 (Path's own raises where there is no home)
-    return os.path.normpath(os.path.join(root, text)), ""  # noqa: PTH118 (a Path would not keep the "~" apart)
+    return os.path.normpath(os.path.join(root, text))  # noqa: PTH118 (a Path would drop what "~" stands in)
 
 
-_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes, on every common file system
+_FORMULA = ("=", "+", "-", "@")
 
 
-def safe_cell(text: str) -> str:
-    """A cell of a CSV that a spreadsheet shows and never computes: what would begin a formula gets an apostrophe.
+def safe_cell(value: Any) -> Any:
+    """A cell of a CSV that a spreadsheet shows and never computes: a text that begins a formula gets an apostrophe.
 
-    Numbers are left alone. Source: OWASP, CSV injection.
+    Numbers are left alone, also those that are texts. Source: OWASP, CSV injection.
     """
-    text = visible(text)
-    if text[:1] not in ("=", "+", "-", "@") or re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text):
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    if not text.startswith(_FORMULA) or re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text):
         return text
     return f"'{text}"
+
+
+def plain_cell(text: str) -> str:
+    """A cell as it was before `safe_cell`."""
+    return text[1:] if text.startswith(tuple(f"'{sign}" for sign in _FORMULA)) else text
 
 
 def cache_folder() -> Path:

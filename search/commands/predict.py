@@ -70,9 +70,9 @@ def export(model_path: Path, target: Path, clips: Sequence[Path], seconds: float
 
     done = export_onnx(model_path, target, clips, seconds)
     print(
-        f"{done.path}: takes clips of any length up to {done.samples} samples "
-        f"({done.samples / done.sample_rate:.2f} s) at {done.sample_rate} Hz, as they are; "
-        f"differs from predict by at most {done.difference:.1e} over {done.clips} clips"
+        f"{done.path}: takes clips of any length up to {done.samples} samples at {done.sample_rate} Hz "
+        f"({done.samples / done.sample_rate:.2f} s), as they are; differs from predict by at most "
+        f"{done.difference:.1e} over {done.clips} clips"
     )
     return 0
 

@@ -39,7 +39,7 @@ from search.retrain.text import other_horizon, protocol_in_words, sentence
 from search.retrain.trust import candidates_of
 from search.runs.record import git_commit, versions
 from search.runs.run import Run
-from trainable.files import write_atomically
+from trainable.files import safe_cell, write_atomically
 from trainable.inference.metrics import comparison, with_temperature
 from trainable.inference.model import save_ensemble, save_trial
 from trainable.progress import Progress
@@ -259,11 +259,11 @@ def _predictions(plan: Plan, outcome: Outcome) -> str:
     )
     for position, clip in enumerate(model.clips):
         table.writerow([
-            plan.dataset.clips[clip].path,
-            model.labels[model.true[position]],
-            model.labels[model.predicted[position]],
+            safe_cell(plan.dataset.clips[clip].place),
+            safe_cell(model.labels[model.true[position]]),
+            safe_cell(model.labels[model.predicted[position]]),
             f"{calibrated[position].max():.6f}",
-            model.labels[together.predicted[position]],
+            safe_cell(model.labels[together.predicted[position]]),
             f"{joint[position].max():.6f}",
             sum(int(scores.right[position]) for scores in models),
             len(models),

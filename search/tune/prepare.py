@@ -27,7 +27,7 @@ from trainable.data.duplicates import near_copies_across
 from trainable.data.split import Split, split_dataset
 from trainable.errors import InputError
 from trainable.features.mel_cache import check_front_end
-from trainable.files import write_atomically
+from trainable.files import plain_cell, safe_cell, write_atomically
 from trainable.progress import Progress
 from trainable.training.cost import cost_of
 
@@ -162,14 +162,17 @@ def leave_out(dataset: Dataset, without: Path, group_column: str | None = None) 
     """
     try:
         with without.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            rows = [
+                {name: plain_cell(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+                for row in csv.DictReader(file)
+            ]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--without: must be a CSV in UTF-8, got {without} ({error}). Check the path.") from None
     if rows and "path" not in rows[0]:
         raise InputError(
             f"--without: {without} must have a column path, got {', '.join(map(str, rows[0]))}. Name it so."
         )
-    names = {clip.name: clip for clip in dataset.clips} | {clip.path: clip for clip in dataset.clips}
+    names = {clip.name: clip for clip in dataset.clips} | {clip.place: clip for clip in dataset.clips}
     unknown = [row["path"] for row in rows if row["path"] not in names]
     if unknown:
         raise InputError(
@@ -187,7 +190,8 @@ def leave_out(dataset: Dataset, without: Path, group_column: str | None = None) 
     )
     for clip in kept:
         values = (*(getattr(clip, name) for name in columns), *((clip.stretch or (None, None)) if stretches else ()))
-        table.writerow([clip.path, dataset.labels[clip.label], *("" if value is None else value for value in values)])
+        cells = [clip.path, dataset.labels[clip.label], *("" if value is None else value for value in values)]
+        table.writerow(map(safe_cell, cells))
     target = without.with_name(f"{without.stem}.kept.csv")
     write_atomically(target, text.getvalue())
     return str(target), len(gone)

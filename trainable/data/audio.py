@@ -20,7 +20,7 @@ import torch
 import torchaudio
 
 from trainable.data.decode import Block, Sound, Unreadable, open_sound
-from trainable.data.stretches import Stretch, plain
+from trainable.data.stretches import Stretch, named_stretch, plain
 from trainable.errors import InputError
 from trainable.files import write_atomically
 from trainable.progress import Progress
@@ -34,13 +34,16 @@ def read_waveform(
     """The waveform [n] in float32, full scale 1, channels averaged, and its sample rate in Hz.
 
     With `sample_rate` the waveform is resampled by torchaudio's windowed sinc (Hann, 6 zero crossings, roll-off 0.99).
-    With `stretch` only that is read.
+    With `stretch` only that is read; a path may also name it, as `Clip.place` does.
 
     Raises:
         InputError: the file is gone or cannot be decoded.
     """
+    file = path
+    if stretch is None:
+        file, stretch = named_stretch(str(path))
     try:
-        with open_sound(path) as sound:
+        with open_sound(file) as sound:
             rate = sound.rate
             parts = [_mono(block) for block in sound.blocks(*(stretch.samples(rate) if stretch else (0, None)))]
     except Unreadable as error:
@@ -179,7 +182,7 @@ def _is_current(path: str, probe: Probe) -> bool:
     """Whether the file still is what was decoded, by its size and time of change."""
     try:
         status = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):  # gone, or a name that no file has
         return False
     return (status.st_size, status.st_mtime_ns) == (probe.bytes, probe.mtime_ns)
 
