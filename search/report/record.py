@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import shlex
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,6 +15,8 @@ from search.report.facts import label
 from search.report.headline import retrained
 from search.report.page import Html, facts, join, note, pre, tag
 from search.runs.run import Best, Run
+from search.space.space import Space
+from search.tune.study import beliefs_of
 from trainable.config import RECIPES, SHARED_FIELDS, TrialConfig
 
 _EMPTY: tuple[object, ...] = (None, "", [], {})
@@ -62,6 +66,7 @@ def record(run: Run) -> Html:
     for extra, name in (("warm_start", "warm start from"), ("notes", "notes")):
         if known.get(extra):
             pairs.append((name, "; ".join(map(str, known[extra]))))
+    pairs += [("learned from", "; ".join(_lessons(run)))] if run.journal.lessons else []
     pairs += [("about the split", "; ".join(map(str, split["notes"])))] if split.get("notes") else []
     result = retrained(run) or {}
     if result.get("seeds"):
@@ -78,6 +83,15 @@ def record(run: Run) -> Html:
             pre(_space_file(known["space"])),
         ]
     )
+
+
+def _lessons(run: Run) -> Iterator[str]:
+    """What each run on other data was worth to this one."""
+    beliefs = beliefs_of(Space.from_json(run.record["space"]), run.journal)
+    for event in run.journal.lessons:
+        belief = beliefs[event["run"]]
+        worth = f"rank agreement {belief:.2f} in the end" if belief else "misled, and was let go"
+        yield f"{Path(event['run']).name}: {len(event['trials'])} trials, {worth}"
 
 
 def _space_file(space: dict[str, Any]) -> str:

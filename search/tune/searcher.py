@@ -125,17 +125,17 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         number = len(self._journal.trials)
         attempts = _ATTEMPTS if size is None else min(max(_ATTEMPTS, 10 * size // (size - len(tried))), _MOST_ATTEMPTS)
         if learned := self._journal_study.learned(number, tried):
-            return self._begin(number, *learned, rejected=0)
+            return self._begin(number, *learned)
         for attempt in range(attempts):
             asked, sample = self._journal_study.propose(number, attempt)
             if key_of(sample) not in tried or attempt == attempts - 1:
                 break
             self._journal_study.reject(asked)
-        return self._begin(number, asked, sample, rejected=attempt)
+        return self._begin(number, asked, sample)
 
-    def _begin(self, number: int, asked: optuna.Trial, sample: dict[str, Any], rejected: int) -> Trial:
-        """Notes a proposed trial in the journal; `rejected`: so many proposals before it were not used."""
-        noted = {"attrs": self._journal_study.accept(asked, number), "rejected": rejected}
+    def _begin(self, number: int, asked: optuna.Trial, sample: dict[str, Any]) -> Trial:
+        """Notes a proposed trial in the journal."""
+        noted = self._journal_study.accept(asked, number)
         try:
             config = self._settle(self._search_space.config(sample, name=f"trial {number}"))
         except InputError as error:  # loading the space has tried its corners, alone and in pairs, and no others
