@@ -192,7 +192,8 @@ def _sit(sitting: Sitting) -> int:
         time.time() + sitting.time_left if sitting.time_left is not None else None, space.budget.target_accuracy,
         space.scheduling.cut_baselines,
     )  # fmt: skip
-    stop = Stop(journal, space.budget.grace_epochs, sitting.time_left, space.budget.target_accuracy)
+    budget = space.budget
+    stop = Stop(journal, budget.grace_epochs, sitting.time_left, budget.target_accuracy, budget.gain)
     header = _header(sitting, at_once)
     console = Console(journal, header, plan)
     mirror = Mirror(run, sitting.mode, at_once)
