@@ -118,6 +118,12 @@ def search(
     warm_start: Annotated[
         list[Path] | None, typer.Option(help="Learn from the trials of this run too; may be given again.")
     ] = None,
+    learn_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Let this run on other data teach what to try; may be given again. It is let go if it misleads."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Fix a field, such as n_folds=10; may be given again."),
@@ -149,6 +155,7 @@ def search(
                 space=space, data=data, name=name, trials=trials, epochs=epochs, time_budget=time_budget,
                 gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, seed=seed, swanlab=swanlab,
                 project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
+                learn_from=tuple(learn_from or ()),
                 dry_run=dry_run, settings=(*(settings or ()), *([f"group_column={_quoted(group)}"] if group else [])),
                 without=without,
             )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from optuna.exceptions import StorageInternalError
@@ -30,6 +31,7 @@ from search.runs.tables import TrialsTable, write_trials_csv
 from search.space.space import Space
 from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
 from search.tune.estimate import estimate, render
+from search.tune.lessons import told
 from search.tune.prepare import Options, affordable, first_configs, prepare, record, settle
 from search.tune.scheduler import JournalASHA
 from search.tune.searcher import StudySearch
@@ -57,6 +59,7 @@ class Searching:
     machines: Machines
     mode: ResolvedMode
     warm_start: tuple[Run, ...] = ()
+    learn_from: tuple[Run, ...] = ()
     time_left: float | None = None  # s
     notes: tuple[str, ...] = ()
 
@@ -78,7 +81,7 @@ def search(options: Options) -> int:
     Raises:
         InputError: an input is wrong; then nothing has been written.
     """
-    warm_start = tuple(load_run(path) for path in {path.resolve(): path for path in options.warm_start}.values())
+    warm_start, learn_from = _each_once(options.warm_start), _each_once(options.learn_from)
     with Steps() as progress:
         prepared = prepare(options, progress)
     mode = resolve_mode(options.swanlab, prepared.run, options.project)
@@ -95,7 +98,11 @@ def search(options: Options) -> int:
             return _dry_run(Searching(run, space, machines, mode, notes=notes))
         with new_run(prepared.run, content, options.storage) as run, only_driver(run.path):
             check_every_node(run, machines)
-            return _search(Searching(run, space, machines, mode, warm_start, space.budget.time, notes))
+            return _search(Searching(run, space, machines, mode, warm_start, learn_from, space.budget.time, notes))
+
+
+def _each_once(paths: Iterable[Path]) -> tuple[Run, ...]:
+    return tuple(load_run(path) for path in {path.resolve(): path for path in paths}.values())
 
 
 def resume(path: Path, trials: int | None, swanlab: str | None, address: str | None) -> int:
@@ -136,10 +143,18 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
         time_left = _time_left(run.journal, space.budget.time)
         check_every_node(run, machines)
         # A driver that was killed before its first trial may not have come to learn from the others.
-        known = {event["run"] for event in run.journal.warm}
-        others = [] if run.journal.trials else [other for other in run.record["warm_start"] if other not in known]
-        warm = tuple(load_run(Path(other)) for other in others)
-        return _search(Searching(run, space, machines, mode, warm, time_left, notes))
+        warm, lessons = (
+            _not_known_yet(run, key, events)
+            for key, events in (("warm_start", run.journal.warm), ("learn_from", run.journal.lessons))
+        )
+        return _search(Searching(run, space, machines, mode, warm, lessons, time_left, notes))
+
+
+def _not_known_yet(run: Run, key: str, events: list[dict[str, Any]]) -> tuple[Run, ...]:
+    """The runs under `key` of run.json that the journal has nothing of yet; none once there are trials."""
+    known = {event["run"] for event in events}
+    others = [] if run.journal.trials else [other for other in run.record.get(key, []) if other not in known]
+    return _each_once(Path(other) for other in others)
 
 
 def _check_devices(space: Space, machines: Machines) -> None:
@@ -175,7 +190,8 @@ def _search(searching: Searching) -> int:
         time.time() + searching.time_left if searching.time_left is not None else None, space.budget.target_accuracy,
         space.scheduling.cut_baselines, conditions_of(space.to_json()["search"]),
     )  # fmt: skip
-    stop = Stop(journal, space.budget.grace_epochs, searching.time_left, space.budget.target_accuracy)
+    budget = space.budget
+    stop = Stop(journal, budget.grace_epochs, searching.time_left, budget.target_accuracy, budget.gain)
     weights = run.record["weights"]
 
     # Read only where there are limits, and then from the cache: the search has just looked at its data.
@@ -199,6 +215,8 @@ def _search(searching: Searching) -> int:
                 + "".join(f"; {count} {why}" for why, count in learned.left_out.items())
                 + "".join(f"; {note}" for note in learned.notes)
             )
+        for earlier in searching.learn_from:
+            console.warn(told(make_searcher().add_lessons(earlier)))
         with suppress(_Stopped):
             _prepare_caches(space, _unless(stop, console.progress))
         if not stop.stop_all():

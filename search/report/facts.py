@@ -11,8 +11,9 @@ import math
 import shlex
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -23,6 +24,7 @@ from search.runs.format import ABSENT, conditions_of, interval_in_words, stop_in
 from search.runs.journal import Trial
 from search.runs.run import Best, Run, rank
 from search.space.space import Space
+from search.tune.study import beliefs_of
 from trainable.config import RECIPES, SHARED_FIELDS, TrialConfig
 
 
@@ -344,6 +346,7 @@ def record(run: Run) -> Record:
     for extra, name in (("warm_start", "warm start from"), ("notes", "notes")):
         if known.get(extra):
             pairs.append((name, "; ".join(map(str, known[extra]))))
+    pairs += [("learned from", "; ".join(_lessons(run)))] if run.journal.lessons else []
     pairs += [("about the split", "; ".join(map(str, split["notes"])))] if split.get("notes") else []
     result = retrained(run) or {}
     if result.get("seeds"):
@@ -353,6 +356,15 @@ def record(run: Run) -> Record:
     commands = [_command(each) for each in (known.get("command"), result.get("command")) if each]
     shown = tuple((name, str(value)) for name, value in pairs if str(value))
     return Record(shown, tuple(commands), _space_file(known["space"]))
+
+
+def _lessons(run: Run) -> Iterator[str]:
+    """What each run on other data was worth to this one."""
+    beliefs = beliefs_of(Space.from_json(run.record["space"]), run.journal)
+    for event in run.journal.lessons:
+        belief = beliefs[event["run"]]
+        worth = f"rank agreement {belief:.2f} in the end" if belief else "misled, and was let go"
+        yield f"{Path(event['run']).name}: {len(event['trials'])} trials, {worth}"
 
 
 def _space_file(space: dict[str, Any]) -> str:

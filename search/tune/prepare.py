@@ -7,7 +7,7 @@ import dataclasses
 import io
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ class Options:
     storage: str = "runs"
     address: str | None = None
     warm_start: tuple[Path, ...] = ()
+    learn_from: tuple[Path, ...] = ()  # runs on other data
     dry_run: bool = False
     without: Path | None = None  # a CSV whose column path names clips to leave out
     settings: tuple[str, ...] = ()  # FIELD=VALUE
@@ -83,6 +84,7 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
         settings=options.settings,
     )  # fmt: skip
     check_cmaes(space)
+    check_learning(space, options.learn_from)
     run = free_folder(options.storage, options.name, options.space)
     data, notes = choose_data(options.data, space.fixed.get("data"))
     dataset = load_dataset(data, progress, space.fixed.get("group_column"))
@@ -195,6 +197,22 @@ def leave_out(dataset: Dataset, without: Path, group_column: str | None = None) 
     target = without.with_name(f"{without.stem}.kept.csv")
     write_atomically(target, text.getvalue())
     return str(target), len(gone)
+
+
+def check_learning(space: Space, runs: Sequence[Path]) -> None:
+    """Refuses to learn from earlier runs where nobody would listen.
+
+    Raises:
+        InputError: the space draws at random or by CMA-ES, or there is nothing to search.
+    """
+    if not runs:
+        return
+    if space.searcher.kind != "tpe":
+        raise InputError(
+            f"--learn-from: needs searcher.kind tpe, got {space.searcher.kind} in {space.source}. Leave one out."
+        )
+    if not space.dimensions:
+        raise InputError(f"--learn-from: needs something to search, got none in {space.source}. Leave it out.")
 
 
 def choose_data(given: str | None, fixed: str | None) -> tuple[str, tuple[str, ...]]:
@@ -313,6 +331,7 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         "own_backbones": own_sources(prepared.weights),
         "mirror": mirror,
         "warm_start": [str(path.resolve()) for path in options.warm_start],
+        "learn_from": [str(path.resolve()) for path in options.learn_from],
         "notes": list(prepared.notes),
         "versions": versions(),
         "git_commit": git_commit(),

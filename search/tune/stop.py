@@ -15,10 +15,12 @@ from typing import Any
 from ray import tune
 
 from search.runs.journal import Journal, Trial
-from search.runs.run import best_epoch
+from search.runs.run import best_epoch, best_of
+from search.tune.gain import gain_of
 
 # So many first trials failing for one and the same reason is a broken setup, not bad luck.
 HOPELESS_AFTER = 5
+LITTLE_TO_GAIN = "little to gain"
 
 
 class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
@@ -33,13 +35,15 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         grace_epochs: int,
         seconds: float | None = None,
         target_accuracy: float | None = None,
+        gain: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Starts the clock: `seconds` from now is the end, and `target_accuracy` is a fraction."""
+        """Starts the clock: `seconds` from now is the end, and `target_accuracy` and `gain` are fractions."""
         self.reason: str | None = None
         self._journal = journal
         self._grace_epochs = grace_epochs
         self._target = target_accuracy
+        self._gain = gain
         self._clock = clock
         self._deadline = clock() + seconds if seconds is not None else None
         if journal.sessions and journal.stop_reason is None:  # killed, perhaps after what should have stopped it
@@ -48,6 +52,8 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
             self._look_for_hopelessness()
         elif any(self._reaches_target(trial) for trial in journal.trials.values()):
             self._target = None  # it has stopped a sitting; who searches on all the same wants more
+        if journal.sessions and journal.stop_reason == LITTLE_TO_GAIN:
+            self._gain = None  # likewise
         journal.listen(self._on_event)
 
     def request(self, reason: str) -> None:
@@ -75,6 +81,15 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
             self._look_at(self._journal.trials[event["trial"]])
         if event["event"] == "ended" and event["status"] == "failed":
             self._look_for_hopelessness()
+        if event["event"] == "ended" and self._gain is not None:
+            promised = gain_of(self._journal.trials.values(), self._grace_epochs)
+            if promised and promised.expected < self._gain and not self._leads_underway():
+                self.request(LITTLE_TO_GAIN)
+
+    def _leads_underway(self) -> bool:
+        """Whether the best trial is still running: it may get better by itself."""
+        best = best_of(self._journal.trials.values(), self._grace_epochs)
+        return best is not None and not best.trial.over
 
     def _look_at(self, trial: Trial) -> None:
         if self._reaches_target(trial):
