@@ -20,7 +20,7 @@ from torch import nn
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from trainable.errors import InputError
+from trainable.errors import InputError, Unavailable
 from trainable.progress import Progress
 
 _PATIENCE = 20.0  # s without a sign from the server until there is no network; a name that is looked up counts too
@@ -83,7 +83,7 @@ def load_weights(model: nn.Module, name: str, image_size: int) -> None:
     """
     path = weights_file(name)
     if not path.is_file():
-        raise InputError(_missing(name, "it is not in torch's cache"))
+        raise Unavailable(_missing(name, "it is not in torch's cache"))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         # DenseNet's files predate the rule that a module's name has no dot.
@@ -94,7 +94,7 @@ def load_weights(model: nn.Module, name: str, image_size: int) -> None:
         model.load_state_dict(state)
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(
+        raise Unavailable(
             f"backbone: {path} must hold torchvision's {name}, got something else ({reason}). "
             "Delete it, so that it is fetched again."
         ) from error

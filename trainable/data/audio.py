@@ -21,6 +21,7 @@ import soundfile
 import torch
 import torchaudio
 
+from trainable.cores import allowed_cores
 from trainable.errors import InputError
 from trainable.files import write_atomically
 from trainable.progress import Progress
@@ -160,7 +161,7 @@ def probe_files(paths: Sequence[str], key: str, progress: Progress | None = None
     answers = {path: probe for path in paths if (probe := known.get(path)) and _is_current(path, probe)}
     new = [path for path in paths if path not in answers]
     if new:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # libsndfile and NumPy let go of the interpreter's lock
+        with ThreadPoolExecutor(allowed_cores()) as pool:  # libsndfile and NumPy let go of the interpreter's lock
             for done, (path, probe) in enumerate(zip(new, pool.map(probe_file, new), strict=True), start=1):
                 answers[path] = probe
                 if progress:

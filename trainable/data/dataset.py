@@ -15,7 +15,7 @@ from typing import Literal
 
 from trainable.data.audio import Probe, probe_files
 from trainable.data.listing import Entry, Listing, find_table, list_folder, list_table
-from trainable.errors import InputError
+from trainable.errors import InputError, Unavailable
 from trainable.progress import Progress
 
 
@@ -117,7 +117,7 @@ def _listing(data: str, progress: Progress | None) -> Listing:
     if path.is_dir():
         return list_folder(path)
     if not path.exists():
-        raise InputError(_no_such_path(data, path))
+        raise Unavailable(_no_such_path(data, path))
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         raise InputError(f"data: must be demo, a folder of class folders or a CSV, got {data!r}. Name one of them.")
     return list_table(path)
@@ -151,7 +151,7 @@ def _check_classes(listing: Listing, probes: Sequence[Probe]) -> None:
             alive.add(entry.label)
     if not alive:
         lost = [reason for reasons in bad.values() for reason in reasons]
-        raise InputError(f"{source}: must hold readable clips, got none: {_some(lost)}. Check the path and the files.")
+        raise Unavailable(f"{source}: must hold readable clips, got none: {_some(lost)}. Check the path and the files.")
     problems = [
         f"{source}: {label}: a class must keep at least one clip, got none: {_some(bad[label])}. "
         "Mend the files or take the class away."
