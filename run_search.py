@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import signal
 import sys
@@ -48,9 +47,6 @@ Cpus = Annotated[
 ]
 
 
-NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-
-
 def load(modules: Sequence[str], stream: TextIO) -> None:
     """Imports what takes seconds, and says so: a person must not take that for a hang."""
     if all(name in sys.modules for name in modules):
@@ -81,11 +77,10 @@ def answer(work: Callable[[], int | None], *modules: str, talks: bool = False) -
     except InputError as error:
         typer.echo(str(error), err=True)
         code = 2
-    except OSError as error:
-        if error.errno not in NO_PLACE or not error.filename:
-            raise
-        way_out = "Free some space or change its rights, and give the same command again: what was written stays."
-        typer.echo(f"{error.filename}: must be writable, got {error.strerror!r}. {way_out}", err=True)
+    except OSError as error:  # a disk, a mount, a network: nothing of ours
+        way_out = "Free some space, change its rights or mount it again, and give the same command again."
+        place = error.filename or "a file, a folder or the network"
+        typer.echo(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}", err=True)
         code = 1
     raise typer.Exit(code)
 

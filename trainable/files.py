@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 import yaml
 
-from trainable.errors import InputError, visible
+from trainable.errors import InputError, Unavailable, visible
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -147,11 +149,30 @@ for _tag, _pattern in _TAGS.items():
     _Loader.add_implicit_resolver(_tag, _pattern, list("-+0123456789."))
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The path of a new file beside `path`, which takes its place at the end: nobody ever meets half a file.
+
+    Where it cannot be written whole nothing of it stays, so that a full disk is not fuller for it.
+
+    Raises:
+        OSError: the disk refuses it; names `path`.
+    """
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes `content` to `path` so that a reader, or a kill, never meets half a file."""
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def checked_path(root: str | Path, text: str) -> str:
@@ -196,7 +217,7 @@ def cache_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
+        raise Unavailable(
             f"AUDIO_SEARCH_CACHE: must be a folder that can be made, got {folder} ({error.strerror}). "
             "Set it to another one."
         ) from None

@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
 
-from search.commands.session import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Session, check_every_node
+from search.commands.session import (
+    EXIT_DONE,
+    Ending,
+    Session,
+    check_every_node,
+    exit_code,
+    note_stop,
+    without_harm,
+)
+from search.console.console import Console
 from search.console.steps import Steps
 from search.console.table import terminal
 from search.console.time_left import Plan
@@ -29,6 +36,7 @@ from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.runs.tables import TrialsTable, write_trials_csv
 from search.space.space import Space
+from search.tune.actor import in_words
 from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
 from search.tune.estimate import estimate, render
 from search.tune.lessons import told
@@ -46,6 +54,7 @@ from trainable.progress import Progress
 from trainable.training.timing import seconds_per_epoch
 
 _USED_UP = "every configuration of the space has been tried"
+LEFT_AT_THE_END = ("trials.csv", "study.db", "report.html")
 # Front ends that are prepared before the first trial; where the space has more, trials make theirs as they come.
 PREPARED_FRONT_ENDS = 4
 
@@ -126,7 +135,8 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
         )
     if trials is not None:
         space = space.with_budget(trials=trials)
-    closed = run.journal.stop_reason is not None and (run.path / "study.db").exists()  # not killed after the last trial
+    # What a search leaves at its end is made by whoever comes next, where it was killed before or its disk was full.
+    closed = run.journal.stop_reason is not None and all((run.path / name).exists() for name in LEFT_AT_THE_END)
     if not run.journal.unfinished and len(run.trials) >= space.trials and closed:
         extend = f"python run_search.py resume {shlex.quote(str(run.path))} --trials {2 * len(run.trials)}"
         raise InputError(
@@ -206,8 +216,21 @@ def _search(searching: Searching) -> int:
             space, journal, settle=lambda config: settle(config, weights), refused=lambda config: not keeps(config)
         )
 
+    def conclude(console: Console) -> int:
+        if stop.trouble:
+            console.warn(f"stopped: {stop.reason}")
+        note_stop(run, stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP), console.warn)
+        close_run(run, space, console.warn)
+        return exit_code(stop, good=run.best() is not None)
+
+    def finish(console: Console) -> None:
+        best = run.best()
+        trusted = trust(run, best, candidates_of(run)).in_words() if best else ""
+        interrupted = stop.reason == "interrupted" or stop.trouble
+        console.finish(run.record["split"]["val"], interrupted=interrupted, trust=trusted)
+
     with session.at_work(plan, stop, trials=space.budget.trials) as console:
-        journal.listen(TrialsTable(run).on_event)
+        journal.listen(without_harm(TrialsTable(run).on_event, console.warn))
         for warm in searching.warm_start:
             learned = make_searcher().add_warm(warm, run.record["split"]["hash"])
             console.warn(
@@ -220,19 +243,10 @@ def _search(searching: Searching) -> int:
         with suppress(_Stopped):
             _prepare_caches(space, _unless(stop, console.progress))
         if not stop.stop_all():
-            session.train(make_searcher, lambda: JournalASHA(space, journal), stop, console)
-        journal.stopped(stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP))
-        close_run(run, space, console.warn)
-    best = run.best()
-    trusted = trust(run, best, candidates_of(run)).in_words() if best else ""
-    console.finish(run.record["split"]["val"], interrupted=stop.reason == "interrupted", trust=trusted)
-    return _exit_code(run, stop)
-
-
-def _exit_code(run: Run, stop: Stop) -> int:
-    if stop.reason == "interrupted":
-        return EXIT_INTERRUPTED
-    return EXIT_DONE if run.best() else EXIT_FAILED
+            session.train(make_searcher, lambda: JournalASHA(space, journal), stop, Ending(console, conclude, finish))
+        code = conclude(console)
+    finish(console)
+    return code
 
 
 def _time_left(journal: Journal, budget: float | None) -> float | None:
@@ -276,19 +290,23 @@ def _numbered(progress: Progress, number: int, total: int) -> Progress:
 
 
 def close_run(run: Run, space: Space, warn: Callable[[str], None]) -> None:
-    """Writes everything in the run folder that is made from the journal and the trial folders."""
-    write_trials_csv(run)
-    write_best(run)
-    try:
-        export_study(space, run.journal, run.path / "study.db")
-    except (OSError, SQLAlchemyError, StorageInternalError) as error:  # a full disk, a folder without SQLite's locks
-        # Only people with optuna-dashboard read it, and the search could not be had again for it.
-        warn(f"{run.path / 'study.db'} could not be written ({error}): resume --trials tries again")
-    try:
-        write_report([run])
-    except Exception as error:  # hours of training must not end in a traceback over a page that can be made again
-        again = f"python run_search.py report {shlex.quote(str(run.path))}"
-        warn(f"the report failed ({type(error).__name__}: {error}): {again}")
+    """Writes everything in the run folder that is made from the journal and the trial folders.
+
+    Hours of training must not end in a traceback over what can be made again: whatever fails is a warning.
+    """
+    steps: dict[str, Callable[[], object]] = {
+        "trials.csv": lambda: write_trials_csv(run),
+        "best.yaml": lambda: write_best(run),
+        "study.db": lambda: export_study(space, run.journal, run.path / "study.db"),
+        "report.html": lambda: write_report([run]),
+    }
+    for name, write in steps.items():
+        try:
+            write()
+        except Exception as error:
+            why = in_words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            again = f"python run_search.py resume {shlex.quote(str(run.path))}"
+            warn(f"{run.path / name} could not be written ({why}). To try again: {again}")
 
 
 def write_best(run: Run) -> None:

@@ -49,16 +49,16 @@ def trial_of(journal: Journal, job: Job) -> Trial | None:
     return next((trial for trial in reversed(journal.trials.values()) if trial.config == config), None)
 
 
-def missing(journal: Journal, jobs: Sequence[Job], since: float) -> list[Job]:
+def missing(journal: Journal, jobs: Sequence[Job], session: int) -> list[Job]:
     """The jobs that are to be trained, in their order; a configuration that two jobs share is trained once.
 
-    They have no trial yet, or one that failed before `since` (s since 1970): what failed is tried once a sitting,
-    because its reason may be gone. A training that diverged or ran out of memory would do so again.
+    They have no trial yet, or one that failed before the driver's `session`, counted from 1: what failed is tried once
+    a session, because its reason may be gone. A training that diverged or ran out of memory would do so again.
     """
     new: list[Job] = []
     for job in jobs:
         trial = trial_of(journal, job)
-        wanted = trial is None or (trial.status == "failed" and (trial.ended or 0.0) < since)
+        wanted = trial is None or (trial.status == "failed" and trial.session < session)
         if wanted and all(job.config != other.config for other in new):
             new.append(job)
     return new

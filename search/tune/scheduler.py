@@ -10,6 +10,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from search.runs.journal import Journal, Trial
 from search.space.space import Space
+from search.tune.actor import NOT_THE_TRIALS
 from search.tune.standing import merit
 
 
@@ -72,7 +73,7 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Whether a trial goes on, noted in the journal first."""
         number, status = int(trial.config["number"]), str(result["status"])
-        if status == "interrupted":  # nothing has happened to the trial; a resumed search takes it up again
+        if status in NOT_THE_TRIALS:  # nothing has happened to the trial; another round takes it up again
             return str(TrialScheduler.STOP)
         if status in ("running", "finished"):
             decision = self._decide(number, result)
@@ -81,7 +82,8 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
                 return str(TrialScheduler.STOP)
         if status == "running":
             return str(TrialScheduler.CONTINUE)
-        self._journal.ended(number, status, str(result.get("message", "")))  # type: ignore[arg-type]
+        refused = bool(result.get("refused", False))
+        self._journal.ended(number, status, str(result.get("message", "")), refused=refused)  # type: ignore[arg-type]
         return str(TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:

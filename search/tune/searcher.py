@@ -105,7 +105,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         return {}  # Tune pickles its searcher beside its results and we never read it; listeners cannot be pickled
 
     def _unfinished(self) -> Trial | None:
-        waiting = [trial for trial in self._journal.unfinished if trial.number not in self._handed_out]
+        waiting = [trial for trial in self._journal.waiting if trial.number not in self._handed_out]
         return waiting[0] if waiting else None
 
     def _new(self) -> Trial | None:
@@ -154,7 +154,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             space = self._search_space
             values = {**TrialConfig().to_json(), **space.stretched({**space.fixed, **sample})}
             trial = self._journal.suggested("search", "", sample, values, noted)
-            self._journal.ended(number, "failed", str(error))
+            self._journal.ended(number, "failed", str(error), refused=True)
             return trial
         return self._journal.suggested("search", "", sample, config.to_json(), noted)
 

@@ -65,8 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
             stops.append((stop[0], stop[1] / steps[-1][1], steps[-1][2] - stop[2]))
         trials, share, missed = np.array(stops).T
         print(
-            f"{searched.title}: stops after {np.median(trials):.0f} of {args.trials} trials and {np.median(share):.0%} of "
-            f"the epochs (medians of {args.seeds}); too early by over half a point in "
+            f"{searched.title}: stops after {np.median(trials):.0f} of {args.trials} trials and "
+            f"{np.median(share):.0%} of the epochs (medians of {args.seeds}); too early by over half a point in "
             f"{np.mean(missed > LEAST):.0%}; misses {missed.mean():.1%} on the mean, {missed.max():.1%} at most",
             flush=True,
         )

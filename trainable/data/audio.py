@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import soundfile
 import torch
 import torchaudio
 
+from trainable.cores import allowed_cores
 from trainable.data.decode import Block, Sound, Unreadable, open_sound
 from trainable.data.stretches import Stretch, named_stretch, plain
 from trainable.errors import InputError
@@ -151,7 +151,7 @@ def probe_files(
     }  # fmt: skip
     new = {name: place for name, place in zip(names, places, strict=True) if name not in answers}
     if new:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # libsndfile and NumPy let go of the interpreter's lock
+        with ThreadPoolExecutor(allowed_cores()) as pool:  # libsndfile and NumPy let go of the interpreter's lock
             probes = pool.map(_probe_place, new.values())
             for done, (name, probe) in enumerate(zip(new, probes, strict=True), start=1):
                 answers[name] = probe

@@ -19,7 +19,7 @@ from trainable.data.audio import Probe, probe_files
 from trainable.data.listing import Entry, Listing, find_table, holds_class_folders, list_folder
 from trainable.data.stretches import Stretch
 from trainable.data.table import label_files, list_annotations, list_table
-from trainable.errors import InputError, visible
+from trainable.errors import InputError, Unavailable, visible
 from trainable.files import checked_path
 from trainable.progress import Progress
 
@@ -169,7 +169,7 @@ def _listing(data: str, progress: Progress | None, group_column: str | None) -> 
         tables = [] if holds_class_folders(path) else label_files(path)
         return list_annotations(path, tables, group_column) if tables else list_folder(path)
     if not path.exists():
-        raise InputError(_no_such_path(data, path))
+        raise Unavailable(_no_such_path(data, path))
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         raise InputError(f"data: must be demo, a folder of class folders or a CSV, got {data!r}. Name one of them.")
     return list_table(path, group_column)
@@ -207,7 +207,7 @@ def _check_classes(listing: Listing, probes: Sequence[Probe]) -> None:
             alive.add(entry.label)
     if not alive:
         lost = [reason for reasons in bad.values() for reason in reasons]
-        raise InputError(f"{source}: must hold readable clips, got none: {_some(lost)}. Check the path and the files.")
+        raise Unavailable(f"{source}: must hold readable clips, got none: {_some(lost)}. Check the path and the files.")
     table = find_table(listing.root) if Path(source).is_dir() else None
     way_out = "Mend the files or take the class away."
     problems = [

@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os import cpu_count
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainable.cores import allowed_cores
 from trainable.data.audio import read_waveform
 from trainable.data.dataset import Clip, Dataset
 from trainable.data.split import Split
@@ -74,7 +74,7 @@ def fingerprints(dataset: Dataset, progress: Progress | None = None) -> Prints:
     frames = round(_LOOKED_AT / _STEP)
     levels = np.zeros((len(chosen), frames, _BANDS), dtype=np.float32)
     sounding = np.zeros((len(chosen), frames), dtype=np.float32)
-    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(allowed_cores()) as pool:
         prints = pool.map(lambda index: fingerprint(dataset.clips[index]), chosen)
         for row, (level, sounds) in enumerate(prints):
             levels[row, : len(level)], sounding[row, : len(sounds)] = level, sounds

@@ -5,7 +5,6 @@ Legend: n clips, k classes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from trainable.data.dataset import load_dataset
 from trainable.data.split import split_dataset
 from trainable.features.inputs import Inputs
 from trainable.features.mel_cache import mels_of
+from trainable.files import replacing
 from trainable.inference.metrics import Floats, Ints
 from trainable.inference.model import best_state, network_of
 from trainable.progress import Progress
@@ -95,12 +95,11 @@ def joined(scores: Sequence[Scores]) -> Scores:
 def save_scores(path: Path, scores: Scores) -> None:
     """Writes scores; afterwards the file is there, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp{os.getpid()}.npz")
-    np.savez_compressed(
-        temporary, labels=np.array(scores.labels), clips=scores.clips, true=scores.true,
-        probabilities=scores.probabilities,
-    )  # fmt: skip
-    temporary.replace(path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file, labels=np.array(scores.labels), clips=scores.clips, true=scores.true,
+            probabilities=scores.probabilities,
+        )  # fmt: skip
 
 
 def load_scores(path: Path) -> Scores | None:
