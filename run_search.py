@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import signal
 import sys
@@ -48,9 +47,6 @@ Cpus = Annotated[
 ]
 
 
-NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-
-
 def load(modules: Sequence[str], stream: TextIO) -> None:
     """Imports what takes seconds, and says so: a person must not take that for a hang."""
     if all(name in sys.modules for name in modules):
@@ -81,11 +77,10 @@ def answer(work: Callable[[], int | None], *modules: str, talks: bool = False) -
     except InputError as error:
         typer.echo(str(error), err=True)
         code = 2
-    except OSError as error:
-        if error.errno not in NO_PLACE or not error.filename:
-            raise
-        way_out = "Free some space or change its rights, and give the same command again: what was written stays."
-        typer.echo(f"{error.filename}: must be writable, got {error.strerror!r}. {way_out}", err=True)
+    except OSError as error:  # a disk, a mount, a network: nothing of ours
+        way_out = "Free some space, change its rights or mount it again, and give the same command again."
+        place = error.filename or "a file, a folder or the network"
+        typer.echo(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}", err=True)
         code = 1
     raise typer.Exit(code)
 
@@ -118,6 +113,12 @@ def search(
     warm_start: Annotated[
         list[Path] | None, typer.Option(help="Learn from the trials of this run too; may be given again.")
     ] = None,
+    learn_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Let this run on other data teach what to try; may be given again. It is let go if it misleads."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Fix a field, such as n_folds=10; may be given again."),
@@ -149,6 +150,7 @@ def search(
                 space=space, data=data, name=name, trials=trials, epochs=epochs, time_budget=time_budget,
                 gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, seed=seed, swanlab=swanlab,
                 project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
+                learn_from=tuple(learn_from or ()),
                 dry_run=dry_run, settings=(*(settings or ()), *([f"group_column={_quoted(group)}"] if group else [])),
                 without=without,
             )
@@ -261,8 +263,11 @@ def predict(
         bool,
         typer.Option("--explain", help="Find the stretch that decides, and write it as a page to look at and hear."),
     ] = False,
+    window: Annotated[float | None, typer.Option(help="Label every window of so many s, with its times.")] = None,
+    hop: Annotated[float | None, typer.Option(help="From one window to the next, s.", show_default="WINDOW")] = None,
+    labels: Annotated[Path | None, typer.Option(help="A folder for label files of Audacity, one per file.")] = None,
 ) -> None:
-    """Label audio files with a retrained model.
+    """Label audio files, or the windows of long recordings, with a retrained model.
 
     Example: python run_search.py predict runs/wide-1/retrained/model ~/Music --json
     """
@@ -272,9 +277,13 @@ def predict(
 
         if explain:
             from search.commands.explain import explain as show
+            from trainable.errors import InputError
+
+            if window is not None or hop is not None or labels is not None:
+                raise InputError("--explain: explains whole files, got it together with --window. Leave one out.")
 
             return show(model, files, _style(csv, json), Path("explained.html"))
-        return label(model, files, _style(csv, json), top)
+        return label(model, files, _style(csv, json), top, window, hop, labels)
 
     answer(work, "search.commands.predict")
 
@@ -283,8 +292,11 @@ def predict(
 def export(
     model: Annotated[Path, typer.Argument(help="A model folder, such as runs/wide-1/retrained/model.")],
     target: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
-    clips: Annotated[list[Path] | None, typer.Option(help="Compare with torch on this file too.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.01, help="Clip length.", show_default="the longest")] = None,
+    clips: Annotated[list[Path] | None, typer.Option(help="Compare with predict on this file too.")] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="The longest clip that it takes.", show_default="what predict takes whole"),
+    ] = None,
 ) -> None:
     r"""Write a model as ONNX, from waveform to probabilities. Needs pip install -e '.\[onnx]'.
 

@@ -43,6 +43,13 @@ class InputError(Exception):
         return type(self), (self.problems,)
 
 
+class Unavailable(InputError):
+    """What a training needs and no configuration decides is not there now: data, weights, room on a disk.
+
+    The same configuration may well train later, so a search does not hold it against the trial.
+    """
+
+
 class TrialEnded(Exception):
     """A trial that cannot go on, through no fault of the program: a result to learn from, not a crash."""
 

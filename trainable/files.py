@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 import yaml
 
-from trainable.errors import InputError, visible
+from trainable.errors import InputError, Unavailable, visible
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -147,34 +149,62 @@ for _tag, _pattern in _TAGS.items():
     _Loader.add_implicit_resolver(_tag, _pattern, list("-+0123456789."))
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The path of a new file beside `path`, which takes its place at the end: nobody ever meets half a file.
+
+    Where it cannot be written whole nothing of it stays, so that a full disk is not fuller for it.
+
+    Raises:
+        OSError: the disk refuses it; names `path`.
+    """
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes `content` to `path` so that a reader, or a kill, never meets half a file."""
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def checked_path(root: str | Path, text: str) -> tuple[str, str]:
-    """`text` as an absolute path, relative ones from `root`, and what is wrong with it ("" where nothing is).
+def checked_path(root: str | Path, text: str) -> str:
+    """`text` as an absolute path, relative ones from `root`, whether there can be such a file or not.
 
-    A name is taken as it is written: "~" is a letter unless "~/" stands for the user's own folder, as a shell has it.
+    A name is taken as it is written: "~" is a letter, and stands for the user's own folder only in "~/", as in a shell.
+    What no file can be called (a NUL in it, too many letters) stays and is found missing, by name.
     """
-    if "\0" in text:
-        return "", f"must be a name that a file can have, got {visible(text)!r} with a NUL in it. Change it."
-    if (
-        any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts)
-        or len(os.fsencode(text)) > _LONGEST_PATH
-    ):
-        return (
-            "",
-            f"must be a name that a file can have, got one of {len(text)} characters ({visible(text, 40)}). Change it.",
-        )
     if text == "~" or text.startswith("~/"):
         text = os.path.expanduser(text)  # noqa: PTH111 (Path's own raises where there is no home)
-    return os.path.normpath(os.path.join(root, text)), ""  # noqa: PTH118 (a Path would not keep the "~" apart)
+    return os.path.normpath(os.path.join(root, text))  # noqa: PTH118 (a Path would drop what "~" stands in)
 
 
-_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes, on every common file system
+_FORMULA = ("=", "+", "-", "@")
+
+
+def safe_cell(value: Any) -> Any:
+    """A cell of a CSV that a spreadsheet shows and never computes: a text that begins a formula gets an apostrophe.
+
+    Numbers are left alone, also those that are texts. Source: OWASP, CSV injection.
+    """
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    if not text.startswith(_FORMULA) or re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text):
+        return text
+    return f"'{text}"
+
+
+def plain_cell(text: str) -> str:
+    """A cell as it was before `safe_cell`."""
+    return text[1:] if text.startswith(tuple(f"'{sign}" for sign in _FORMULA)) else text
 
 
 def cache_folder() -> Path:
@@ -187,7 +217,7 @@ def cache_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
+        raise Unavailable(
             f"AUDIO_SEARCH_CACHE: must be a folder that can be made, got {folder} ({error.strerror}). "
             "Set it to another one."
         ) from None

@@ -18,6 +18,7 @@ from search.runs.journal import Trial
 from search.runs.run import Run, load_run
 from search.runs.tables import MEASURED, measured
 from trainable.errors import InputError, did_you_mean
+from trainable.files import safe_cell
 
 WHOLE = ("trial", "best_epoch", "epochs_run", "parameters", "operations")
 SHOWN_FIRST = ("run", "trial", "name", "status", "best_acc", "best_epoch")
@@ -81,7 +82,7 @@ def print_comparison(
     frame = compare(runs, where, sort)
     stream = stream if stream is not None else sys.stdout
     if style == "csv":
-        frame.to_csv(stream, index=False)
+        frame.map(safe_cell).to_csv(stream, index=False)
     elif style == "json":
         stream.write(
             ("[]" if frame.empty else str(frame.to_json(orient="records", indent=2, double_precision=15))) + "\n"

@@ -111,12 +111,19 @@ def load_run(path: str | Path) -> Run:
     return Run(path)
 
 
-def search(space: str | Path = "quick", *, warm_start: Sequence[str | Path | Run] = (), **options: Any) -> Run:
+def search(
+    space: str | Path = "quick",
+    *,
+    warm_start: Sequence[str | Path | Run] = (),
+    learn_from: Sequence[str | Path | Run] = (),
+    **options: Any,
+) -> Run:
     """Searches, shows it in the cell's output, and returns the run; an interrupted one has what was finished.
 
     Args:
         space: a space file, or a shipped one by its name.
         warm_start: runs whose trials the search learns from, too.
+        learn_from: runs on other data that teach what to try; each is let go if it misleads.
         options: what the command line takes, by the same names: data, name, trials, epochs, time_budget, seed,
             storage, swanlab, cpus_per_trial, gpus_per_trial, address, settings (texts FIELD=VALUE), ...
 
@@ -133,7 +140,8 @@ def search(space: str | Path = "quick", *, warm_start: Sequence[str | Path | Run
     plain: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
     }
-    given = Options(space=file, warm_start=tuple(_path(each) for each in warm_start), **plain)
+    warm, lessons = (tuple(_path(each) for each in runs) for runs in (warm_start, learn_from))
+    given = Options(space=file, warm_start=warm, learn_from=lessons, **plain)
     search_with(given)
     return Run(Path(given.storage) / str(given.name))
 

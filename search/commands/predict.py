@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,28 +15,42 @@ from rich.text import Text
 
 from search.console.steps import Steps
 from search.console.table import GAP, Column, fit, one_line, printable
-from trainable.errors import InputError
+from trainable.data.stretches import Stretch, plain
+from trainable.errors import InputError, visible
+from trainable.files import safe_cell
 from trainable.inference.predict import Prediction
 
 Style = Literal["table", "csv", "json"]
 
 
-def predict(model_path: Path, files: Sequence[Path], style: Style, top: int) -> int:
-    """Labels files and folders; 1 where a file could not be read, 2 is for input that makes no sense at all."""
+def predict(
+    model_path: Path, files: Sequence[Path], style: Style, top: int, window: float | None = None,
+    hop: float | None = None, labels: Path | None = None,
+) -> int:  # fmt: skip
+    """Labels files and folders; 1 where a file could not be read, 2 is for input that makes no sense at all.
+
+    With `window` and `hop` in s every window of every file is labelled; `labels` is a folder for Audacity's files.
+    """
     from trainable.inference.model import load_model
-    from trainable.inference.predict import Unreadable, csv_header, predict_files
+    from trainable.inference.predict import LabelFiles, Unreadable, csv_header, predict_files
 
     _must_exist(files)
+    if labels is not None and window is None:
+        raise InputError(f"--labels: needs --window, got {labels} alone. Give the length of a window in s.")
+    label_files = LabelFiles(labels, files) if labels is not None else None
     model = load_model(model_path)
     labelled: list[Prediction] = []
     unreadable: list[Unreadable] = []
     if style == "csv":
-        _write_row(csv_header(model))
+        _write_row(csv_header(model, window is not None))
     with Steps(sys.stderr) as progress:
-        for found in predict_files(model, files, top, progress):
+        for found in predict_files(model, files, top, progress, window, hop):
             if isinstance(found, Unreadable):
                 unreadable.append(found)
-            elif style == "json":
+                continue
+            if label_files:
+                label_files.add(found)
+            if style == "json":
                 print(json.dumps(found.to_json(), allow_nan=False), flush=True)
             elif style == "csv":
                 _write_row(found.to_row())
@@ -45,8 +60,8 @@ def predict(model_path: Path, files: Sequence[Path], style: Style, top: int) -> 
     for line in view(labelled, terminal.width if terminal.is_terminal else None):
         terminal.print(line, soft_wrap=True)
     for file in unreadable:
-        print(f"{file.path}: {file.reason}", file=sys.stderr)
-    return 1 if unreadable else 0
+        print(f"{visible(file.path)}: {visible(file.reason)}", file=sys.stderr)
+    return 1 if any(not file.skipped for file in unreadable) else 0
 
 
 def export(model_path: Path, target: Path, clips: Sequence[Path], seconds: float | None) -> int:
@@ -55,7 +70,8 @@ def export(model_path: Path, target: Path, clips: Sequence[Path], seconds: float
 
     done = export_onnx(model_path, target, clips, seconds)
     print(
-        f"{done.path}: takes {done.samples} samples at {done.sample_rate} Hz; differs from torch by at most "
+        f"{done.path}: takes clips of any length up to {done.samples} samples at {done.sample_rate} Hz "
+        f"({done.samples / done.sample_rate:.2f} s), as they are; differs from predict by at most "
         f"{done.difference:.1e} over {done.clips} clips"
     )
     return 0
@@ -63,7 +79,7 @@ def export(model_path: Path, target: Path, clips: Sequence[Path], seconds: float
 
 def _must_exist(paths: Sequence[Path]) -> None:
     missing = [f"{path}: no such file or folder, got nothing to label. Check the path." for path in paths
-               if not path.exists()]  # fmt: skip
+               if not os.path.lexists(path)]  # fmt: skip
     if missing:
         raise InputError(missing)
 
@@ -71,7 +87,7 @@ def _must_exist(paths: Sequence[Path]) -> None:
 def _write_row(cells: Sequence[str]) -> None:
     import csv
 
-    csv.writer(sys.stdout, lineterminator="\n").writerow(cells)
+    csv.writer(sys.stdout, lineterminator="\n").writerow(map(safe_cell, cells))
     sys.stdout.flush()
 
 
@@ -93,7 +109,8 @@ def view(found: Sequence[Prediction], width: int | None) -> list[Text]:
     then = [", ".join(f"{label} {share:.0%}" for label, share in each.top[1:3]) for each in found]
     inner = width - len(_INDENT) if width else None
     taken = sum(GAP + max(map(cell_len, cells)) for cells in (["label", *labels], ["probability", *shares]))
-    names = [_shortened(printable(path.name), max(inner - taken, _NARROWEST) if inner else None) for path in paths]
+    shown = [path.name + _times(each.stretch) for path, each in zip(paths, found, strict=True)]
+    names = [_shortened(printable(name), max(inner - taken, _NARROWEST) if inner else None) for name in shown]
     columns = [
         Column("file", names, right=False, widest=None),
         Column("label", labels, right=False, widest=None),
@@ -109,6 +126,11 @@ def view(found: Sequence[Prediction], width: int | None) -> list[Text]:
             lines.append(one_line(str(folder), None, "dim"))
         lines.append(Text(_INDENT).append_text(row))
     return lines
+
+
+def _times(stretch: Stretch | None) -> str:
+    """The times of a window as they stand behind its file's name."""
+    return "" if stretch is None else f" {plain(stretch.start)} to {plain(stretch.end or 0.0)} s"
 
 
 def _shortened(name: str, room: int | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,14 @@ from search.commands.session import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    Ending,
     Session,
     check_every_node,
+    exit_code,
+    note_stop,
     shown_path,
 )
+from search.console.console import Console
 from search.console.steps import Steps
 from search.console.time_left import Plan
 from search.mirror.mode import ResolvedMode, resolve_again
@@ -43,10 +46,10 @@ from search.tune.stop import Stop
 class JobSearch(Searcher):  # type: ignore[misc]  # Ray has no types
     """Hands out the jobs of a retraining: unfinished ones of the journal first, then those that are `missing` in it."""
 
-    def __init__(self, journal: Journal, jobs: Sequence[Job], since: float) -> None:
+    def __init__(self, journal: Journal, jobs: Sequence[Job], session: int) -> None:
         super().__init__(metric="val_acc", mode="max")
         self._journal = journal
-        self._waiting: list[Trial | Job] = [*journal.unfinished, *missing(journal, jobs, since)]
+        self._waiting: list[Trial | Job] = [*journal.waiting, *missing(journal, jobs, session)]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial for Tune, or `Searcher.FINISHED`."""
@@ -117,8 +120,9 @@ def _run_jobs(
     notes: tuple[str, ...],
 ) -> Journal:  # fmt: skip
     """The journal of the nested run, with every job in it ended unless the user has interrupted."""
-    journal, since = run.journal, time.time()
-    new = len(missing(journal, jobs, since))
+    journal = run.journal
+    session_number = len(journal.sessions) + 1
+    new = len(missing(journal, jobs, session_number))
     if not new and not journal.unfinished:
         return journal
     epochs = max(job.config.epochs for job in jobs)
@@ -128,8 +132,18 @@ def _run_jobs(
     task = f"{len(jobs)} trainings of up to {epochs} epochs"
     session = Session(run, task, resources, machines, mode, notes, go_on="give the same command again")
     plan = Plan(len(journal.trials) + new, session.at_once, epochs, 1, None)
+
+    def conclude(console: Console) -> int:
+        if stop.trouble:
+            console.warn(f"stopped: {stop.reason}")
+        note_stop(run, stop.reason or "budget", console.warn)
+        return exit_code(stop, good=True)
+
     with session.at_work(plan, stop) as console:
-        session.train(lambda: JobSearch(journal, jobs, since), lambda: JournalASHA(space, journal), stop, console)
-        journal.stopped(stop.reason or "budget")
+        session.train(
+            lambda: JobSearch(journal, jobs, session_number), lambda: JournalASHA(space, journal), stop,
+            Ending(console, conclude, Console.repeat_warnings),
+        )  # fmt: skip
+        conclude(console)
     console.repeat_warnings()
     return journal

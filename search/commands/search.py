@@ -5,30 +5,41 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
 
-from search.commands.session import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Session, check_every_node
+from search.commands.session import (
+    EXIT_DONE,
+    Ending,
+    Session,
+    check_every_node,
+    exit_code,
+    note_stop,
+    without_harm,
+)
+from search.console.console import Console
 from search.console.steps import Steps
 from search.console.table import terminal
 from search.console.time_left import Plan
 from search.mirror.mode import ResolvedMode, resolve_again, resolve_mode
 from search.report.report import write_report
 from search.retrain.plan import same_dataset
+from search.retrain.trust import candidates_of, trust
 from search.runs.folder import new_run, only_driver, sole_run
 from search.runs.format import conditions_of
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.runs.tables import TrialsTable, write_trials_csv
 from search.space.space import Space
+from search.tune.actor import in_words
 from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
 from search.tune.estimate import estimate, render
+from search.tune.lessons import told
 from search.tune.prepare import Options, affordable, first_configs, prepare, record, settle
 from search.tune.scheduler import JournalASHA
 from search.tune.searcher import StudySearch
@@ -43,6 +54,7 @@ from trainable.progress import Progress
 from trainable.training.timing import seconds_per_epoch
 
 _USED_UP = "every configuration of the space has been tried"
+LEFT_AT_THE_END = ("trials.csv", "study.db", "report.html")
 # Front ends that are prepared before the first trial; where the space has more, trials make theirs as they come.
 PREPARED_FRONT_ENDS = 4
 
@@ -56,6 +68,7 @@ class Searching:
     machines: Machines
     mode: ResolvedMode
     warm_start: tuple[Run, ...] = ()
+    learn_from: tuple[Run, ...] = ()
     time_left: float | None = None  # s
     notes: tuple[str, ...] = ()
 
@@ -77,7 +90,7 @@ def search(options: Options) -> int:
     Raises:
         InputError: an input is wrong; then nothing has been written.
     """
-    warm_start = tuple(load_run(path) for path in {path.resolve(): path for path in options.warm_start}.values())
+    warm_start, learn_from = _each_once(options.warm_start), _each_once(options.learn_from)
     with Steps() as progress:
         prepared = prepare(options, progress)
     mode = resolve_mode(options.swanlab, prepared.run, options.project)
@@ -94,7 +107,11 @@ def search(options: Options) -> int:
             return _dry_run(Searching(run, space, machines, mode, notes=notes))
         with new_run(prepared.run, content, options.storage) as run, only_driver(run.path):
             check_every_node(run, machines)
-            return _search(Searching(run, space, machines, mode, warm_start, space.budget.time, notes))
+            return _search(Searching(run, space, machines, mode, warm_start, learn_from, space.budget.time, notes))
+
+
+def _each_once(paths: Iterable[Path]) -> tuple[Run, ...]:
+    return tuple(load_run(path) for path in {path.resolve(): path for path in paths}.values())
 
 
 def resume(path: Path, trials: int | None, swanlab: str | None, address: str | None) -> int:
@@ -118,7 +135,8 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
         )
     if trials is not None:
         space = space.with_budget(trials=trials)
-    closed = run.journal.stop_reason is not None and (run.path / "study.db").exists()  # not killed after the last trial
+    # What a search leaves at its end is made by whoever comes next, where it was killed before or its disk was full.
+    closed = run.journal.stop_reason is not None and all((run.path / name).exists() for name in LEFT_AT_THE_END)
     if not run.journal.unfinished and len(run.trials) >= space.trials and closed:
         extend = f"python run_search.py resume {shlex.quote(str(run.path))} --trials {2 * len(run.trials)}"
         raise InputError(
@@ -135,10 +153,18 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
         time_left = _time_left(run.journal, space.budget.time)
         check_every_node(run, machines)
         # A driver that was killed before its first trial may not have come to learn from the others.
-        known = {event["run"] for event in run.journal.warm}
-        others = [] if run.journal.trials else [other for other in run.record["warm_start"] if other not in known]
-        warm = tuple(load_run(Path(other)) for other in others)
-        return _search(Searching(run, space, machines, mode, warm, time_left, notes))
+        warm, lessons = (
+            _not_known_yet(run, key, events)
+            for key, events in (("warm_start", run.journal.warm), ("learn_from", run.journal.lessons))
+        )
+        return _search(Searching(run, space, machines, mode, warm, lessons, time_left, notes))
+
+
+def _not_known_yet(run: Run, key: str, events: list[dict[str, Any]]) -> tuple[Run, ...]:
+    """The runs under `key` of run.json that the journal has nothing of yet; none once there are trials."""
+    known = {event["run"] for event in events}
+    others = [] if run.journal.trials else [other for other in run.record.get(key, []) if other not in known]
+    return _each_once(Path(other) for other in others)
 
 
 def _check_devices(space: Space, machines: Machines) -> None:
@@ -174,7 +200,8 @@ def _search(searching: Searching) -> int:
         time.time() + searching.time_left if searching.time_left is not None else None, space.budget.target_accuracy,
         space.scheduling.cut_baselines, conditions_of(space.to_json()["search"]),
     )  # fmt: skip
-    stop = Stop(journal, space.budget.grace_epochs, searching.time_left, space.budget.target_accuracy)
+    budget = space.budget
+    stop = Stop(journal, budget.grace_epochs, searching.time_left, budget.target_accuracy, budget.gain)
     weights = run.record["weights"]
 
     # Read only where there are limits, and then from the cache: the search has just looked at its data.
@@ -189,8 +216,21 @@ def _search(searching: Searching) -> int:
             space, journal, settle=lambda config: settle(config, weights), refused=lambda config: not keeps(config)
         )
 
+    def conclude(console: Console) -> int:
+        if stop.trouble:
+            console.warn(f"stopped: {stop.reason}")
+        note_stop(run, stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP), console.warn)
+        close_run(run, space, console.warn)
+        return exit_code(stop, good=run.best() is not None)
+
+    def finish(console: Console) -> None:
+        best = run.best()
+        trusted = trust(run, best, candidates_of(run)).in_words() if best else ""
+        interrupted = stop.reason == "interrupted" or stop.trouble
+        console.finish(run.record["split"]["val"], interrupted=interrupted, trust=trusted)
+
     with session.at_work(plan, stop, trials=space.budget.trials) as console:
-        journal.listen(TrialsTable(run).on_event)
+        journal.listen(without_harm(TrialsTable(run).on_event, console.warn))
         for warm in searching.warm_start:
             learned = make_searcher().add_warm(warm, run.record["split"]["hash"])
             console.warn(
@@ -198,20 +238,15 @@ def _search(searching: Searching) -> int:
                 + "".join(f"; {count} {why}" for why, count in learned.left_out.items())
                 + "".join(f"; {note}" for note in learned.notes)
             )
+        for earlier in searching.learn_from:
+            console.warn(told(make_searcher().add_lessons(earlier)))
         with suppress(_Stopped):
             _prepare_caches(space, _unless(stop, console.progress))
         if not stop.stop_all():
-            session.train(make_searcher, lambda: JournalASHA(space, journal), stop, console)
-        journal.stopped(stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP))
-        close_run(run, space, console.warn)
-    console.finish(run.record["split"]["val"], interrupted=stop.reason == "interrupted")
-    return _exit_code(run, stop)
-
-
-def _exit_code(run: Run, stop: Stop) -> int:
-    if stop.reason == "interrupted":
-        return EXIT_INTERRUPTED
-    return EXIT_DONE if run.best() else EXIT_FAILED
+            session.train(make_searcher, lambda: JournalASHA(space, journal), stop, Ending(console, conclude, finish))
+        code = conclude(console)
+    finish(console)
+    return code
 
 
 def _time_left(journal: Journal, budget: float | None) -> float | None:
@@ -255,19 +290,23 @@ def _numbered(progress: Progress, number: int, total: int) -> Progress:
 
 
 def close_run(run: Run, space: Space, warn: Callable[[str], None]) -> None:
-    """Writes everything in the run folder that is made from the journal and the trial folders."""
-    write_trials_csv(run)
-    write_best(run)
-    try:
-        export_study(space, run.journal, run.path / "study.db")
-    except (OSError, SQLAlchemyError, StorageInternalError) as error:  # a full disk, a folder without SQLite's locks
-        # Only people with optuna-dashboard read it, and the search could not be had again for it.
-        warn(f"{run.path / 'study.db'} could not be written ({error}): resume --trials tries again")
-    try:
-        write_report([run])
-    except Exception as error:  # hours of training must not end in a traceback over a page that can be made again
-        again = f"python run_search.py report {shlex.quote(str(run.path))}"
-        warn(f"the report failed ({type(error).__name__}: {error}): {again}")
+    """Writes everything in the run folder that is made from the journal and the trial folders.
+
+    Hours of training must not end in a traceback over what can be made again: whatever fails is a warning.
+    """
+    steps: dict[str, Callable[[], object]] = {
+        "trials.csv": lambda: write_trials_csv(run),
+        "best.yaml": lambda: write_best(run),
+        "study.db": lambda: export_study(space, run.journal, run.path / "study.db"),
+        "report.html": lambda: write_report([run]),
+    }
+    for name, write in steps.items():
+        try:
+            write()
+        except Exception as error:
+            why = in_words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            again = f"python run_search.py resume {shlex.quote(str(run.path))}"
+            warn(f"{run.path / name} could not be written ({why}). To try again: {again}")
 
 
 def write_best(run: Run) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from search.mirror.mode import ResolvedMode
 from search.runs.folder import shared_paths
 from search.runs.run import Run
 from search.space.sections import Resources
-from search.tune.cluster import Machines, check_nodes, concurrency
-from search.tune.stop import Stop, signals_stop
+from search.tune.actor import in_words
+from search.tune.cluster import Machines, check_nodes, concurrency, start_again
+from search.tune.stop import Stop, leave_at_once, signals_stop
 from search.tune.tuner import Running, run_trials
 from trainable.backbones import KINDS, SPOKEN
 from trainable.training.loop import train
@@ -33,6 +34,15 @@ EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 
 @dataclass(frozen=True)
+class Ending:
+    """What a session does after its last trial."""
+
+    console: Console
+    conclude: Callable[[Console], int]  # writes what the run folder is to hold at the end; returns the exit code
+    finish: Callable[[Console], None]  # the last words, once the mirror is closed
+
+
+@dataclass
 class Session:
     """What a driver needs to know to train on what it has."""
 
@@ -43,6 +53,12 @@ class Session:
     mode: ResolvedMode
     notes: tuple[str, ...] = ()  # what a person must know about these machines
     go_on: str = ""  # the command that goes on after a stop; left out: `resume` of the run
+    _mirror: Mirror | None = None
+
+    @property
+    def command(self) -> str:
+        """The command that goes on after a stop."""
+        return self.go_on or self.header.command("resume")
 
     @property
     def at_once(self) -> int:
@@ -79,12 +95,12 @@ class Session:
         """
         journal, header = self.run.journal, self.header
         console = Console(journal, header, plan)
-        mirror = Mirror(self.run, self.mode, self.at_once)
+        mirror = self._mirror = Mirror(self.run, self.mode, self.at_once)
         journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=self.at_once, **noted)
-        journal.listen(console.on_event)
-        journal.listen(mirror.on_event)
+        journal.listen(without_harm(console.on_event, console.warn))
+        journal.listen(without_harm(mirror.on_event, console.warn))
         try:
-            with console, signals_stop(stop, console.notice, self.go_on or header.command("resume")):
+            with console, signals_stop(stop, console.notice, self.command):
                 yield console
         finally:
             mirror.close()
@@ -93,13 +109,66 @@ class Session:
 
     def train(
         self, make_searcher: Callable[[], Searcher], make_scheduler: Callable[[], TrialScheduler], stop: Stop,
-        console: Console,
+        ending: Ending,
     ) -> None:  # fmt: skip
-        """Runs the searcher's trials until it has no more or `stop` has a reason."""
+        """Runs the searcher's trials until it has no more or `stop` has a reason.
+
+        What comes afterwards, `ending`, is the caller's to do. It is done here, in another thread, only where Ray is
+        lost and does not let go of this one; the process ends with it.
+        """
+        console = ending.console
+
+        def give_up(why: str) -> None:
+            stop.request(why, trouble=True)
+            code = EXIT_FAILED
+            with suppress(Exception):  # the last words come in any case
+                code = ending.conclude(console)
+                if self._mirror is not None:
+                    self._mirror.close()
+                ending.finish(console)
+            leave_at_once(f"{why}. Nothing that was finished is lost. To go on: {self.command}", code)
+
         run_trials(
             self.run.path, self.run.journal, make_searcher, make_scheduler, stop,
-            Running(train, self.resources.cpu or 1, self.resources.gpu or 0, self.at_once, console.warn),
+            Running(
+                train, self.resources.cpu or 1, self.resources.gpu or 0, self.at_once, console.warn,
+                lambda: start_again(self.machines), give_up,
+            ),
         )  # fmt: skip
+
+
+def without_harm(listener: Callable[[dict[str, Any]], None], warn: Callable[[str], None]) -> Callable[..., None]:
+    """The listener for `Journal.listen` of something that is made from the journal and can be made again from it.
+
+    What goes wrong there never ends a search. It is told once for each reason.
+    """
+    told: set[str] = set()
+
+    def listen(event: dict[str, Any]) -> None:
+        try:
+            listener(event)
+        except Exception as error:
+            why = in_words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            if why not in told:
+                told.add(why)
+                warn(f"{why}. The search goes on: what is missing is made from the journal at its end")
+
+    return listen
+
+
+def exit_code(stop: Stop, good: bool) -> int:
+    """The exit code of a session that has ended: `good`, whether it has brought what it is for."""
+    if stop.reason == "interrupted":
+        return EXIT_INTERRUPTED
+    return EXIT_DONE if good and not stop.trouble else EXIT_FAILED
+
+
+def note_stop(run: Run, reason: str, warn: Callable[[str], None]) -> None:
+    """Notes in the journal why the session ends; a disk that is still full only leaves that out."""
+    try:
+        run.journal.stopped(reason)
+    except OSError as error:
+        warn(f"{in_words(error)}: why the search ended could not be noted")
 
 
 def check_every_node(run: Run, machines: Machines) -> None:

@@ -33,9 +33,8 @@ from search.console.views import (
     live_lines,
     top_table,
 )
-from search.runs.format import ABSENT, duration, percent_range, program, short, value_of
+from search.runs.format import ABSENT, duration, program, short, value_of
 from search.runs.journal import Journal
-from trainable.inference.metrics import wilson_interval
 
 
 def split_parts(split: Mapping[str, Any]) -> str:
@@ -172,16 +171,17 @@ class Console:
             self._warnings = [*self._warnings, text][-KEPT_WARNINGS:]
         self.notice(text)
 
-    def finish(self, validation_clips: int, interrupted: bool = False) -> None:
+    def finish(self, validation_clips: int, interrupted: bool = False, trust: str = "") -> None:
         """Shows the end of the search, to stay: best trials, interval, where the run is, what to do next.
 
-        `validation_clips`: clips behind every validation accuracy, for the interval. After the `with` block.
+        `validation_clips`: clips behind every validation accuracy. `trust`: how far the best of them can be trusted, in
+        words. After the `with` block.
         """
         self._close()
         width = self._terminal.width if self._terminal is not None else None
         warnings = self._warnings if self._terminal is not None else []
         resumable = interrupted or bool(self._journal.unfinished)
-        self._print(summary_lines(self._standings, self._header, validation_clips, warnings, resumable, width))
+        self._print(summary_lines(self._standings, self._header, validation_clips, trust, warnings, resumable, width))
 
     def repeat_warnings(self) -> None:
         """Shows the warnings once more, to stay, for a sitting without a summary. After the `with` block."""
@@ -256,11 +256,15 @@ def summary_lines(
     standings: Standings,
     header: Header,
     validation_clips: int,
+    trust: str,
     warnings: Sequence[str],
     resumable: bool,
     width: int | None,
 ) -> list[Text]:
-    """The summary for a terminal of `width` characters (None: no terminal); commands stay whole, to be copied."""
+    """The summary for a terminal of `width` characters (None: no terminal); commands stay whole, to be copied.
+
+    `trust`: how far the best score can be trusted, in words.
+    """
     lines = [Text()]
     if standings.top:
         table = top_table(standings, standings.top, width)
@@ -275,7 +279,7 @@ def summary_lines(
         lines += fact("Ended", str(standings.stop_reason), width)
     lines += fact("Trials", _counts(standings), width)
     lines += fact("Best", best_in_words(standings), width, "bold green" if standings.top else "")
-    for text in _behind_the_best(standings, validation_clips):
+    for text in _behind_the_best(standings, validation_clips, trust):
         lines += fact("", text, width)
     return [*lines, *fact("Run", header.run, width), Text(), *_next_steps(header, resumable, bool(standings.top))]
 
@@ -290,16 +294,14 @@ def _counts(standings: Standings) -> str:
     return f"{counts_in_words(standings)}; {standings.epochs} epoch{'s' if standings.epochs != 1 else ''}{since}"
 
 
-def _behind_the_best(standings: Standings, clips: int) -> list[str]:
+def _behind_the_best(standings: Standings, clips: int, trust: str) -> list[str]:
     """How far the best number can be trusted, and the settings that made it."""
     if not standings.top:
         return []
     best = standings.top[0]
     lines = []
     if clips > 0:
-        correct = round(best.accuracy * clips)
-        interval = percent_range(wilson_interval(correct, clips))
-        lines.append(f"{correct} of {clips} validation clips, 95% interval {interval}")
+        lines.append(f"{round(best.accuracy * clips)} of {clips} validation clips{f', {trust}' if trust else ''}")
     values = [(key, value_of(best.trial, key, standings.plan.conditions)) for key in standings.keys]
     settings = ", ".join(f"{key} {short(value)}" for key, value in values if value is not ABSENT)
     return [*lines, settings] if settings else lines

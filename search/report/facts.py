@@ -11,19 +11,21 @@ import math
 import shlex
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from search.retrain.text import OPTIMISTIC
-from search.runs.format import ABSENT, conditions_of, stop_in_words, value_of
+from search.retrain.trust import candidates_of, trust
+from search.runs.format import ABSENT, conditions_of, interval_in_words, stop_in_words, value_of
 from search.runs.journal import Trial
-from search.runs.run import Best, Run, best_epoch
+from search.runs.run import Best, Run, rank
 from search.space.space import Space
+from search.tune.study import beliefs_of
 from trainable.config import RECIPES, SHARED_FIELDS, TrialConfig
-from trainable.inference.metrics import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,14 @@ def _event_times(run: Run) -> list[float]:
 
 
 def progress(run: Run) -> list[Progress]:
-    """Each moment at which there was a new best by the rule of `search.runs.run`, oldest first.
+    """Each moment at which there was a new best by the rule of `search.runs.run`, oldest first; the last is the run's.
 
-    A trial counts from the epoch at which it gets past the grace period, with the best that it has until then.
+    A trial counts from the epoch at which it gets past the grace period, with the best that it has until then. Where
+    accuracies are equal, a lower loss makes a step that is no higher.
     """
     clock = search_clock(run)
     seen: dict[int, Trial] = {}
+    leader: Best | None = None
     steps: list[Progress] = []
     events = [
         (report.time, trial.number, index) for trial in trials_of(run) for index, report in enumerate(trial.reports)
@@ -166,10 +170,16 @@ def progress(run: Run) -> list[Progress]:
         partial.reports.append(trial.reports[index])
         if index + 1 == len(trial.reports):
             partial.status = trial.status
-        best = best_epoch(partial, run.grace_epochs)
-        if best and (not steps or best.accuracy > steps[-1].accuracy):
-            steps.append(Progress(clock(moment), epochs, best.accuracy, trial))
+        ranked = rank([partial, *([leader.trial] if leader and leader.trial is not partial else [])], run.grace_epochs)
+        if ranked and (leader is None or _quality(ranked[0]) != _quality(leader)):
+            leader = ranked[0]
+            steps.append(Progress(clock(moment), epochs, leader.accuracy, run.journal.trials[leader.trial.number]))
     return steps
+
+
+def _quality(best: Best) -> tuple[int, float, float]:
+    """What makes one best epoch another than the one before it."""
+    return best.trial.number, best.accuracy, best.loss
 
 
 def rungs(run: Run) -> list[Rung]:
@@ -218,6 +228,7 @@ class Headline:
 
     accuracy: float | None  # None: there is no number yet
     interval: tuple[float, float] | None  # 95%
+    trust: str  # the interval in words, or why there is none
     sentence: str
     optimistic: bool  # chosen on the same clips as measured
 
@@ -231,12 +242,6 @@ def retrained(run: Run) -> dict[str, Any] | None:
     return result
 
 
-def validation_interval(run: Run, accuracy: float) -> tuple[float, float] | None:
-    """The 95% interval of a validation accuracy in this run, or None where the record does not say how many clips."""
-    clips = int(run.record.get("split", {}).get("val", 0))
-    return wilson_interval(accuracy * clips, clips) if clips else None
-
-
 def headline(run: Run) -> Headline:
     """The retrained accuracy where there is one, else the search's own best, called what it is."""
     result = retrained(run)
@@ -244,11 +249,12 @@ def headline(run: Run) -> Headline:
         return _of_result(result)
     best = run.best()
     if best is None:
-        return Headline(None, None, "No trial has got past the grace period yet, so there is no best.", False)
+        return Headline(None, None, "", "No trial has got past the grace period yet, so there is no best.", False)
     clips = run.record.get("split", {}).get("val")
     where = f"{clips} validation clips" if clips else "the validation clips"
     sentence = f"Trial {label(best.trial)} at epoch {best.epoch}, the highest of {_choices(run)} on {where}."
-    return Headline(best.accuracy, validation_interval(run, best.accuracy), sentence, True)
+    found = trust(run, best, candidates_of(run))
+    return Headline(best.accuracy, found.interval, found.in_words(), sentence, True)
 
 
 def _of_result(result: dict[str, Any]) -> Headline:
@@ -262,7 +268,11 @@ def _of_result(result: dict[str, Any]) -> Headline:
     on = str(result.get("sentence") or plain).removesuffix(f": {OPTIMISTIC}")
     low_high = result.get("interval_95")
     interval = (float(low_high[0]), float(low_high[1])) if low_high else None
-    return Headline(result["accuracy"], interval, f"{what}, on {on}.", result["measured_on"] not in ("test", "folds"))
+    words = interval_in_words(interval, result.get("interval_groups"))
+    return Headline(
+        result["accuracy"], interval, f"95% interval {words}" if interval else words if "interval_95" in result else "",
+        f"{what}, on {on}.", result["measured_on"] not in ("test", "folds"),
+    )  # fmt: skip
 
 
 def _choices(run: Run) -> str:
@@ -276,16 +286,18 @@ class Lead:
 
     name: str  # the baseline's
     accuracy: float  # the baseline's, fraction
-    ahead: float  # fraction; 0 where the baseline itself is the best
+    ahead: float  # fraction, never below 0; 0 where the baseline itself is the best
     overlap: bool  # whether the intervals overlap, so that it may be chance
 
 
-def lead(run: Run, best: Best, baselines: Sequence[Best]) -> Lead | None:
-    """How far `best` is above the best of `baselines`; None where there is none."""
-    if not baselines:
+def lead(run: Run) -> Lead | None:
+    """How far the best trial is above the best baseline, both by the one rule; None where either is missing."""
+    ranked = run.ranked()
+    base = next((other for other in ranked if other.trial.kind == "baseline"), None)
+    if base is None:
         return None
-    base = max(baselines, key=lambda other: other.accuracy)
-    ours, theirs = validation_interval(run, best.accuracy), validation_interval(run, base.accuracy)
+    best = ranked[0]
+    ours, theirs = trust(run, best, candidates_of(run)).interval, trust(run, base).interval
     overlap = ours is not None and theirs is not None and ours[0] < theirs[1]
     return Lead(base.trial.name, base.accuracy, best.accuracy - base.accuracy, overlap)
 
@@ -334,6 +346,7 @@ def record(run: Run) -> Record:
     for extra, name in (("warm_start", "warm start from"), ("notes", "notes")):
         if known.get(extra):
             pairs.append((name, "; ".join(map(str, known[extra]))))
+    pairs += [("learned from", "; ".join(_lessons(run)))] if run.journal.lessons else []
     pairs += [("about the split", "; ".join(map(str, split["notes"])))] if split.get("notes") else []
     result = retrained(run) or {}
     if result.get("seeds"):
@@ -343,6 +356,15 @@ def record(run: Run) -> Record:
     commands = [_command(each) for each in (known.get("command"), result.get("command")) if each]
     shown = tuple((name, str(value)) for name, value in pairs if str(value))
     return Record(shown, tuple(commands), _space_file(known["space"]))
+
+
+def _lessons(run: Run) -> Iterator[str]:
+    """What each run on other data was worth to this one."""
+    beliefs = beliefs_of(Space.from_json(run.record["space"]), run.journal)
+    for event in run.journal.lessons:
+        belief = beliefs[event["run"]]
+        worth = f"rank agreement {belief:.2f} in the end" if belief else "misled, and was let go"
+        yield f"{Path(event['run']).name}: {len(event['trials'])} trials, {worth}"
 
 
 def _space_file(space: dict[str, Any]) -> str:
@@ -371,7 +393,7 @@ def _baseline(item: dict[str, Any], fixed: dict[str, Any]) -> object:
         return item["name"]
     given = {**TrialConfig.parse({}).to_json(), **fixed}
     own = {key: value for key, value in item["values"].items() if value != given.get(key) and key not in SHARED_FIELDS}
-    return {"name": item["name"], **own}
+    return {"name": item["name"], **({"cut": True} if item.get("cut") else {}), **own}
 
 
 def _sessions(run: Run) -> str:

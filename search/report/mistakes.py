@@ -25,6 +25,7 @@ from trainable.config import TrialConfig
 from trainable.data.audio import read_waveform
 from trainable.data.dataset import Dataset
 from trainable.errors import InputError
+from trainable.files import plain_cell
 from trainable.inference.explain import Stretch, decisive_stretch, model_of_trial
 from trainable.inference.metrics import class_scores, confusion, wilson_interval
 from trainable.inference.model import load_model
@@ -119,8 +120,8 @@ def scored(run: Run, result: Mapping[str, Any] | None) -> Scored | None:
     paths, lost, groups = [""] * len(scores.clips), "", dict[str, str]()
     try:
         dataset = same_dataset(run)
-        paths = [dataset.clips[clip].path for clip in scores.clips]
-        groups = {clip.path: clip.group for clip in dataset.clips if clip.group is not None}
+        paths = [dataset.clips[clip].place for clip in scores.clips]
+        groups = {clip.place: clip.group for clip in dataset.clips if clip.group is not None}
     except InputError as error:
         lost = str(error)
     rows = zip(paths, scores.true, scores.predicted, scores.probabilities.max(axis=1), strict=True)
@@ -133,7 +134,7 @@ def scored(run: Run, result: Mapping[str, Any] | None) -> Scored | None:
 def _groups(run: Run) -> dict[str, str]:
     """Path to group of the clips that have one; nothing where the data is not there any more."""
     try:
-        return {clip.path: clip.group for clip in same_dataset(run).clips if clip.group is not None}
+        return {clip.place: clip.group for clip in same_dataset(run).clips if clip.group is not None}
     except InputError:
         return {}
 
@@ -148,7 +149,12 @@ def from_csv(path: Path, about: str, labels: Sequence[str]) -> Scored:
     """The predictions in a table with the columns path, label, predicted and probability; `labels` gives the order."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = [
-            Prediction(row["path"], row["label"], row["predicted"], float(row["probability"]))
+            Prediction(
+                plain_cell(row["path"]),
+                plain_cell(row["label"]),
+                plain_cell(row["predicted"]),
+                float(row["probability"]),
+            )
             for row in csv.DictReader(file)
         ]
     others = {row.label for row in rows} | {row.predicted for row in rows}
@@ -221,7 +227,7 @@ def suspect_cards(dataset: Dataset, found: Sequence[Suspect], config: TrialConfi
     for each in found:
         if len(cards) == CLIPS:
             break
-        path = dataset.clips[each.clip].path
+        path = dataset.clips[each.clip].place
         with suppress(InputError):
             item = Prediction(path, each.label, each.suggested, each.of_suggested)
             cards.append(card(item, Path(path), config, None))

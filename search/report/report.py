@@ -40,7 +40,6 @@ from search.report.facts import (
     state_in_words,
     top,
     trials_of,
-    validation_interval,
 )
 from search.report.figures import Plot
 from search.report.mistakes import Card, mistakes, scored, suspect_cards
@@ -54,7 +53,8 @@ from search.report.space_figures import (
     slice_figure,
 )
 from search.retrain.suspects import suspects_of
-from search.retrain.text import OPTIMISTIC, SAME
+from search.retrain.text import OPTIMISTIC, flattery
+from search.retrain.trust import candidates_of, trust
 from search.runs.cost import COSTS, CostKind, costs_of, front_of
 from search.runs.format import (
     STATUS_WORDS,
@@ -63,6 +63,7 @@ from search.runs.format import (
     percent_range,
     percent_spread,
     points,
+    points_range,
     program,
     short,
     status_in_words,
@@ -246,7 +247,8 @@ def _compared_row(run: Run, found: Headline, epochs: int) -> list[object]:
     split = run.record.get("split", {})
     measured_on = OPTIMISTIC if found.optimistic else found.sentence if found.accuracy is not None else ""
     return [
-        Cell(run.name, strong=True), percent(found.accuracy) or "none yet", percent_range(found.interval),
+        Cell(run.name, strong=True), percent(found.accuracy) or "none yet",
+        Cell(found.trust.removeprefix("95% interval "), wrap=True),
         Cell(measured_on, wrap=True), len(trials_of(run)), epochs,
         duration(max((span.end for span in spans(run)), default=0.0)),
         f"{run.record.get('data', {}).get('name', '')} {split.get('name', '')}",
@@ -262,7 +264,8 @@ def _retrained(run: Run, key: str) -> Content | None:
     if result is None:
         return None
     rows = _measured_models(result)
-    caption = f"On {result.get('sentence') or result['measured_on'] + ' clips'}. 95% intervals."
+    groups = f" over {result['interval_groups']} groups" if result.get("interval_groups") else ""
+    caption = f"On {result.get('sentence') or result['measured_on'] + ' clips'}. 95% intervals{groups}."
     plot = figures.intervals(rows)
     return {
         "sentences": _findings(result),
@@ -349,22 +352,14 @@ def _findings(result: Mapping[str, Any]) -> list[str]:
     found = []
     difference = result.get("difference")
     if difference:
-        low, high = difference["interval_95"]
-        chance = "chance alone would hardly do that" if low > 0 else "which may be chance"
+        interval = difference["interval_95"]
+        chance = "chance alone would hardly do that" if interval and interval[0] > 0 else "which may be chance"
+        test = difference.get("test", "McNemar exact")
         found.append(
-            f"Against the retrained baseline: {points(difference['mean'])} (95% interval {100 * low:+.1f} to "
-            f"{100 * high:+.1f}), {chance}. McNemar's exact test of the two models: p = {difference['p_value']:.3g}."
+            f"Against the retrained baseline: {points(difference['mean'])}{points_range(interval)}, {chance}. "
+            f"Test of the two models: p = {difference['p_value']:.3g} ({test})."
         )
-    curse = result.get("winners_curse") or {}
-    gap = curse.get("points_measured")
-    gap = curse.get("points_validation") if gap is None else gap
-    if gap is not None:
-        above = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}"
-        flattered = above if abs(gap) >= SAME else "just"
-        found.append(
-            f"The search's own best score, {percent(curse['searched'])}, is {flattered} what fresh seeds of the same "
-            "configuration reach."
-        )
+    found += [sentence[0].upper() + sentence[1:] for sentence in flattery(result)]
     calibration = result.get("calibration")
     if calibration:
         scaled = (
@@ -413,17 +408,21 @@ def _baselines(run: Run, key: str) -> Content | None:
     best = run.best()
     if not bests:
         return None
-    rows = [(f"{other.trial.name}", other.accuracy, validation_interval(run, other.accuracy), False) for other in bests]
+    ranked = {other.trial.number for other in run.ranked()}
+    rows = []
+    for other in bests:
+        out = "" if other.trial.number in ranked else f" ({status_in_words(other.trial)}, not ranked)"
+        rows.append((f"{other.trial.name}{out}", other.accuracy, trust(run, other).interval, False))
+    caption = f"Best epoch on {run.record.get('split', {}).get('val', '?')} validation clips, with 95% intervals"
     if best and best.trial.kind != "baseline":
-        ours = (f"best trial, {label(best.trial)}", best.accuracy, validation_interval(run, best.accuracy), True)
-        rows.insert(0, ours)
-    clips = run.record.get("split", {}).get("val", "?")
-    caption = f"Best epoch on {clips} validation clips, with 95% Wilson intervals."
+        found = trust(run, best, candidates_of(run))
+        rows.insert(0, (f"best trial, {label(best.trial)}", best.accuracy, found.interval, True))
+        caption += f"; that of the best trial allows for the choice among {found.highest_of} trials"
     plot = Plot(
-        f"{key}-plot", figures.intervals(rows), "Baselines against the best trial", 90 + 56 * len(rows), caption
+        f"{key}-plot", figures.intervals(rows), "Baselines against the best trial", 90 + 56 * len(rows), f"{caption}."
     )
     return {
-        "lead": lead(run, best, bests) if best else None,
+        "lead": lead(run),
         "baseline_is_best": best is not None and best.trial.kind == "baseline",
         "plot": plot,
     }

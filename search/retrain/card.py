@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from search.runs.format import percent, percent_range, percent_spread, quantity
+from search.runs.format import interval_in_words, percent, percent_spread, quantity
 from trainable.training.trial_folder import Cost
 
 MEASURED = {"test": "test clips", "folds": "clips out of fold", "validation": "validation clips"}
@@ -65,7 +65,7 @@ def pretraining(config: Mapping[str, Any]) -> tuple[str, str]:
 def _numbers(result: Mapping[str, Any]) -> list[str]:
     measured = MEASURED.get(result["measured_on"], result["measured_on"])
     spread = {"mean": result["accuracy"], "deviation": result["deviation"]}
-    interval = percent_range(result["interval_95"])
+    interval = interval_in_words(result["interval_95"], result.get("interval_groups"))
     lines = [
         f"- **{percent_spread(spread)}** on {result['clips']} {measured}, mean and deviation over "
         f"{len(result['per_seed'])} seeds, 95% interval {interval}: {result['sentence']}"

@@ -49,16 +49,16 @@ def trial_of(journal: Journal, job: Job) -> Trial | None:
     return next((trial for trial in reversed(journal.trials.values()) if trial.config == config), None)
 
 
-def missing(journal: Journal, jobs: Sequence[Job], since: float) -> list[Job]:
+def missing(journal: Journal, jobs: Sequence[Job], session: int) -> list[Job]:
     """The jobs that are to be trained, in their order; a configuration that two jobs share is trained once.
 
-    They have no trial yet, or one that failed before `since` (s since 1970): what failed is tried once a sitting,
-    because its reason may be gone. A training that diverged or ran out of memory would do so again.
+    They have no trial yet, or one that failed before the driver's `session`, counted from 1: what failed is tried once
+    a session, because its reason may be gone. A training that diverged or ran out of memory would do so again.
     """
     new: list[Job] = []
     for job in jobs:
         trial = trial_of(journal, job)
-        wanted = trial is None or (trial.status == "failed" and (trial.ended or 0.0) < since)
+        wanted = trial is None or (trial.status == "failed" and trial.session < session)
         if wanted and all(job.config != other.config for other in new):
             new.append(job)
     return new
@@ -93,17 +93,19 @@ def _epoch(trial: Trial, job: Job) -> int:
 
 @dataclass(frozen=True)
 class ScoreBook:
-    """The scores of models in a folder, one file per model and part.
+    """The scores of a run's models in `retrained/scores`, one file per model and part.
 
     A model whose test scores exist is never scored on them again: what is on file is what counts.
     """
 
-    folder: Path
+    run: Path
     progress: Progress | None = None
 
     def of(self, model: TrialFolder, part: Part) -> Scores:
         """The scores of a model on a part of its clips, made now if this is the first time."""
-        path = self.folder / f"{model.path.parent.name}-{model.path.name}.{part}.npz"
+        # By the place inside the run: a run may have any name, also that of the folder of its own retraining.
+        place = model.path.relative_to(self.run)
+        path = self.run / "retrained" / "scores" / f"{'-'.join(place.parts)}.{part}.npz"
         scores = load_scores(path)
         if scores is None:
             scores = score_trial(model, part, self.progress)

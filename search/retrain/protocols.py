@@ -18,14 +18,15 @@ import numpy as np
 
 from search.retrain.jobs import Failure, Runner, ScoreBook, Trained, TrainingFailed, train_all
 from search.retrain.plan import Candidate, Job, Plan, changed
-from search.retrain.result import Models, choose, greedy_members, temperature_of
+from search.retrain.result import Models, choose, greedy_members, models_in, temperature_of
 from search.runs.run import Run
+from trainable.data.split import Indices, fold_splits, labels_of
 from trainable.files import write_atomically
 from trainable.inference.metrics import calibration_error, with_temperature
-from trainable.inference.scores import Part, Scores, joined, mean_of
+from trainable.inference.scores import Part, Scores, guessing, joined, mean_of
 from trainable.training.trial_folder import TrialFolder
 
-BY_VALIDATION = "best mean validation accuracy over seeds"
+BY_VALIDATION = "best mean validation accuracy over all seeds"
 POOL = 10  # so many of the search's own best models may join the greedy ensemble
 
 
@@ -70,8 +71,8 @@ def holdout(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook)
         Interrupted: the user has stopped it.
     """
     trained, failures = train_all(folder, plan.jobs(plan.all_candidates), runner)
-    by_name = {each.name: _validated(each, trained, book) for each in plan.all_candidates}
-    candidates = [by_name[each.name] for each in plan.candidates if by_name[each.name].seeds]
+    by_name = {each.name: _validated(each, plan, trained, failures, book) for each in plan.all_candidates}
+    candidates = [by_name[each.name] for each in plan.candidates if by_name[each.name].usable]
     if not candidates:
         raise TrainingFailed(no_model(failures))
     chosen = choose(candidates)
@@ -88,7 +89,7 @@ def holdout(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook)
     freeze(folder, candidate=chosen.candidate.name, seed=seed, by=BY_VALIDATION, ensemble=[pool[m][0] for m in members])
 
     part: Part = "test" if len(plan.split.test) else "val"
-    measured = {name: _measured(models, finals, book, part) for name, models in by_name.items()}
+    measured = {name: _measured(models, plan, finals, failures, book, part) for name, models in by_name.items()}
     ours, baseline = measured[chosen.candidate.name], measured[plan.baseline.name]
     models = _of(chosen.candidate, finals)
     picked = [pool[member] for member in members]
@@ -98,21 +99,23 @@ def holdout(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook)
         chosen=ours,
         chosen_by=BY_VALIDATION,
         baseline=baseline if baseline.measured else None,
-        searched_best=measured[plan.candidates[0].name] if by_name[plan.candidates[0].name].seeds else None,
+        searched_best=measured[plan.candidates[0].name] if by_name[plan.candidates[0].name].usable else None,
         seeds=Ensemble(
             tuple(each.job.name for each in models),
-            mean_of(ours.validation),
-            mean_of(ours.measured),
+            mean_of(models_in(ours.validation)),
+            mean_of(models_in(ours.measured)),
         ),
         greedy=Ensemble(
             tuple(name for name, _, _ in picked),
             mean_of([scores for _, _, scores in picked]),
             mean_of([book.of(model, part) for _, model, _ in picked]),
         ),
-        handed_over=models[ours.handed_over].folder,
+        handed_over=next(each.folder for each in models if each.job.seed == ours.seeds[ours.handed_over]),
         members=tuple(each.folder for each in models),
-        temperature=temperature_of(ours.validation if ours.refitted else [ours.validation[ours.handed_over]]),
-        ensemble_temperature=temperature_of([mean_of(ours.validation)]),
+        temperature=temperature_of(
+            models_in(ours.validation) if ours.refitted else [ours.validation[ours.handed_over]]
+        ),
+        ensemble_temperature=temperature_of([mean_of(models_in(ours.validation))]),
         ece_after=None,
         failures=tuple(failures),
         notes=(),
@@ -129,27 +132,60 @@ def _of(candidate: Candidate, trained: Sequence[Trained]) -> list[Trained]:
     return [each for each in trained if each.job.candidate == candidate.name]
 
 
-def _validated(candidate: Candidate, trained: Sequence[Trained], book: ScoreBook) -> Models:
-    mine = _of(candidate, trained)
-    return Models(
-        candidate,
-        tuple(each.job.seed for each in mine),
-        tuple(each.epoch for each in mine),
-        tuple(book.of(each.folder, "val") for each in mine),
-        (),
-    )
+Seeds = dict[int, Trained | None]  # what each seed has become, None where its training diverged
 
 
-def _measured(models: Models, finals: Sequence[Trained], book: ScoreBook, part: Part) -> Models:
+def _seeds(
+    candidate: Candidate, plan: Plan, trained: Sequence[Trained], failures: Sequence[Failure], train_on: str,
+    fold: int | None = None,
+) -> Seeds:  # fmt: skip
+    """The candidate's trainings on `train_on`, in the order of the plan's seeds.
+
+    Those that a machine has broken, or that found no room on it, are left out: that is not the configuration's doing.
+    """
+
+    def mine(job: Job) -> bool:
+        config = job.config
+        return job.candidate == candidate.name and config.train_on == train_on and fold in (None, config.fold)
+
+    found: Seeds = {each.job.seed: each for each in trained if mine(each.job)}
+    found |= {each.job.seed: None for each in failures if mine(each.job) and each.trial.status == "diverged"}
+    return {seed: found[seed] for seed in plan.seeds if seed in found}
+
+
+def _scores(seeds: Seeds, plan: Plan, book: ScoreBook, part: Part) -> tuple[Scores, ...]:
+    """What each seed says of a part of the clips; one that diverged guesses."""
+    clips = plan.split.val if part == "val" else plan.split.test
+    return tuple(book.of(each.folder, part) if each else _guess(plan, clips) for each in seeds.values())
+
+
+def _guess(plan: Plan, clips: Indices) -> Scores:
+    return guessing(plan.dataset.labels, clips, labels_of(plan.dataset)[clips])
+
+
+def _epochs(seeds: Seeds) -> tuple[int | None, ...]:
+    return tuple(each.epoch if each else None for each in seeds.values())
+
+
+def _validated(
+    candidate: Candidate, plan: Plan, trained: Sequence[Trained], failures: Sequence[Failure], book: ScoreBook
+) -> Models:
+    seeds = _seeds(candidate, plan, trained, failures, "train")
+    return Models(candidate, tuple(seeds), _epochs(seeds), _scores(seeds, plan, book, "val"), ())
+
+
+def _measured(
+    models: Models, plan: Plan, finals: Sequence[Trained], failures: Sequence[Failure], book: ScoreBook, part: Part
+) -> Models:
     """The candidate with the scores of its final models; what was not trained anew has none with train+val."""
-    mine = _of(models.candidate, finals)
-    scores = tuple(book.of(each.folder, part) for each in mine)
-    if not mine or mine[0].job.config.train_on == "train":
+    train_on = plan.options.train_on
+    seeds = _seeds(models.candidate, plan, finals, failures, train_on)
+    if not any(seeds.values()):
+        return models
+    scores = _scores(seeds, plan, book, part)
+    if train_on == "train":
         return dataclasses.replace(models, measured=scores)
-    return dataclasses.replace(
-        models, seeds=tuple(each.job.seed for each in mine), epochs=tuple(each.epoch for each in mine),
-        measured=scores, refitted=True,
-    )  # fmt: skip
+    return dataclasses.replace(models, seeds=tuple(seeds), epochs=_epochs(seeds), measured=scores, refitted=True)
 
 
 def _pool(run: Run, plan: Plan, trained: Sequence[Trained], book: ScoreBook) -> list[tuple[str, TrialFolder, Scores]]:
@@ -191,8 +227,8 @@ def folds(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -
     last = _final_job(plan, plan.candidates[0])
     freeze(folder, candidate=plan.candidates[0].name, seed=plan.seeds[0], by=BY_ORDER, ensemble=[])
     trained, failures = train_all(folder, [*jobs, last], runner)
-    by_name = {each.name: _out_of_fold(each, plan, trained, book) for each in plan.all_candidates}
-    candidates = tuple(by_name[each.name] for each in plan.candidates if by_name[each.name].seeds)
+    by_name = {each.name: _out_of_fold(each, plan, trained, failures, book) for each in plan.all_candidates}
+    candidates = tuple(by_name[each.name] for each in plan.candidates if by_name[each.name].usable)
     if not candidates:
         raise TrainingFailed(no_model(failures))
     chosen = candidates[0]
@@ -202,21 +238,25 @@ def folds(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -
         trained, failures = trained + more, failures + failed
     final = next((each for each in trained if each.job == last), None)
     baseline = by_name[plan.baseline.name]
-    together = mean_of(chosen.measured)
+    together = mean_of(models_in(chosen.measured))
     return Outcome(
         measured_on="folds",
         candidates=candidates,
         chosen=chosen,
         chosen_by=BY_ORDER,
-        baseline=baseline if baseline.seeds else None,
-        searched_best=by_name[plan.candidates[0].name],
-        seeds=Ensemble(tuple(f"{chosen.candidate.name}, seed {seed}" for seed in chosen.seeds), None, together),
+        baseline=baseline if baseline.usable else None,
+        searched_best=by_name[plan.candidates[0].name] if by_name[plan.candidates[0].name].usable else None,
+        seeds=Ensemble(
+            tuple(f"{chosen.candidate.name}, seed {seed}" for seed in chosen.seeds if seed not in chosen.diverged),
+            None,
+            together,
+        ),
         greedy=None,
         handed_over=final.folder if final else None,
         members=(),
-        temperature=temperature_of(chosen.measured),
+        temperature=temperature_of(models_in(chosen.measured)),
         ensemble_temperature=temperature_of([together]),
-        ece_after=_held_out_error(chosen.measured[0], plan, trained, chosen, book),
+        ece_after=_held_out_error(trained, chosen, book),
         failures=tuple(failures),
         notes=_notes(plan),
     )
@@ -236,22 +276,29 @@ def _folds_of(candidate: Candidate, seed: int, trained: Sequence[Trained]) -> li
     ]
 
 
-def _out_of_fold(candidate: Candidate, plan: Plan, trained: Sequence[Trained], book: ScoreBook) -> Models:
-    """The candidate's scores on all clips, for the seeds that were trained on all folds."""
-    whole = {seed: _folds_of(candidate, seed, trained) for seed in plan.seeds}
-    whole = {seed: models for seed, models in whole.items() if len(models) == plan.folds}
-    return Models(
-        candidate,
-        tuple(whole),
-        tuple(max(each.epoch for each in models) for models in whole.values()),
-        (),
-        tuple(joined([book.of(each.folder, "test") for each in models]) for models in whole.values()),
-    )
+def _out_of_fold(
+    candidate: Candidate, plan: Plan, trained: Sequence[Trained], failures: Sequence[Failure], book: ScoreBook
+) -> Models:
+    """The candidate's scores on all clips, for the seeds that were trained on all folds, or diverged on some."""
+    folds = fold_splits(plan.dataset, plan.candidates[0].config)
+    by_fold = [_seeds(candidate, plan, trained, failures, "other-folds", number) for number in range(1, len(folds) + 1)]
+    whole = [seed for seed in plan.seeds if all(seed in seeds for seeds in by_fold)]
+    epochs, measured = [], []
+    for seed in whole:
+        models = [seeds[seed] for seeds in by_fold]
+        epochs.append(max((each.epoch for each in models if each), default=None))
+        parts = [
+            book.of(each.folder, "test") if each else _guess(plan, split.test)
+            for each, split in zip(models, folds, strict=True)
+        ]
+        measured.append(joined(parts))
+    return Models(candidate, tuple(whole), tuple(epochs), (), tuple(measured))
 
 
-def _held_out_error(scores: Scores, plan: Plan, trained: Sequence[Trained], chosen: Models, book: ScoreBook) -> float:
+def _held_out_error(trained: Sequence[Trained], chosen: Models, book: ScoreBook) -> float:
     """The calibration error of one seed when each fold's temperature is fitted on the other folds' clips."""
-    parts = [book.of(each.folder, "test") for each in _folds_of(chosen.candidate, chosen.seeds[0], trained)]
+    seed = chosen.seeds[chosen.handed_over]
+    parts = [book.of(each.folder, "test") for each in _folds_of(chosen.candidate, seed, trained)]
     calibrated, true = [], []
     for position, part in enumerate(parts):
         temperature = temperature_of(parts[:position] + parts[position + 1 :])

@@ -23,12 +23,24 @@ from search.retrain.card import model_card
 from search.retrain.jobs import Runner, ScoreBook
 from search.retrain.plan import Plan, RetrainOptions, make_plan
 from search.retrain.protocols import Ensemble, Outcome, folds, holdout
-from search.retrain.result import by_class, calibration, difference, interval, row, winners_curse
+from search.retrain.result import (
+    Groups,
+    by_class,
+    by_group,
+    calibration,
+    difference,
+    groups_in,
+    interval,
+    models_in,
+    row,
+    winners_curse,
+)
 from search.retrain.text import other_horizon, protocol_in_words, sentence
+from search.retrain.trust import candidates_of
 from search.runs.record import git_commit, versions
 from search.runs.run import Run
-from trainable.files import write_atomically
-from trainable.inference.metrics import mcnemar, with_temperature
+from trainable.files import safe_cell, write_atomically
+from trainable.inference.metrics import comparison, with_temperature
 from trainable.inference.model import save_ensemble, save_trial
 from trainable.progress import Progress
 
@@ -46,7 +58,7 @@ def retrain(run: Run, options: RetrainOptions, runner: Runner, progress: Progres
     folder.mkdir(exist_ok=True)
     write_atomically(folder / "run.json", json.dumps(_record(run, plan), indent=2) + "\n")
     protocol = folds if plan.folds else holdout
-    outcome = protocol(run, plan, folder, runner, ScoreBook(folder / "scores", progress))
+    outcome = protocol(run, plan, folder, runner, ScoreBook(run.path, progress))
     result = _result(run, plan, outcome, _earlier(folder))
     _write_models(folder, plan, outcome, result)
     write_atomically(folder / "predictions.csv", _predictions(plan, outcome))
@@ -89,12 +101,12 @@ def _earlier(folder: Path) -> list[dict[str, Any]]:
 
 
 def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]]) -> dict[str, Any]:
-    ours, baseline = outcome.chosen, outcome.baseline
+    ours, baseline, groups = outcome.chosen, outcome.baseline, groups_in(plan.dataset)
     model = ours.measured[ours.handed_over]
     found = calibration(outcome.temperature, model)
     if outcome.ece_after is not None:
         found["ece_after"] = outcome.ece_after
-    ours_row = row(ours)
+    ours_row = row(ours, groups)
     stretched = other_horizon(run, plan)
     return {
         "measured_on": outcome.measured_on,
@@ -103,22 +115,24 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
         "deviation": ours_row["measured"]["deviation"],
         "clips": len(model.true),
         "interval_95": ours_row["interval_95"],
+        "interval_groups": groups.count(model),  # None: the intervals are over clips
         "per_seed": ours_row["per_seed"],
         "chosen": ours.candidate.name,
         "chosen_by": outcome.chosen_by,
-        "candidates": [row(models) for models in outcome.candidates],
-        "baseline": row(baseline) if baseline else None,
+        "candidates": [row(models, groups) for models in outcome.candidates],
+        "baseline": row(baseline, groups) if baseline else None,
         "baseline_accuracy": baseline.accuracy if baseline else None,
-        "difference": difference(ours, baseline) if baseline else None,
+        "difference": difference(ours, baseline, groups) if baseline else None,
         "ensemble_accuracy": outcome.seeds.measured.accuracy,
         "ensembles": {
-            "seeds": _ensemble(outcome.seeds, outcome),
-            "greedy": _ensemble(outcome.greedy, outcome) if outcome.greedy else None,
+            "seeds": _ensemble(outcome.seeds, outcome, groups),
+            "greedy": _ensemble(outcome.greedy, outcome, groups) if outcome.greedy else None,
         },
-        "winners_curse": None if stretched else winners_curse(outcome.searched_best),
-        "model": _handed_over(outcome, model),
+        "winners_curse": None if stretched else winners_curse(outcome.searched_best, _highest_of(run, plan)),
+        "model": _handed_over(outcome, groups),
         "calibration": found,
         **by_class(model),
+        "groups": by_group(ours.measured, groups),
         "config": ours.candidate.config.to_json(),
         "protocol": protocol_in_words(plan),
         "options": _options(plan.options),
@@ -127,7 +141,14 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
             {"name": each.job.name, "status": each.trial.status, "message": each.trial.message}
             for each in outcome.failures
         ],
-        "notes": [*plan.split.notes, *plan.notes, *outcome.notes, *stretched],
+        "notes": [
+            *plan.split.notes,
+            *plan.notes,
+            *outcome.notes,
+            *groups.notes(model),
+            *_diverged(outcome),
+            *stretched,
+        ],
         "earlier": earlier,
         "run": run.name,
         "command": _command(),
@@ -139,7 +160,24 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
     }
 
 
-def _ensemble(ensemble: Ensemble, outcome: Outcome) -> dict[str, Any]:
+def _highest_of(run: Run, plan: Plan) -> int | None:
+    """How many trials the first candidate was the best of; None where it is not the search's best."""
+    best = run.best()
+    return candidates_of(run) if best and best.trial.number == plan.candidates[0].trial else None
+
+
+def _diverged(outcome: Outcome) -> list[str]:
+    """A note for each configuration of which some seeds diverged."""
+    baseline = [outcome.baseline] if outcome.baseline else []
+    found = {each.candidate.name: each for each in (*outcome.candidates, *baseline) if each.diverged}
+    return [
+        f"{name}: {len(each.diverged)} of {len(each.seeds)} seeds diverged and count as guessing, in the choice, the "
+        "mean, the deviation and the interval."
+        for name, each in found.items()
+    ]
+
+
+def _ensemble(ensemble: Ensemble, outcome: Outcome, groups: Groups) -> dict[str, Any]:
     baseline = outcome.baseline
     measured = ensemble.measured
     other = baseline.measured[baseline.handed_over].right if baseline else None
@@ -147,30 +185,31 @@ def _ensemble(ensemble: Ensemble, outcome: Outcome) -> dict[str, Any]:
         "members": list(ensemble.members),
         "validation": ensemble.validation.accuracy if ensemble.validation else None,
         "accuracy": measured.accuracy,
-        "interval_95": interval(measured.accuracy, measured),
-        "p_value": None if other is None else mcnemar(measured.right, other).p_value,  # against the baseline's model
+        "interval_95": interval([measured], groups),
+        # against the baseline's model
+        "p_value": None if other is None else comparison(measured.right, other, groups.of(measured)).p_value,
     }
 
 
-def _handed_over(outcome: Outcome, model: Any) -> dict[str, Any] | None:
+def _handed_over(outcome: Outcome, groups: Groups) -> dict[str, Any] | None:
     """What is known of `retrained/model/`; with folds it has seen all clips and has no score of its own."""
     if outcome.handed_over is None:
         return None
     ours = outcome.chosen
-    own = outcome.measured_on != "folds"
+    model, own = ours.measured[ours.handed_over], outcome.measured_on != "folds"
     return {
         "trial": outcome.handed_over.path.name,
         "seed": ours.seeds[ours.handed_over],
         "accuracy": model.accuracy if own else None,
-        "interval_95": interval(model.accuracy, model) if own else None,
+        "interval_95": interval([model], groups) if own else None,
     }
 
 
 def _write_models(folder: Path, plan: Plan, outcome: Outcome, result: dict[str, Any]) -> None:
     """The handed-over model, and the ensemble of seeds where it is asked for."""
     keys = (
-        "run", "chosen", "measured_on", "sentence", "accuracy", "clips", "interval_95", "model", "calibration", "data",
-        "split", "git_commit", "created",
+        "run", "chosen", "measured_on", "sentence", "accuracy", "clips", "interval_95", "interval_groups", "model",
+        "calibration", "data", "split", "git_commit", "created",
     )  # fmt: skip
     record = {key: result[key] for key in keys}
     with _replaced(folder / "model") as new:
@@ -210,6 +249,7 @@ def _predictions(plan: Plan, outcome: Outcome) -> str:
     """
     ours = outcome.chosen
     model, together = ours.measured[ours.handed_over], outcome.seeds.measured
+    models = models_in(ours.measured)
     calibrated = with_temperature(model.probabilities, outcome.temperature)
     joint = with_temperature(together.probabilities, outcome.ensemble_temperature)
     text = io.StringIO()
@@ -219,13 +259,13 @@ def _predictions(plan: Plan, outcome: Outcome) -> str:
     )
     for position, clip in enumerate(model.clips):
         table.writerow([
-            plan.dataset.clips[clip].path,
-            model.labels[model.true[position]],
-            model.labels[model.predicted[position]],
+            safe_cell(plan.dataset.clips[clip].place),
+            safe_cell(model.labels[model.true[position]]),
+            safe_cell(model.labels[model.predicted[position]]),
             f"{calibrated[position].max():.6f}",
-            model.labels[together.predicted[position]],
+            safe_cell(model.labels[together.predicted[position]]),
             f"{joint[position].max():.6f}",
-            sum(int(scores.right[position]) for scores in ours.measured),
-            len(ours.measured),
+            sum(int(scores.right[position]) for scores in models),
+            len(models),
         ])  # fmt: skip
     return text.getvalue()

@@ -11,7 +11,7 @@ from search.retrain.plan import same_dataset
 from search.runs.run import Run
 from trainable.data.dataset import Dataset
 from trainable.errors import InputError
-from trainable.files import write_atomically
+from trainable.files import safe_cell, write_atomically
 from trainable.inference.scores import Scores, load_scores, score_trial
 from trainable.inference.suspects import Suspect, suspects
 from trainable.progress import Progress
@@ -58,5 +58,6 @@ def write_suspects(dataset: Dataset, found: list[Suspect], target: Path) -> None
     table.writerow(COLUMNS)
     for each in found:
         shares = [f"{each.of_label:.4f}", f"{each.of_suggested:.4f}"]
-        table.writerow([dataset.clips[each.clip].name, each.label, each.suggested, *shares, each.models])
+        names = map(safe_cell, (dataset.clips[each.clip].name, each.label, each.suggested))
+        table.writerow([*names, *shares, each.models])
     write_atomically(target, text.getvalue())

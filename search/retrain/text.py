@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -11,8 +11,9 @@ from rich.text import Text
 from search.console.table import Column, fact, fit
 from search.retrain.plan import Plan
 from search.retrain.protocols import Outcome
-from search.runs.format import percent, percent_range, percent_spread, points, program
+from search.runs.format import interval_in_words, percent, percent_range, percent_spread, points, points_range, program
 from search.runs.run import Run
+from trainable.data.split import fold_splits
 
 OPTIMISTIC = "validation, chosen by the search: optimistic"
 
@@ -32,7 +33,14 @@ def other_horizon(run: Run, plan: Plan) -> list[str]:
 def sentence(outcome: Outcome, plan: Plan) -> str:
     """What the number was measured on, for whoever reads nothing else."""
     clips = len(outcome.chosen.measured[0].true)
+    splits = fold_splits(plan.dataset, plan.candidates[0].config) if plan.folds else [plan.split]
+    copied = sum(split.copied for split in splits)
     match outcome.measured_on:
+        case "test" | "folds" if copied:
+            return (
+                f"{clips} clips, of which {copied} have an exact copy among those that were trained or chosen on: the "
+                "score flatters"
+            )
         case "test":
             return f"{clips} test clips, on which nothing was trained or chosen; each model was scored on them once"
         case "folds":
@@ -56,8 +64,10 @@ def protocol_in_words(plan: Plan) -> str:
     return f"{plan.split.name}: trained on {plan.options.train_on}"
 
 
+_CLIPS = {"test": "on the test clips", "folds": "out of fold", "validation": "on the same validation clips"}
 _MEASURED = {"test": "test", "folds": "out of fold", "validation": "validation"}
 SAME = 0.05  # points: a smaller gap rounds to none
+GROUPS_SHOWN = 8
 _NAME = 32  # characters of a configuration's name
 
 
@@ -109,12 +119,49 @@ def _table(result: Mapping[str, Any], width: int | None) -> list[Text]:
     return [*fitted.header, *fitted.rows, *(fact("", left_out, width, "dim") if fitted.left_out else [])]
 
 
+def flattery(result: Mapping[str, Any]) -> list[str]:
+    """A sentence on how far the search's score of a configuration was from what fresh seeds of it score.
+
+    Both are told where both are known: on the clips that the search chose on, and on those that count. Nothing where
+    the search has no score of that configuration.
+    """
+    curse = result.get("winners_curse")
+    if not curse:
+        return []
+    of = curse.get("highest_of")
+    best = f", the best of {of} trials," if of else ""
+    where = {"validation": "on the same validation clips", "measured": _CLIPS[result["measured_on"]]}
+    # Without a test both are the same clips.
+    parts = ["validation"] if result["measured_on"] == "validation" else ["validation", "measured"]
+    told = [_off(curse[f"points_{part}"], where[part]) for part in parts if curse.get(f"points_{part}") is not None]
+    if not told:
+        return []
+    scored = f"{curse.get('name', 'its best')}{best} scored {percent(curse['searched'])} in the search"
+    return [f"{scored}; fresh seeds of it score {' and '.join(told)}."]
+
+
+def _off(points_too_high: float, where: str) -> str:
+    """How fresh seeds fare beside the search's score, in which a gap that rounds to none is none."""
+    if abs(points_too_high) < SAME:
+        return f"the same {where}"
+    return f"{abs(points_too_high):.1f} points {'less' if points_too_high > 0 else 'more'} {where}"
+
+
+def _groups(groups: Sequence[Mapping[str, Any]]) -> str:
+    """The accuracy on each group, the hardest first; of many only those at both ends."""
+    said = [f"{each['group']} {percent(each['accuracy'])}" for each in groups]
+    if len(said) > GROUPS_SHOWN:
+        return f"{', '.join(said[: GROUPS_SHOWN - 1])}, ..., {said[-1]} ({len(said)} groups)"
+    return ", ".join(said)
+
+
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     seeds = len(result["per_seed"])
     facts = [
         (
             "result",
-            f"{result['chosen']}: {percent(result['accuracy'])} ({percent_range(result['interval_95'])})"
+            f"{result['chosen']}: {percent(result['accuracy'])} "
+            f"({interval_in_words(result['interval_95'], result['interval_groups'])})"
             + (f", mean of {seeds} seeds." if seeds > 1 else "."),
         ),
         ("on", f"{result['sentence']}."),
@@ -124,22 +171,13 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("chosen", f"by {result['chosen_by']}."))
     gap = result["difference"]
     if gap and result["chosen"] != result["baseline"]["name"]:
-        low, high = gap["interval_95"]
         facts.append((
             "against",
-            f"{result['baseline']['name']}: {points(gap['mean'])} ({100 * low:+.1f} to {100 * high:+.1f}); "
-            f"p = {gap['p_value']:.2g} (McNemar, exact).",
+            f"{result['baseline']['name']}: {points(gap['mean'])}{points_range(gap['interval_95'])}; "
+            f"p = {gap['p_value']:.2g} ({gap['test']}).",
         ))  # fmt: skip
-    curse = result["winners_curse"]
-    flattery = (
-        [curse[f"points_{on}"] for on in ("measured", "validation") if curse[f"points_{on}"] is not None]
-        if curse
-        else []
-    )
-    if curse and flattery:
-        off = f"{abs(flattery[0]):.1f} points too {'high' if flattery[0] > 0 else 'low'}"
-        found = off if abs(flattery[0]) >= SAME else "what fresh seeds reach"
-        facts.append(("search", f"its own best score, {percent(curse['searched'])}, was {found}."))
+    facts += [("groups", f"{_groups(result['groups'])}.")] if result["groups"] else []
+    facts += [("search", sentence) for sentence in flattery(result)]
     before, after = result["calibration"]["ece_before"], result["calibration"]["ece_after"]
     facts.append(("sure", f"calibration error {percent(before)}, after temperature scaling {percent(after)}."))
     facts += [("failed", f"{each['name']}: {each['status']}: {each['message']}") for each in result["failed"]]

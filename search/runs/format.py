@@ -107,6 +107,13 @@ def percent_range(interval: Sequence[float] | None) -> str:
     return "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
 
 
+def interval_in_words(interval: Sequence[float] | None, groups: int | None) -> str:
+    """A 95% interval as `66.0% to 91.0%`, over groups of clips as `43.0% to 80.0%, over 6 groups`."""
+    if interval is None:
+        return "no interval from one group"
+    return percent_range(interval) + (f", over {groups} groups" if groups else "")
+
+
 def percent_spread(spread: Mapping[str, float] | None) -> str:
     """Mean and deviation of fractions as `81.2% ± 1.8`; nothing where there is none."""
     return "" if spread is None else f"{percent(spread['mean'])} ± {100 * spread['deviation']:.1f}"
@@ -115,6 +122,11 @@ def percent_spread(spread: Mapping[str, float] | None) -> str:
 def points(difference: float) -> str:
     """A difference of two fractions as `+2.1 points`."""
     return f"{100 * difference:+.1f} points"
+
+
+def points_range(interval: Sequence[float] | None) -> str:
+    """An interval of a difference as ` (+1.0 to +3.2)`, to follow it; nothing where there is none."""
+    return "" if interval is None else f" ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
 
 
 def quantity(value: float | None) -> str:

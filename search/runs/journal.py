@@ -48,7 +48,9 @@ class Trial:
     started: float  # s since 1970
     status: Status = "running"
     message: str = ""  # why it failed, diverged or ran out of memory
-    ended: float | None = None
+    ended: float | None = None  # s since 1970
+    session: int = 0  # the driver's session that saw the end, counted from 1: a clock may have been set back since
+    refused: bool = False  # failed because its values do not go together, which no other attempt would change
     reports: list[Report] = field(default_factory=list)
     sampler: dict[str, Any] = field(default_factory=dict)  # what the sampler noted with its suggestion
 
@@ -73,6 +75,8 @@ class Journal:
         self.warm: list[dict[str, Any]] = []  # trials of other runs that the sampler has learned from
         self.lessons: list[dict[str, Any]] = []  # runs on other data that the sampler learns from
         self.stop_reason: str | None = None  # why the last session ended; None while it runs or after a kill
+        self.endings: list[int] = []  # the numbers of the trials that are over, in the order of their ends
+        self.set_aside: set[int] = set()  # what this driver has tried often enough; a resumed search tries it again
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._valid_bytes = 0
         self._seconds = self._seconds_before_budget = 0.0
@@ -127,10 +131,15 @@ class Journal:
                  "decision": decision}
             )  # fmt: skip
 
-    def ended(self, number: int, status: Status, message: str = "") -> None:
-        """Notes the end of a trial, once."""
+    def ended(self, number: int, status: Status, message: str = "", *, refused: bool = False) -> None:
+        """Notes the end of a trial, once. `refused`: its values do not go together, so no attempt can succeed."""
         if not self.trials[number].over:
-            self._write({"event": "ended", "trial": number, "status": status, "message": message})
+            more = {"refused": True} if refused else {}
+            self._write({"event": "ended", "trial": number, "status": status, "message": message, **more})
+
+    def retried(self, number: int) -> None:
+        """Notes that a trial which failed is to go on from its last checkpoint, as if it had not ended."""
+        self._write({"event": "retried", "trial": number})
 
     def stopped(self, reason: str) -> None:
         """Notes why this session ended: budget, interrupted, ..."""
@@ -156,6 +165,16 @@ class Journal:
         """The trials that a resumed run must take up again, oldest first."""
         return [trial for trial in self.trials.values() if not trial.over]
 
+    @property
+    def waiting(self) -> list[Trial]:
+        """The unfinished trials that this driver still tries, oldest first."""
+        return [trial for trial in self.unfinished if trial.number not in self.set_aside]
+
+    @property
+    def steps(self) -> int:
+        """How far the run has come: finished epochs and ended trials. It never gets less while a driver runs."""
+        return sum(len(trial.reports) for trial in self.trials.values()) + len(self.endings)
+
     def _lines(self) -> Iterator[bytes]:
         if not self.path.exists():
             return
@@ -169,10 +188,13 @@ class Journal:
     def _write(self, event: dict[str, Any]) -> None:
         event = {**event, "time": time.time()}
         line = (json.dumps(event) + "\n").encode()
-        with self.path.open("ab") as file:
-            if file.tell() > self._valid_bytes:  # half a line that a kill left behind
-                file.truncate(self._valid_bytes)
-            file.write(line)
+        try:
+            with self.path.open("ab") as file:
+                if file.tell() > self._valid_bytes:  # half a line that a kill or a full disk left behind
+                    file.truncate(self._valid_bytes)
+                file.write(line)
+        except OSError as error:  # of a full disk Python does not say where it is
+            raise OSError(error.errno, error.strerror or str(error), str(self.path)) from error
         self._valid_bytes += len(line)
         self._apply(event)
         for listener in self._listeners:
@@ -180,7 +202,7 @@ class Journal:
 
     def _apply(self, event: dict[str, Any]) -> None:
         if self._last_time is not None and event["event"] != "session":
-            self._seconds += event["time"] - self._last_time
+            self._seconds += max(event["time"] - self._last_time, 0.0)  # a clock that is set back takes nothing away
         self._last_time = event["time"]
         match event["event"]:
             case "session":
@@ -203,6 +225,12 @@ class Journal:
             case "ended":
                 trial = self.trials[event["trial"]]
                 trial.status, trial.message, trial.ended = event["status"], event["message"], event["time"]
+                trial.session, trial.refused = len(self.sessions), event.get("refused", False)
+                self.endings.append(trial.number)
+            case "retried":
+                trial = self.trials[event["trial"]]
+                trial.status, trial.message, trial.ended, trial.session, trial.refused = "running", "", None, 0, False
+                self.endings.remove(trial.number)
             case "stopped":
                 self.stop_reason = event["reason"]
                 if event["reason"] == "time budget":

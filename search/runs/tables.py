@@ -13,7 +13,7 @@ from typing import Any
 from search.runs.cost import COSTS, costs_of
 from search.runs.journal import Trial
 from search.runs.run import Run, best_epoch
-from trainable.files import write_atomically
+from trainable.files import safe_cell, write_atomically
 
 # What stands before the settings in each row; no name is that of a setting.
 MEASURED = (
@@ -63,7 +63,7 @@ def write_trials_csv(run: Run) -> Path:
 def _csv(cells: Sequence[Any]) -> str:
     """One line of a CSV file."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
+    csv.writer(text, lineterminator="\n").writerow(map(safe_cell, cells))
     return text.getvalue()
 
 

@@ -68,6 +68,12 @@ class Budget(_Section):
     # Jamieson and Talwalkar's eta; 3 is the value that the ASHA paper found hard to beat.
     reduction_factor: float = Field(3.0, gt=1, description="one in so many trials survives each rung")
     target_accuracy: float | None = Field(None, gt=0, le=1, description="stop at this validation accuracy, a fraction")
+    gain: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="stop where as many trials again promise less accuracy than this, a fraction: 0.005",
+    )
     time: Annotated[float | None, BeforeValidator(lambda v: v if v is None else parse_duration(v))] = Field(
         None, description="stop after this wall time: seconds, or 45s, 30m, 1h30m"
     )

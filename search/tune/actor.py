@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from ray import tune
 
 from search.tune.cluster import hide_gpus
 from trainable.config import TrialConfig
-from trainable.errors import InputError, TrialEnded
+from trainable.errors import InputError, TrialEnded, Unavailable
 from trainable.files import write_atomically
 from trainable.training.trial_folder import EpochResult, TrialFolder
 
@@ -27,6 +28,9 @@ TrainFunction = Callable[..., Iterator[EpochResult]]
 FLOOR_ACCURACY = 0.0
 FLOOR_LOSS = 1e9
 STOP_FILE = ".stop"  # in the run folder: the driver asks all running trials to end at once
+# Ends of an attempt that say nothing of the trial: the driver wants to stop; what lies outside of it cannot be had.
+NOT_THE_TRIALS = frozenset({"interrupted", "unavailable"})
+LEAVING_S = 60.0  # so long may the worker of a driver that was killed take to notice that
 
 
 class StopRequested(Exception):
@@ -70,8 +74,11 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
             return self._ended("interrupted", "")
         except TrialEnded as error:
             return self._ended(error.status, str(error))
+        except (OSError, Unavailable) as error:
+            # A disk, a mount, a network or a permission: no configuration decides these.
+            return self._ended("unavailable", in_words(error))
         except InputError as error:
-            return self._ended("failed", str(error))
+            return {**self._ended("failed", str(error)), "refused": True}
         except Exception as error:  # a bug in one configuration must not stop the search, and is not retried
             self._gpu_is_gone = _takes_the_gpu_along(error)
             return self._ended("failed", f"{type(error).__name__}: {error}{self._keep_traceback()}")
@@ -84,20 +91,42 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         self._seen: list[EpochResult] = []
         self._unreported: deque[EpochResult] = deque()
         self._epochs: Iterator[EpochResult] | None = None
+        self._lock: FileLock | None = None
 
     def _end(self) -> None:
         epochs = getattr(self, "_epochs", None)
         if epochs is not None and hasattr(epochs, "close"):
             epochs.close()  # the generator frees its model and its memory
         self._epochs = None
+        lock = getattr(self, "_lock", None)
+        if lock is not None:
+            lock.release()
+        self._lock = None
 
     def _start(self) -> Iterator[EpochResult]:
         config = TrialConfig.model_validate(self._values)  # the driver has parsed it, with all the checks
+        self._take_folder()
         if not self._folder.config_file.exists():
             self._folder.write_config(config.to_json())
         self._last_epoch = config.epochs
         self._look_at_disk()
         return iter(self._train(config, folder=self._folder.path, resume=True, progress=self._on_batch))
+
+    def _take_folder(self) -> None:
+        """Holds the trial's folder, so that a worker which has outlived its driver never writes to it as well.
+
+        Raises:
+            Unavailable: another process does not let go of it.
+        """
+        self._folder.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._folder.path / ".lock")
+        try:
+            lock.acquire(timeout=LEAVING_S)
+        except Timeout:
+            raise Unavailable(
+                f"{self._folder.path}: must be one process's, got another one that trains there. Wait until it ends."
+            ) from None
+        self._lock = lock
 
     def _next_epoch(self) -> EpochResult:
         if self._epochs is None:
@@ -146,6 +175,14 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
             "epoch": max(len(self._seen), 1), "val_acc": FLOOR_ACCURACY, "val_loss": FLOOR_LOSS,
             "status": status, "message": message,
         }  # fmt: skip
+
+
+def in_words(error: OSError | Unavailable) -> str:
+    """What cannot be had, and where."""
+    if isinstance(error, Unavailable):
+        return str(error)
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error or type(error).__name__}"
 
 
 def _takes_the_gpu_along(error: Exception) -> bool:

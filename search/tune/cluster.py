@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
+import secrets
+import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.space.sections import Resources
-from search.tune.stop import signals_wait
+from search.tune.stop import leave_at_once, signals_wait
+from trainable.cores import allowed_cores
 from trainable.errors import InputError
 
 # Folders that workers look for. They start in other folders than the driver, so a relative path would not be found.
@@ -35,6 +45,7 @@ class Machines:
     address: str | None = None  # of the cluster that was joined; None: Ray was started here, for this search
     gpu_names: tuple[str, ...] = ()  # Ray's own names of the kinds, such as H200
     each: tuple[tuple[float, float], ...] = ()  # CPU cores and GPUs of each node; left out: there is one
+    place: Path | None = None  # where a Ray that was started here has its files
 
     @property
     def by_node(self) -> tuple[tuple[float, float], ...]:
@@ -70,45 +81,217 @@ def make_folders_absolute() -> None:
 def connected(address: str | None) -> Iterator[Machines]:
     """Ray, started on this machine or joined at `address` ("auto" or HOST:PORT), for the time of the context.
 
+    Ray on this machine alone listens to nobody outside of it, and its files lie in a folder that only this user can
+    enter, which goes away with it.
+
     Raises:
-        InputError: no cluster answers at `address`.
+        InputError: no cluster answers at `address`, or there is no place for Ray's files.
     """
     make_folders_absolute()
+    # `ray.shutdown` imports it, and this import asks the control service, for which it waits where that is lost.
+    importlib.import_module("ray.dag.compiled_dag_node")
     for name in ("ray", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the console tells what matters
-
+    # What Ray has to say of its own processes it prints, whatever it was told of logging.
+    ray._private.worker.print_to_stdstream = lambda *said, **how: None
     if address is not None:
         _ask(address)
-    try:
+        _keep_token_to_oneself()
+    with ExitStack() as stack:
+        place = None if address is not None else stack.enter_context(_place_of_its_own())
+        stack.callback(ray.shutdown)
         try:
-            with signals_wait():  # Ray ends with a segmentation fault where it is interrupted
-                _join(address)
+            _join(address, place)
         except SystemExit:
             # While it starts, Ray answers SIGTERM with an exit of its own, and then aborts where it is shut down. Its
             # processes die with this one, and no trial has begun.
-            sys.stderr.write("Interrupted while Ray started: give the same command again.\n")
-            sys.stderr.flush()
-            os._exit(130)
-        resources = ray.cluster_resources()
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        kinds = sorted(name.split(":")[1] for name in resources if name.startswith("accelerator_type:"))
-        each = tuple((node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in nodes)
-        yield Machines(len(nodes), resources.get("CPU", 0.0), resources.get("GPU", 0.0), address, tuple(kinds), each)
-    finally:
-        ray.shutdown()
+            leave_at_once("Interrupted while Ray started: give the same command again.", 130)
+        yield _machines(address, place)
 
 
-def _join(address: str | None) -> None:
-    quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
-    if address is None:
-        # "local" works even where another cluster, or only a stale note of one, exists. Trials pass nothing through
-        # the object store, so it is as small as Ray allows.
-        ray.init(address="local", include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
-        return
+def _machines(address: str | None, place: Path | None) -> Machines:
+    resources = ray.cluster_resources()
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    kinds = sorted(name.split(":")[1] for name in resources if name.startswith("accelerator_type:"))
+    each = tuple((node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in nodes)
+    return Machines(
+        len(nodes), resources.get("CPU", 0.0), resources.get("GPU", 0.0), address, tuple(kinds), each, place
+    )
+
+
+# Ray makes sockets in its folder, whose whole path may have 107 characters; its own part takes 62 of them.
+_LONGEST_PLACE = 45
+# Ray listens on the loopback device where it believes that this system knows no clusters. It asks this variable when
+# it is imported, and its processes ask it too.
+_ONLY_HERE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+@contextmanager
+def _place_of_its_own() -> Iterator[Path]:
+    """A new folder for Ray's files, short enough and closed to others, and Ray told to keep to this machine.
+
+    Ray asks for a token where it is started so. It is one for this search alone, handed down in the environment and
+    written nowhere.
+    """
+    place = _short_folder()
+    mode = {"RAY_AUTH_TOKEN": secrets.token_hex(32), _ONLY_HERE: "0"}
+    before = {name: os.environ.get(name) for name in (*mode, "RAY_AUTH_MODE")}  # which Ray sets
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
     try:
-        ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise InputError(_nobody(address, str(error))) from None
+        os.environ.update(mode)
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        AuthenticationTokenLoader.instance().reset_cache()
+        yield place
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        AuthenticationTokenLoader.instance().reset_cache()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _short_folder() -> Path:
+    """A new folder that only this user can enter, in TMPDIR, or in /tmp where TMPDIR is too long for sockets."""
+    problems = []
+    for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):
+        if len(os.path.abspath(parent)) + len("/ray-12345678") > _LONGEST_PLACE:  # noqa: PTH100 (links stay as they are)
+            problems.append(f"{parent} is longer than {_LONGEST_PLACE - 13} characters")
+            continue
+        try:
+            return Path(tempfile.mkdtemp(prefix="ray-", dir=os.path.abspath(parent)))  # noqa: PTH100
+        except OSError as error:
+            problems.append(f"{parent}: {error.strerror}")
+    raise InputError(
+        f"TMPDIR: must be a short path that can be written to, got {'; '.join(problems)}. Set TMPDIR to another folder."
+    )
+
+
+def _join(address: str | None, place: Path | None) -> None:
+    """Starts Ray in `place`, or joins the cluster at `address`."""
+    quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+    with signals_wait():  # Ray ends with a segmentation fault where it is interrupted
+        if address is None:
+            # "local" works even where another cluster, or only a stale note of one, exists. Trials pass nothing
+            # through the object store, so it is as small as Ray allows.
+            ray.init(
+                address="local", include_dashboard=False, object_store_memory=100 * 2**20, num_cpus=allowed_cores(),
+                _temp_dir=str(place), **quiet,
+            )  # fmt: skip
+            return
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise InputError(_nobody(address, str(error))) from None
+
+
+def start_again(machines: Machines) -> None:
+    """Starts Ray anew after it was lost, or joins its cluster again.
+
+    Raises:
+        InputError: the cluster does not answer any more.
+    """
+    ray.shutdown()
+    if machines.address is not None:
+        _ask(machines.address)
+    _join(machines.address, machines.place)
+
+
+def _keep_token_to_oneself() -> None:
+    """Takes the right to read the user's token away from others: whoever has it may run programs as this user."""
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+    try:
+        if not path.stat().st_mode & 0o077:
+            return
+        path.chmod(0o600)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(
+            f"{path}: must be readable by its owner alone, got a file of others ({error.strerror}). "
+            "Whoever reads it can run programs on the cluster: have a new one made with chmod 600."
+        ) from None
+    sys.stderr.write(
+        f"{path}: others could read Ray's token until now, with which one can run programs on the cluster. Now only "
+        "you can. If others work on this machine, make a new one: ray get-auth-token --generate.\n"
+    )
+
+
+class Pulse:
+    """Whether Ray is still there: its control service (GCS), and the raylet of this machine.
+
+    Ray itself ends a driver that has lost either, without a word: after some ten seconds for a raylet, after sixty for
+    the control service. This asks once a second, in a thread, by knocking at the doors that Ray keeps open. A context
+    manager.
+    """
+
+    def __init__(self, give_up: Callable[[str], None], every: float = 1.0) -> None:
+        """`give_up` is called where nobody has left the context long after the loss: Ray holds the main thread."""
+        self.lost = ""  # what does not answer any more; "" while all is well
+        self._give_up = give_up
+        self._every = every
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        self._doors: dict[str, tuple[socket.AddressFamily, Any]] = {
+            "Ray's control service (GCS)": (socket.AF_INET, (host, int(port))),
+            "Ray's raylet": (socket.AF_UNIX, ray._private.worker._global_node.raylet_socket_name),
+        }
+        self._is_near = host == "127.0.0.1"
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="pulse", daemon=True)
+
+    def __enter__(self) -> Pulse:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join(timeout=2 * KNOCK_S)
+
+    def beats(self) -> bool:
+        """Whether Ray is there at this very moment, as far as that can be told at once.
+
+        Without the control service Tune waits for it for a minute whenever it begins a trial, and then is ended.
+        """
+        if not self.lost:
+            shut = (name for name, door in self._doors.items() if self._is_near and _knock(*door) == "closed")
+            self.lost = next((f"{name} was lost" for name in shut), "")
+        return not self.lost
+
+    def _watch(self) -> None:
+        silent_since: dict[str, float] = {}
+        while not self._over.wait(self._every):
+            for name, door in self._doors.items():
+                answer = _knock(*door)
+                if answer == "open":
+                    silent_since.pop(name, None)
+                    continue
+                since = silent_since.setdefault(name, time.monotonic())
+                if answer == "closed" or time.monotonic() - since > SILENCE_S:
+                    self.lost = f"{name} was lost"
+                    if not self._over.wait(HELD_S):
+                        self._give_up(self.lost)
+                    return
+
+
+KNOCK_S = 3.0
+SILENCE_S = 30.0  # a network may be slow; nothing at all for so long is a machine that is gone
+HELD_S = 8.0  # before the ten seconds of a raylet are over
+
+
+def _knock(family: socket.AddressFamily, address: Any) -> Literal["open", "closed", "silent"]:
+    """Whether somebody listens at an address: "silent" where nobody says no either."""
+    try:
+        with socket.socket(family) as door:
+            door.settimeout(KNOCK_S)
+            door.connect(address)
+        return "open"
+    except (ConnectionRefusedError, FileNotFoundError):
+        return "closed"
+    except OSError:
+        return "silent"
 
 
 def _ask(address: str) -> None:

@@ -1,12 +1,12 @@
-"""What earlier runs on other data teach a search: who votes on its next trial, and how much each vote counts.
+"""What earlier runs on other data teach a search: which of the samples that its sampler offers is tried next.
 
 Accuracies of different sets do not compare, so each run teaches the standing of its trials against each other
 (`search.tune.standing`), as a forest of trees over the fields that are searched here. A forest takes numbers, choices
 and what is left open alike, and says nothing where all its trials had the same.
 
-How much a run counts is how well its forest ranks the trials of this search, as they come in. The search's own forest
-votes too, by how well it ranks trials that it has not seen. A run that misleads loses its vote within a dozen trials,
-and where nobody ranks better than chance the proposals are those of a search that has learned nothing.
+How much a run is believed is how well its forest ranks the trials of this search, as they come in. The sampler draws
+the more samples, for the runs to vote on, the more they are believed. A run that misleads is let go within a dozen
+trials, and where none is believed there is one draw, which is what a search that has learned nothing would try.
 Source: ranks of several runs as votes, after Feurer et al., Practical Transfer Learning for Bayesian Optimization,
 2018 (arXiv:1802.02219).
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +37,9 @@ HEARD = 16  # trees of each forest that vote on one proposal, drawn anew: parall
 FIRST_BELIEF = 0.5  # the rank correlation that a run is taken to have before this search has trials of its own
 BELIEF_WEIGHS = 6  # trials: after so many of its own the search believes its eyes as much as that
 FEWEST = 6  # trials that a run must have to teach anything
-OWN_FROM = 4  # trials from which a forest of one's own can be judged
-DRAWN = 256  # candidates drawn at random
-LEADERS, VARIANTS = 6, 8  # of each voter; candidates that differ from a leader in one or two dimensions
+DRAWN_AT_RANDOM = 256  # samples to vote on while the sampler itself draws at random; they cost next to nothing
+DRAWN_BY_SAMPLER = 8  # samples to vote on later; each costs some 10 ms
+LEADERS, VARIANTS = 6, 8  # of each run, also to vote on: samples that differ from a leader in two dimensions at most
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,13 @@ def lesson_of(space: Space, run: Run) -> Lesson:
     tried = {name: {key_of({name: trial.values.get(name)}) for trial in seen} for name in space.dimensions}
     teaches = tuple(name for name in space.dimensions if len(tried[name]) > 1)
     return Lesson(run.name, tuple(seen), dict(left_out), teaches, tuple(_gaps(space, seen, teaches)) if seen else ())
+
+
+def told(lesson: Lesson) -> str:
+    """A lesson in a line, for the header."""
+    learned = f"{len(lesson.seen)} trials teach {', '.join(lesson.teaches)}" if lesson.teaches else "it teaches nothing"
+    left_out = [f"{count} left out: {why}" for why, count in lesson.left_out.items()]
+    return f"learning from {lesson.run}: {'; '.join([learned, *left_out, *lesson.notes])}"
 
 
 def _unfit(trial: Trial) -> str | None:
@@ -175,32 +182,23 @@ class Voter:
         """Grows the forest; the same trials and seed give the same one."""
         rows, standings = encoder.rows([trial.values for trial in seen]), [trial.standing for trial in seen]
         self.leaders = [seen[place].values for place in np.argsort(standings, kind="stable")[::-1][:LEADERS]]
-        self._standings = np.array(standings)
-        self._forest = ExtraTreesRegressor(TREES, bootstrap=True, max_features=0.7, random_state=seed).fit(
-            rows, self._standings
-        )
-        self._rows = rows
+        self._forest = ExtraTreesRegressor(TREES, bootstrap=True, max_features=0.7, random_state=seed)
+        self._forest.fit(rows, standings)
 
     def standings(self, rows: Floats) -> Floats:
         """[n] predicted standings of n candidates, by all trees."""
-        return np.asarray(self._forest.predict(rows))
+        return self._said(range(TREES), rows)
 
     def votes(self, rows: Floats, rng: np.random.Generator) -> Floats:
         """[n] ranks of n candidates in [0, 1], 1 the best, by some of the trees."""
         heard = rng.choice(TREES, HEARD, replace=False)
-        said = np.mean([self._forest.estimators_[tree].predict(rows) for tree in heard], axis=0)
-        return np.asarray((ranks(said) - 0.5) / len(said))
+        return (ranks(self._said(heard.tolist(), rows)) - 0.5) / len(rows)
 
-    def foresight(self) -> float:
-        """The rank correlation of its own trials with what the trees say that have not seen them, -1 to 1."""
-        said = np.zeros((2, len(self._rows)))  # sum and number of what was said of each trial
-        for tree, drawn in zip(self._forest.estimators_, self._forest.estimators_samples_, strict=True):
-            unseen = np.setdiff1d(np.arange(len(self._rows)), drawn)
-            if len(unseen):
-                said[0, unseen] += tree.predict(self._rows[unseen])
-                said[1, unseen] += 1
-        known = said[1] > 0
-        return agreement(said[0, known] / said[1, known], self._standings[known])
+    def _said(self, trees: Iterable[int], rows: Floats) -> Floats:
+        """The mean of what some trees say, by their inner ones: the outer ones check their input for a millisecond."""
+        inner = rows.astype(np.float32)
+        said = [self._forest.estimators_[tree].tree_.predict(inner)[:, 0] for tree in trees]
+        return np.asarray(np.mean(said, axis=0))
 
 
 def agreement(one: Floats, other: Floats) -> float:
@@ -217,7 +215,7 @@ def ranks(values: Floats) -> Floats:
 
 
 class Lessons:
-    """The earlier runs that a search learns from, and what they would try next."""
+    """The earlier runs that a search learns from."""
 
     def __init__(self, space: Space) -> None:
         self._space = space
@@ -241,29 +239,26 @@ class Lessons:
             found[run] = max(0.0, (BELIEF_WEIGHS * FIRST_BELIEF + len(own) * seen) / (BELIEF_WEIGHS + len(own)))
         return found
 
-    def propose(self, own: Sequence[Seen], tried: Container[str], seed: Sequence[int]) -> dict[str, Any] | None:
-        """The sample that the voters like best of those that are not `tried`; None where nobody is believed."""
-        rng = np.random.default_rng([*seed])
-        weights = self.beliefs(own)
-        voters = [(voter, weights[run]) for run, voter in self._voters.items() if weights[run] > 0]
-        if len(own) >= OWN_FROM:
-            mine = Voter(self._encoder, own, seed=int(rng.integers(2**31)))
-            proven = max(0.0, mine.foresight())
-            voters.append((mine, proven * len(own) / (BELIEF_WEIGHS + len(own))))
-        if not any(weight for _, weight in voters):
-            return None
-        candidates = [
-            sample for sample in self._candidates([voter for voter, _ in voters], rng) if key_of(sample) not in tried
-        ]
-        if not candidates:
-            return None
-        rows = self._encoder.rows(candidates)
-        votes = np.sum([weight**2 * voter.votes(rows, rng) for voter, weight in voters], axis=0)
-        return candidates[int(np.argmax(votes))]
+    def vote(
+        self, beliefs: Mapping[str, float], offers: Sequence[Mapping[str, Any]], tried: Container[str], seed: int
+    ) -> dict[str, Any] | None:
+        """The sample that the runs like best, each as much as it is believed; None where all have been `tried`.
 
-    def _candidates(self, voters: Sequence[Voter], rng: np.random.Generator) -> list[dict[str, Any]]:
-        """Samples drawn at random, the voters' leaders, and what differs from a leader in one or two dimensions."""
-        drawn = [self._drawn({}, rng) for _ in range(DRAWN)]
+        offers: what the sampler would try, a value for each dimension that it has drawn; without any the runs vote on
+        samples drawn at random and on what is like their own leaders.
+        """
+        rng = np.random.default_rng(seed)
+        believed = [(voter, beliefs[run]) for run, voter in self._voters.items() if beliefs[run] > 0]
+        drawn = [self._drawn(offer, rng) for offer in offers] or self._own_offers([each for each, _ in believed], rng)
+        samples = [sample for sample in drawn if key_of(sample) not in tried]
+        if not samples or not believed:
+            return None
+        rows = self._encoder.rows(samples)
+        votes = np.sum([belief**2 * voter.votes(rows, rng) for voter, belief in believed], axis=0)
+        return samples[int(np.argmax(votes))]
+
+    def _own_offers(self, voters: Sequence[Voter], rng: np.random.Generator) -> list[dict[str, Any]]:
+        drawn = [self._drawn({}, rng) for _ in range(DRAWN_AT_RANDOM)]
         names = list(self._space.dimensions)
         for voter in voters:
             for leader in voter.leaders:

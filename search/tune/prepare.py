@@ -7,7 +7,7 @@ import dataclasses
 import io
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,11 @@ from search.tune.study import check_cmaes
 from trainable.backbones import KINDS, SPOKEN, backbone, best_weights, fetch_weights, source_hash
 from trainable.config import TrialConfig
 from trainable.data.dataset import Dataset, absolute, load_dataset
+from trainable.data.duplicates import near_copies_across
 from trainable.data.split import Split, split_dataset
 from trainable.errors import InputError
 from trainable.features.mel_cache import check_front_end
-from trainable.files import write_atomically
+from trainable.files import plain_cell, safe_cell, write_atomically
 from trainable.progress import Progress
 from trainable.training.cost import cost_of
 
@@ -51,6 +52,7 @@ class Options:
     storage: str = "runs"
     address: str | None = None
     warm_start: tuple[Path, ...] = ()
+    learn_from: tuple[Path, ...] = ()  # runs on other data
     dry_run: bool = False
     without: Path | None = None  # a CSV whose column path names clips to leave out
     settings: tuple[str, ...] = ()  # FIELD=VALUE
@@ -82,6 +84,7 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
         settings=options.settings,
     )  # fmt: skip
     check_cmaes(space)
+    check_learning(space, options.learn_from)
     run = free_folder(options.storage, options.name, options.space)
     data, notes = choose_data(options.data, space.fixed.get("data"))
     dataset = load_dataset(data, progress, space.fixed.get("group_column"))
@@ -91,11 +94,12 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
         notes += (f"{left_out} clips are left out by {options.without}; the list of the others is {data}",)
     space = space.with_fixed(data=absolute(data))  # workers start in other folders
     split = split_dataset(dataset, space.default_config())
+    near = near_copies_across(dataset, split, progress) if data != "demo" else ()  # a test holds that it has none
     check_front_ends(space, dataset)
     check_constraints(space, dataset)
     weights, missing = resolve_weights(space.weights_by_backbone(), progress)
     notes += without_weights(missing)
-    return Prepared(run, space, dataset, split, weights, (*notes, *silent_defaults(space, split)))
+    return Prepared(run, space, dataset, split, weights, (*notes, *silent_defaults(space, split), *near))
 
 
 def affordable(space: Space, dataset: Dataset) -> Callable[[TrialConfig], bool]:
@@ -160,14 +164,17 @@ def leave_out(dataset: Dataset, without: Path, group_column: str | None = None) 
     """
     try:
         with without.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            rows = [
+                {name: plain_cell(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+                for row in csv.DictReader(file)
+            ]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--without: must be a CSV in UTF-8, got {without} ({error}). Check the path.") from None
     if rows and "path" not in rows[0]:
         raise InputError(
             f"--without: {without} must have a column path, got {', '.join(map(str, rows[0]))}. Name it so."
         )
-    names = {clip.name: clip for clip in dataset.clips} | {clip.path: clip for clip in dataset.clips}
+    names = {clip.name: clip for clip in dataset.clips} | {clip.place: clip for clip in dataset.clips}
     unknown = [row["path"] for row in rows if row["path"] not in names]
     if unknown:
         raise InputError(
@@ -185,10 +192,27 @@ def leave_out(dataset: Dataset, without: Path, group_column: str | None = None) 
     )
     for clip in kept:
         values = (*(getattr(clip, name) for name in columns), *((clip.stretch or (None, None)) if stretches else ()))
-        table.writerow([clip.path, dataset.labels[clip.label], *("" if value is None else value for value in values)])
+        cells = [clip.path, dataset.labels[clip.label], *("" if value is None else value for value in values)]
+        table.writerow(map(safe_cell, cells))
     target = without.with_name(f"{without.stem}.kept.csv")
     write_atomically(target, text.getvalue())
     return str(target), len(gone)
+
+
+def check_learning(space: Space, runs: Sequence[Path]) -> None:
+    """Refuses to learn from earlier runs where nobody would listen.
+
+    Raises:
+        InputError: the space draws at random or by CMA-ES, or there is nothing to search.
+    """
+    if not runs:
+        return
+    if space.searcher.kind != "tpe":
+        raise InputError(
+            f"--learn-from: needs searcher.kind tpe, got {space.searcher.kind} in {space.source}. Leave one out."
+        )
+    if not space.dimensions:
+        raise InputError(f"--learn-from: needs something to search, got none in {space.source}. Leave it out.")
 
 
 def choose_data(given: str | None, fixed: str | None) -> tuple[str, tuple[str, ...]]:
@@ -296,6 +320,7 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
             "path": prepared.space.fixed["data"], "group_column": prepared.space.fixed.get("group_column"),
             "name": dataset.name, "hash": dataset.hash,
             "clips": len(dataset.clips), "labels": list(dataset.labels), "rejected": len(dataset.rejected),
+            "groups": len({clip.group for clip in dataset.clips if clip.group is not None}),
         },
         "split": {
             "name": split.name, "hash": split.hash, "train": len(split.train), "val": len(split.val),
@@ -306,6 +331,7 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         "own_backbones": own_sources(prepared.weights),
         "mirror": mirror,
         "warm_start": [str(path.resolve()) for path in options.warm_start],
+        "learn_from": [str(path.resolve()) for path in options.learn_from],
         "notes": list(prepared.notes),
         "versions": versions(),
         "git_commit": git_commit(),

@@ -105,7 +105,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         return {}  # Tune pickles its searcher beside its results and we never read it; listeners cannot be pickled
 
     def _unfinished(self) -> Trial | None:
-        waiting = [trial for trial in self._journal.unfinished if trial.number not in self._handed_out]
+        waiting = [trial for trial in self._journal.waiting if trial.number not in self._handed_out]
         return waiting[0] if waiting else None
 
     def _new(self) -> Trial | None:
@@ -129,7 +129,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         number = len(self._journal.trials)
         attempts = _ATTEMPTS if size is None else min(max(_ATTEMPTS, 10 * size // (size - len(tried))), _MOST_ATTEMPTS)
         if learned := self._journal_study.learned(number, tried):
-            return self._begin(number, *learned, rejected=0)
+            return self._begin(number, *learned)
         if self._search_space.constraints.limits:
             attempts = _MOST_ATTEMPTS  # a proposal costs milliseconds, and what is allowed may be rare
         refused: list[tuple[int, dict[str, Any]]] = []
@@ -138,24 +138,23 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             if key_of(sample) in tried and attempt < attempts - 1:
                 self._journal_study.reject(asked)
             elif self._costs_too_much(sample):
-                self._journal_study.refuse(asked)
-                refused.append((attempt, sample))
+                refused.append((self._journal_study.refuse(asked), sample))
             else:
                 break
         else:
             return None
-        return self._begin(number, asked, sample, rejected=attempt, **({"refused": refused} if refused else {}))
+        return self._begin(number, asked, sample, **({"refused": refused} if refused else {}))
 
     def _begin(self, number: int, asked: optuna.Trial, sample: dict[str, Any], **noted: Any) -> Trial:
-        """Notes a proposed trial in the journal, with what led to it: `rejected` proposals before it were not used."""
-        noted = {"attrs": self._journal_study.accept(asked, number), **noted}
+        """Notes a proposed trial in the journal, with what led to it."""
+        noted = {**self._journal_study.accept(asked, number), **noted}
         try:
             config = self._settle(self._search_space.config(sample, name=f"trial {number}"))
         except InputError as error:  # loading the space has tried its corners, alone and in pairs, and no others
             space = self._search_space
             values = {**TrialConfig().to_json(), **space.stretched({**space.fixed, **sample})}
             trial = self._journal.suggested("search", "", sample, values, noted)
-            self._journal.ended(number, "failed", str(error))
+            self._journal.ended(number, "failed", str(error), refused=True)
             return trial
         return self._journal.suggested("search", "", sample, config.to_json(), noted)
 

@@ -8,17 +8,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from ray import tune
 
 from search.runs.journal import Journal, Trial
-from search.runs.run import best_epoch
+from search.runs.run import best_epoch, best_of
+from search.tune.gain import gain_of
 
-# So many first trials failing for one and the same reason is a broken setup, not bad luck.
+# So many trials in a row failing for one and the same reason is a broken setup, not bad luck.
 HOPELESS_AFTER = 5
+LITTLE_TO_GAIN = "little to gain"
 
 
 class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
@@ -33,13 +35,16 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         grace_epochs: int,
         seconds: float | None = None,
         target_accuracy: float | None = None,
+        gain: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Starts the clock: `seconds` from now is the end, and `target_accuracy` is a fraction."""
+        """Starts the clock: `seconds` from now is the end, and `target_accuracy` and `gain` are fractions."""
         self.reason: str | None = None
+        self.trouble = False  # whether the reason is something that went wrong, so that there is more to do
         self._journal = journal
         self._grace_epochs = grace_epochs
         self._target = target_accuracy
+        self._gain = gain
         self._clock = clock
         self._deadline = clock() + seconds if seconds is not None else None
         if journal.sessions and journal.stop_reason is None:  # killed, perhaps after what should have stopped it
@@ -48,11 +53,14 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
             self._look_for_hopelessness()
         elif any(self._reaches_target(trial) for trial in journal.trials.values()):
             self._target = None  # it has stopped a sitting; who searches on all the same wants more
+        if journal.sessions and journal.stop_reason == LITTLE_TO_GAIN:
+            self._gain = None  # likewise
         journal.listen(self._on_event)
 
-    def request(self, reason: str) -> None:
+    def request(self, reason: str, *, trouble: bool = False) -> None:
         """Asks for a stop; the first reason stays."""
-        self.reason = self.reason or reason
+        if self.reason is None:
+            self.reason, self.trouble = reason, trouble
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Never stops a single trial: that is the scheduler's business."""
@@ -68,13 +76,25 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         """Hears of the trials, by number, whose workers were lost for good; if it is all there is, that is a reason."""
         if len(messages) >= HOPELESS_AFTER and not any(trial.reports for trial in self._journal.trials.values()):
             last = messages[max(messages)]
-            self.request(f"the first {len(messages)} trials all lost their workers before an epoch was done: {last}")
+            self.request(
+                f"the first {len(messages)} trials all lost their workers before an epoch was done: {last}",
+                trouble=True,
+            )
 
     def _on_event(self, event: dict[str, Any]) -> None:
         if event["event"] in ("reported", "ended"):  # one that is shorter than the grace period counts at its end
             self._look_at(self._journal.trials[event["trial"]])
         if event["event"] == "ended" and event["status"] == "failed":
             self._look_for_hopelessness()
+        if event["event"] == "ended" and self._gain is not None:
+            promised = gain_of(self._journal.trials.values(), self._grace_epochs)
+            if promised and promised.expected < self._gain and not self._leads_underway():
+                self.request(LITTLE_TO_GAIN)
+
+    def _leads_underway(self) -> bool:
+        """Whether the best trial is still running: it may get better by itself."""
+        best = best_of(self._journal.trials.values(), self._grace_epochs)
+        return best is not None and not best.trial.over
 
     def _look_at(self, trial: Trial) -> None:
         if self._reaches_target(trial):
@@ -87,15 +107,18 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         return best is not None and best.accuracy >= self._target
 
     def _look_for_hopelessness(self) -> None:
-        trials = [self._journal.trials[number] for number in sorted(self._journal.trials)]
-        if any(trial.over and trial.status != "failed" for trial in trials):
-            return  # one has got somewhere: it is not the setup
-        # What failed in an earlier sitting may have been mended since.
-        since = self._journal.sessions[-1]["time"] if self._journal.sessions else 0.0
-        first = [trial for trial in trials if trial.ended is None or trial.ended >= since][:HOPELESS_AFTER]
-        reasons = {_reason(trial) for trial in first}
-        if len(first) == HOPELESS_AFTER and len(reasons) == 1 and all(t.status == "failed" for t in first):
-            self.request(f"the first {HOPELESS_AFTER} trials all failed: {first[-1].message}")
+        """Stops where the last trials have all failed alike.
+
+        Values that do not go together are the configuration's own fault: they count only while nothing else has
+        happened. What failed in an earlier session may have been set right since.
+        """
+        trials = [self._journal.trials[number] for number in self._journal.endings]
+        last = [trial for trial in trials if trial.session == len(self._journal.sessions)][-HOPELESS_AFTER:]
+        if len(last) < HOPELESS_AFTER or any(trial.status != "failed" for trial in last):
+            return
+        nothing_else = all(trial.status == "failed" for trial in trials)
+        if len({_reason(trial) for trial in last}) == 1 and (nothing_else or not any(t.refused for t in last)):
+            self.request(f"{HOPELESS_AFTER} trials in a row failed alike: {last[-1].message}", trouble=True)
 
 
 def _reason(trial: Trial) -> str:
@@ -124,6 +147,15 @@ def signals_wait() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+def leave_at_once(last_words: str, code: int) -> NoReturn:
+    """Ends this process without waiting for anything. Every file is written whole, and Ray's processes die with it."""
+    cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a live view has hidden it
+    with suppress(OSError, ValueError):  # nobody is there to read it
+        sys.stderr.write(f"{cursor}\n{last_words}\n")
+        sys.stderr.flush()
+    os._exit(code)
+
+
 @contextmanager
 def signals_stop(stop: Stop, say: Callable[[str], None], go_on: str) -> Iterator[None]:
     """Within it, the first SIGINT or SIGTERM asks for a stop and the second ends the process at once.
@@ -138,10 +170,7 @@ def signals_stop(stop: Stop, say: Callable[[str], None], go_on: str) -> Iterator
         nonlocal signals
         signals += 1
         if signals > 1:
-            cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a live view has hidden it
-            sys.stderr.write(f"{cursor}\nStopped at once. To go on: {go_on}\n")
-            sys.stderr.flush()
-            os._exit(130)
+            leave_at_once(f"Stopped at once. To go on: {go_on}", 130)
         stop.request("interrupted")
         say("Stopping: every finished epoch is saved. Once more to stop at once.")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, CmaEsSampler, PartialFixedSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import URL
@@ -27,7 +27,7 @@ from sqlalchemy.engine import URL
 from search.runs.journal import UNTRAINABLE, Journal, Trial
 from search.runs.run import best_epoch, trial_folder
 from search.space.space import Space
-from search.tune.lessons import Lessons, Seen
+from search.tune.lessons import DRAWN_BY_SAMPLER, Lessons, Seen
 from search.tune.standing import merit, standings
 from trainable.errors import InputError
 
@@ -55,6 +55,7 @@ class JournalStudy:
         self._space = space
         self._journal = journal
         self._lessons = Lessons(space)
+        self._noted = 0  # trials of the study that the journal accounts for
         self._numbers: dict[int, int] = {}  # the run's number to Optuna's, for the trials that the study has
         for event in journal.lessons:
             self._learn(event)
@@ -76,16 +77,37 @@ class JournalStudy:
 
     def learned(self, number: int, tried: Container[str]) -> tuple[optuna.Trial, dict[str, Any]] | None:
         """A new trial that earlier runs speak for, and its sample; None where there are none or none is believed."""
-        if not self._lessons:
+        beliefs = self.beliefs
+        if not any(beliefs.values()):
             return None
-        sample = self._lessons.propose(self.own(), tried, (self._space.searcher.seed, number))
+        seed = int(np.random.SeedSequence([self._space.searcher.seed, number]).generate_state(1)[0])
+        draws = 1 + round(DRAWN_BY_SAMPLER * max(beliefs.values()))
+        sample = self._lessons.vote(beliefs, self._offers(number, draws), tried, seed)
         if sample is None:
             return None
         dimensions = self._space.dimensions
-        drawn = {name: dimensions[name].to_optuna(value) for name, value in sample.items()}
-        self.study.sampler = PartialFixedSampler(drawn, RandomSampler(0))  # nothing is left to be drawn
+        self.study.enqueue_trial({name: dimensions[name].to_optuna(value) for name, value in sample.items()})
         asked = self.study.ask()
         return asked, self._space.suggest(asked)
+
+    def _offers(self, number: int, draws: int) -> list[dict[str, Any]]:
+        """What the sampler would try as trial `number`, in so many draws; nothing while it draws at random.
+
+        It draws for a trial that is then rejected: what is tried in the end is asked for by its values.
+        """
+        dimensions = self._space.dimensions
+        asked, _ = self.propose(number, 0)
+        trial = self.storage.get_trial(self._id(asked.number))
+        offers = []
+        with self.storage.as_of_now():
+            for attempt in range(draws):
+                sampler = make_sampler(self._space, number, attempt, insists=True)
+                drawn = sampler.sample_relative(
+                    self.study, trial, sampler.infer_relative_search_space(self.study, trial)
+                )
+                offers.append({name: dimensions[name].from_optuna(value) for name, value in drawn.items()})
+        self.reject(asked)
+        return [offer for offer in offers if offer]
 
     @property
     def beliefs(self) -> dict[str, float]:
@@ -102,17 +124,25 @@ class JournalStudy:
         ]
 
     def accept(self, asked: optuna.Trial, number: int) -> dict[str, Any]:
-        """What the sampler has noted with a trial, which from now on is the run's trial `number`."""
+        """What the journal must know to rebuild a trial of the study, which from now on is the run's trial `number`.
+
+        attrs: what the sampler has noted with it; rejected: so many trials before it have been left unused.
+        """
         self._numbers[number] = asked.number
-        return dict(self.storage.get_trial_system_attrs(self._id(asked.number)))
+        rejected, self._noted = asked.number - self._noted, asked.number + 1
+        return {"attrs": dict(self.storage.get_trial_system_attrs(self._id(asked.number))), "rejected": rejected}
 
     def reject(self, asked: optuna.Trial) -> None:
         """Leaves a trial unused: no sampler learns from one that failed."""
         self.study.tell(asked, state=TrialState.FAIL)
 
-    def refuse(self, asked: optuna.Trial) -> None:
-        """Tells the sampler that a trial would cost too much: as bad as one that cannot be trained."""
+    def refuse(self, asked: optuna.Trial) -> int:
+        """Tells the sampler that a trial would cost too much: as bad as one that cannot be trained.
+
+        Returns its place among those left unused since the last one that was accepted.
+        """
         self._tell(asked.number, UNTRAINABLE[0], BAD_VALUE)
+        return asked.number - self._noted
 
     def _on_event(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
@@ -130,9 +160,9 @@ class JournalStudy:
     def _add(self, trial: Trial) -> None:
         """Adds a trial of the journal; a baseline that is no point of the space has no sample and stays out."""
         refused = dict(trial.sampler.get("refused", ()))
-        for attempt in range(trial.sampler.get("rejected", 0)):
-            if attempt in refused:
-                self._tell(self._add_running(refused[attempt], {}), UNTRAINABLE[0], BAD_VALUE)
+        for place in range(trial.sampler.get("rejected", 0)):
+            if place in refused:
+                self._tell(self._add_running(refused[place], {}), UNTRAINABLE[0], BAD_VALUE)
             else:
                 self.study.add_trial(create_trial(state=TrialState.FAIL))
         if not trial.params:
@@ -166,7 +196,8 @@ class JournalStudy:
                 system_attrs=dict(attrs),
             )
         )
-        return self.storage.get_n_trials(self._study_id) - 1
+        self._noted = self.storage.get_n_trials(self._study_id)
+        return self._noted - 1
 
     def _report(self, number: int, epoch: int, value: float, loss: float) -> None:
         self.storage.set_trial_intermediate_value(self._id(number), epoch, value)
@@ -188,6 +219,13 @@ class JournalStudy:
 
     def _id(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+
+
+def beliefs_of(space: Space, journal: Journal) -> dict[str, float]:
+    """How much each run on other data, by its folder, is believed at the end of a search: 0 (let go) to 1."""
+    if not journal.lessons:
+        return {}
+    return JournalStudy(space, Journal(journal.path)).beliefs  # a journal of its own: nobody needs to go on listening
 
 
 def export_study(space: Space, journal: Journal, path: Path) -> None:
@@ -246,8 +284,10 @@ def _shown(space: Space, trial: Trial, cost: Mapping[str, float]) -> FrozenTrial
 _LEARNED_ATTEMPTS = 10
 
 
-def make_sampler(space: Space, number: int, attempt: int = 0) -> BaseSampler:
+def make_sampler(space: Space, number: int, attempt: int = 0, insists: bool = False) -> BaseSampler:
     """The sampler for trial `number`: new for each, so that no random state needs saving.
+
+    `insists`: chance does not take over, however many attempts there have been.
 
     Raises:
         InputError: the space asks for CMA-ES, which cannot work with it or is not installed.
@@ -256,7 +296,7 @@ def make_sampler(space: Space, number: int, attempt: int = 0) -> BaseSampler:
     startup = space.searcher.startup_trials
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        match space.searcher.kind if attempt < _LEARNED_ATTEMPTS else "random":
+        match space.searcher.kind if insists or attempt < _LEARNED_ATTEMPTS else "random":
             case "random":
                 return RandomSampler(seed)
             case "cmaes":

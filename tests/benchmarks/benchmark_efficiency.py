@@ -155,9 +155,14 @@ def _with_rays(space: Space) -> Space:
 def recorded_sets(trials: int) -> list[Recorded]:
     """The data sets that have tables."""
     tables = {name: table for name, table in curves.TABLES.items() if table.file.exists()}
-    folds = tuple(table for name, table in tables.items() if name.startswith("gtzan100-"))
-    single = [Recorded(table.title, (table,), trials) for name, table in tables.items() if table not in folds]
-    return [*single, *([Recorded("GTZAN-100, mean of folds", folds, trials)] if folds else [])]
+    found = [Recorded(table.title, (table,), trials) for table in tables.values() if table.data != "gtzan100"]
+    for title, start in (
+        ("GTZAN-100, 64 px, mean of folds", "gtzan100-64px-"),
+        ("GTZAN-100, mean of folds", "gtzan100-"),
+    ):
+        folds = tuple(tables[name] for number in range(1, 6) if (name := f"{start}{number}") in tables)
+        found += [Recorded(title, folds, trials)] if folds else []
+    return found
 
 
 @cache

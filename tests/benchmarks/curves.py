@@ -48,7 +48,6 @@ class Table:
     data: str  # what is left out together: tables of one data set say nothing new of each other
     fixed: Mapping[str, Any]
     grid: Mapping[str, tuple[Any, ...]]
-    first: int | None = None  # so many of the shuffled grid are recorded; None: all
     takes: int | None = None  # of each digit and speaker of FSDD
     folder: Path = field(default=FOLDER)
 
@@ -67,7 +66,7 @@ class Table:
         """The configurations that it holds when it is whole, in the order of recording."""
         points = list(itertools.product(*self.grid.values()))
         random.Random(0).shuffle(points)
-        return points[: self.first]
+        return points
 
     @cached_property
     def curves(self) -> dict[Point, Curve]:
@@ -151,8 +150,26 @@ _DEMO_12 = Table(
         "roll": (0.0, 0.5),
     },
 )  # fmt: skip
-# All other tables share a grid of 240, so that what one set teaches can be asked of another. MobileNetV2 starts from
-# ImageNet's weights where TORCH_HOME has them, the others from random ones.
+# All sets are recorded in two sizes, each with a grid that they share, so that what one set teaches can be asked of
+# another. MobileNetV2 starts from ImageNet's weights where TORCH_HOME has them, the others from random ones. GTZAN-100
+# is the first 10 s of its clips; fold k tests and the next one validates: 60 clips train, 20 validate. The official
+# test takes of FSDD, 0 to 4, stay out; a share of the training takes validates.
+GRID_64: dict[str, tuple[Any, ...]] = {
+    "backbone": ("resnet18", "regnet_x_400mf", "mobilenet_v3_small", "mobilenet_v2"),
+    "scale": ("power", "log", "db"),
+    "crop_seconds": (None, 1.0),
+    "lr": _LR,
+    "weight_decay": (0.001, 0.1),
+    "mixup": (0.0, 0.2),
+    "roll": (0.0, 0.5),
+}
+_COMMON: dict[str, Any] = {
+    **_FIXED, "warmup_epochs": 2, "weights": "auto", "window_ms": 46.0, "hop_ms": 10.0, "padding": "repeat",
+}  # fmt: skip
+_64: dict[str, Any] = {
+    **{key: value for key, value in _COMMON.items() if key not in GRID_64}, "epochs": 24, "batch_size": 32,
+    "eval_crops": 4,
+}  # fmt: skip
 GRID: dict[str, tuple[Any, ...]] = {
     "backbone": ("resnet18", "regnet_x_400mf", "shufflenet_v2_x0_5", "mobilenet_v2"),
     "scale": ("power", "log", "db"),
@@ -160,27 +177,30 @@ GRID: dict[str, tuple[Any, ...]] = {
     "mixup": (0.0, 0.2),
     "roll": (0.0, 0.5),
 }
-_SMALL: dict[str, Any] = {  # what a CPU core trains in ten seconds
-    **{key: value for key, value in _FIXED.items() if key not in GRID}, "epochs": 20, "warmup_epochs": 2,
-    "weights": "auto", "image_size": 32, "window_ms": 46.0, "hop_ms": 10.0, "padding": "repeat",
+_32: dict[str, Any] = {
+    **{key: value for key, value in _COMMON.items() if key not in GRID}, "epochs": 20, "image_size": 32,
 }  # fmt: skip
-# Fold k tests and the next one validates: 60 clips train, 20 validate.
-_GTZAN: dict[str, Any] = {
-    **_SMALL, "data": "gtzan100/genres_original", "split": "folds", "n_folds": 5, "batch_size": 8,
-}  # fmt: skip
+_GTZAN: dict[str, Any] = {"data": "gtzan100/genres_original", "split": "folds", "n_folds": 5, "batch_size": 8}
+_SPEAKERS: dict[str, Any] = {"data": "fsdd", "split": "grouped"}
+_OFFICIAL: dict[str, Any] = {"data": "fsdd", "split": "given"}
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         _DEMO_12,
+        Table("demo-64px", "demo set, 64 px", "demo", {**_64, "data": "demo"}, GRID_64),
         *(
-            Table(f"gtzan100-{fold}", f"GTZAN-100, fold {fold}", "gtzan100", {**_GTZAN, "fold": fold}, GRID)
+            Table(f"gtzan100-64px-{fold}", f"GTZAN-100, 64 px, fold {fold}", "gtzan100",
+                  {**_64, **_GTZAN, "train_crops": 2, "fold": fold}, GRID_64)
             for fold in range(1, 6)
         ),
-        Table("fsdd-speakers", "FSDD by speaker", "fsdd", {**_SMALL, "data": "fsdd", "split": "grouped"}, GRID,
-              takes=6),
-        # The official test takes, 0 to 4, stay out; a share of the training takes validates.
-        Table("fsdd-official", "FSDD, official split", "fsdd", {**_SMALL, "data": "fsdd", "split": "given"}, GRID,
-              takes=11),
+        Table("fsdd-speakers-64px", "FSDD by speaker, 64 px", "fsdd", {**_64, **_SPEAKERS}, GRID_64, takes=15),
+        Table("fsdd-official-64px", "FSDD, official split, 64 px", "fsdd", {**_64, **_OFFICIAL}, GRID_64, takes=20),
+        *(
+            Table(f"gtzan100-{fold}", f"GTZAN-100, fold {fold}", "gtzan100", {**_32, **_GTZAN, "fold": fold}, GRID)
+            for fold in range(1, 6)
+        ),
+        Table("fsdd-speakers", "FSDD by speaker", "fsdd", {**_32, **_SPEAKERS}, GRID, takes=6),
+        Table("fsdd-official", "FSDD, official split", "fsdd", {**_32, **_OFFICIAL}, GRID, takes=11),
     )
 }  # fmt: skip
 

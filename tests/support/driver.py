@@ -8,10 +8,10 @@ from pathlib import Path
 
 from search.runs.journal import Journal
 from search.space.load import load_space
-from search.tune.cluster import connected
+from search.tune.cluster import connected, start_again
 from search.tune.scheduler import JournalASHA
 from search.tune.searcher import StudySearch
-from search.tune.stop import Stop, signals_stop
+from search.tune.stop import Stop, leave_at_once, signals_stop
 from search.tune.tuner import Running, run_trials
 from tests.support.simulated import slow
 
@@ -35,13 +35,20 @@ def drive(run: Path, seconds: float, concurrency: int, address: str | None = Non
         space_file.write_text(SPACE)
     space = load_space(space_file)
     journal = Journal(run / "events.jsonl")
-    with connected(address):
+    with connected(address) as machines:
         journal.session()
         stop = Stop(journal, space.budget.grace_epochs)
+
+        def give_up(why: str) -> None:
+            leave_at_once(f"gave up: {why}", 130 if stop.reason == "interrupted" else 1)
+
         with signals_stop(stop, print, "the command"):
             run_trials(
                 run, journal, lambda: StudySearch(space, journal), lambda: JournalASHA(space, journal), stop,
-                Running(slow(seconds), 1, 0, concurrency, lambda text: print(text, flush=True)),
+                Running(
+                    slow(seconds), 1, 0, concurrency, lambda text: print(text, flush=True),
+                    lambda: start_again(machines), give_up,
+                ),
             )  # fmt: skip
     return stop.reason
 
@@ -53,4 +60,6 @@ if __name__ == "__main__":
     parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--address")
     given = parser.parse_args()
-    sys.exit(130 if drive(given.run, given.seconds, given.concurrency, given.address) == "interrupted" else 0)
+    reason = drive(given.run, given.seconds, given.concurrency, given.address)
+    print(f"stopped: {reason}", flush=True)
+    sys.exit(130 if reason == "interrupted" else 1 if reason else 0)

@@ -12,9 +12,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start_driver(run: Path, *options: str) -> subprocess.Popen[str]:
+def start_driver(run: Path, *options: str, alone: bool = False) -> subprocess.Popen[str]:
+    """A driver in a process of its own; `alone`: in a process group of its own, too."""
     command = [sys.executable, "-m", "tests.support.driver", str(run), *options]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0 if alone else None,
+    )
 
 
 def wait_for_events(run: Path, count: int, driver: subprocess.Popen[str]) -> None:

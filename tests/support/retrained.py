@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +86,7 @@ class Trainer:
     def __call__(self, folder: Path, jobs: Sequence[Job]) -> Journal:
         self.asked.append([job.name for job in jobs])
         journal = Journal(folder / "events.jsonl")
-        for job in missing(journal, jobs, time.time()):
+        for job in missing(journal, jobs, len(journal.sessions) + 1):
             if self.stop_after is not None and len(self.trained) >= self.stop_after:
                 break
             trial = journal.suggested("retrain", job.name, {}, job.config.to_json())
@@ -103,7 +102,7 @@ class Trainer:
 def train_here(folder: Path, jobs: Sequence[Job]) -> Journal:
     """A runner that trains one job after the other in this process."""
     journal = Journal(folder / "events.jsonl")
-    for job in missing(journal, jobs, time.time()):
+    for job in missing(journal, jobs, len(journal.sessions) + 1):
         trial = journal.suggested("retrain", job.name, {}, job.config.to_json())
         for epoch in train(job.config, folder=trial_folder(folder, trial.number).path):
             journal.reported(trial.number, epoch.epoch, epoch.val_acc, epoch.val_loss, "continue")

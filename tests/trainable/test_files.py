@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
 from trainable.errors import InputError
-from trainable.files import read_mapping, read_value
+from trainable.files import read_mapping, read_value, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,20 @@ def test_a_missing_file_and_one_that_is_no_text_say_so(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"cannot be read: .* Name a YAML file in UTF-8."):
         read_mapping(tmp_path / "binary.yaml")
+
+
+def test_what_could_not_be_written_whole_leaves_nothing_behind_and_names_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.json").write_text("old")
+
+    def full(self: Path, content: bytes) -> None:
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_atomically(tmp_path / "a.json", "new")
+    assert caught.value.filename == str(tmp_path / "a.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "old"

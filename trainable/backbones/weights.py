@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trainable.backbones.head import first_convolution, head_of
 from trainable.backbones.record import SPOKEN, Backbone, State, Weights
-from trainable.errors import InputError
+from trainable.errors import InputError, Unavailable
 from trainable.files import read_mapping
 from trainable.progress import Progress
 
@@ -69,11 +69,11 @@ def load_published(model: nn.Module, backbone: Backbone, weights: Weights, side:
         InputError: the file is missing, unreadable, or holds another model's weights.
     """
     if not weights.here:
-        raise InputError(_missing(backbone, weights, "it is not in torch's cache"))
+        raise Unavailable(_missing(backbone, weights, "it is not in torch's cache"))
     try:
         fill(model, backbone, read_state(weights.file), side)
     except _UNREADABLE as error:
-        raise InputError(
+        raise Unavailable(
             f"backbone: {weights.file} must hold {backbone.source}, got something else ({_short(error)}). "
             "Delete it, so that it is fetched again."
         ) from error

@@ -7,8 +7,7 @@ import functools
 import hashlib
 import json
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,8 +18,9 @@ import soundfile
 import torch
 import torchaudio
 
+from trainable.cores import allowed_cores
 from trainable.data.decode import Block, Sound, Unreadable, open_sound
-from trainable.data.stretches import Stretch, plain
+from trainable.data.stretches import Stretch, named_stretch, plain
 from trainable.errors import InputError
 from trainable.files import write_atomically
 from trainable.progress import Progress
@@ -34,13 +34,16 @@ def read_waveform(
     """The waveform [n] in float32, full scale 1, channels averaged, and its sample rate in Hz.
 
     With `sample_rate` the waveform is resampled by torchaudio's windowed sinc (Hann, 6 zero crossings, roll-off 0.99).
-    With `stretch` only that is read.
+    With `stretch` only that is read; a path may also name it, as `Clip.place` does.
 
     Raises:
         InputError: the file is gone or cannot be decoded.
     """
+    file = path
+    if stretch is None:
+        file, stretch = named_stretch(str(path))
     try:
-        with open_sound(path) as sound:
+        with open_sound(file) as sound:
             rate = sound.rate
             parts = [_mono(block) for block in sound.blocks(*(stretch.samples(rate) if stretch else (0, None)))]
     except Unreadable as error:
@@ -49,6 +52,29 @@ def read_waveform(
     if sample_rate is None or sample_rate == rate:
         return wave.contiguous(), rate
     return resample(wave, rate, sample_rate), sample_rate
+
+
+def read_spans(path: str | Path, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[torch.Tensor, int]]:
+    """The waveforms [n] of several spans of samples of one file and their rate in Hz, channels averaged, one by one.
+
+    The file is decoded once from its beginning, and no more of it is held than the longest span: `spans` must be in the
+    order of their beginnings.
+
+    Raises:
+        InputError: the file is gone or cannot be decoded.
+    """
+    held, begin = np.zeros(0, dtype=np.float32), 0  # samples that are still wanted, and where they begin
+    try:
+        with open_sound(path) as sound:
+            blocks = sound.blocks()
+            for start, stop in spans:
+                while begin + len(held) < stop and (block := next(blocks, None)) is not None:
+                    held = np.concatenate([held, _mono(block)])
+                    drop = min(max(0, start - begin), len(held))
+                    held, begin = held[drop:], begin + drop
+                yield torch.from_numpy(held[max(0, start - begin) : stop - begin].copy()), sound.rate
+    except Unreadable as error:
+        raise InputError(f"{path}: {error.reason}. Mend the file or leave it out.") from None
 
 
 def resample(wave: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
@@ -125,7 +151,7 @@ def probe_files(
     }  # fmt: skip
     new = {name: place for name, place in zip(names, places, strict=True) if name not in answers}
     if new:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # libsndfile and NumPy let go of the interpreter's lock
+        with ThreadPoolExecutor(allowed_cores()) as pool:  # libsndfile and NumPy let go of the interpreter's lock
             probes = pool.map(_probe_place, new.values())
             for done, (name, probe) in enumerate(zip(new, probes, strict=True), start=1):
                 answers[name] = probe
@@ -156,7 +182,7 @@ def _is_current(path: str, probe: Probe) -> bool:
     """Whether the file still is what was decoded, by its size and time of change."""
     try:
         status = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):  # gone, or a name that no file has
         return False
     return (status.st_size, status.st_mtime_ns) == (probe.bytes, probe.mtime_ns)
 

@@ -17,12 +17,13 @@ from rich.table import Table
 from trainable.config import TrialConfig
 from trainable.data.audio import LOUD
 from trainable.data.dataset import Dataset, Rejected, load_dataset
-from trainable.data.duplicates import MOST, SHORTEST, SOUND, Copies, exact_copies, fingerprints, near_copies
+from trainable.data.duplicates import MOST, SHORTEST, SOUND, Copies, exact_copies, known_near_copies
 from trainable.data.split import Split, groups_of, split_dataset
-from trainable.errors import InputError
+from trainable.errors import InputError, visible
 from trainable.progress import Progress
 
 _SHOWN = 10  # lines of a long list
+_LABEL = 60  # letters of a label that are shown
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,14 @@ class DataReport:
 
 def render(report: DataReport, console: Console) -> None:
     """Prints the record for people."""
-    console.print(f"[bold]{escape(report.name)}[/]  {escape(report.root)}  (hash {report.hash})", soft_wrap=True)
+    console.print(f"[bold]{_safe(report.name)}[/]  {_safe(report.root)}  (hash {report.hash})", soft_wrap=True)
     console.print(f"{report.clips} clips, {_length(report.seconds)}, {len(report.classes)} classes")
     table = Table("class", box=None, pad_edge=False)
     for title in ("clips", "shortest s", "median s", "longest s"):
         table.add_column(title, justify="right")
     for item in report.classes:
         lengths = (f"{value:.2f}" for value in (item.shortest, item.median, item.longest))
-        table.add_row(escape(item.label), str(item.clips), *lengths)
+        table.add_row(_safe(item.label[:_LABEL]), str(item.clips), *lengths)
     console.print(table)
     _say(console, "sample rates", ", ".join(f"{rate} Hz: {clips}" for rate, clips in report.sample_rates.items()))
     _say(console, "channels", ", ".join(f"{channels}: {clips}" for channels, clips in report.channels.items()))
@@ -121,7 +122,7 @@ def render(report: DataReport, console: Console) -> None:
         _say(console, "groups", f"{len(report.groups)}{straddling}")
     _say(console, "split", f"{report.split.name or 'none'}  {_counts(report.split)}".rstrip())
     for note in report.split.notes:
-        console.print(f"  {escape(note)}", soft_wrap=True)
+        console.print(f"  {_safe(note)}", soft_wrap=True)
     _list(console, "left out", [f"{item.name}: {item.reason}" for item in report.rejected])
     _list(console, "exact copies", map(_copies, report.exact))
     if report.clips > MOST and not report.compared:
@@ -130,22 +131,27 @@ def render(report: DataReport, console: Console) -> None:
         fitting = "" if report.compared == report.clips else f" of {SHORTEST:g} s or more, with {SOUND:g} s of sound,"
         _list(console, f"near copies, of {report.compared} clips{fitting} compared", map(_copies, report.near))
     for warning in report.warnings:
-        console.print(f"[bold yellow]![/] {escape(warning)}", soft_wrap=True)
+        console.print(f"[bold yellow]![/] {_safe(warning)}", soft_wrap=True)
     if not report.warnings:
         console.print("[green]nothing to mend[/]")
     if not report.split.problems:
         _say(console, "search", report.command)
 
 
+def _safe(text: str) -> str:
+    """`text` with nothing in it that a terminal or rich would obey."""
+    return escape(visible(text))
+
+
 def _say(console: Console, title: str, text: str) -> None:
-    console.print(f"[bold]{title}[/]: {escape(text)}", soft_wrap=True)
+    console.print(f"[bold]{title}[/]: {_safe(text)}", soft_wrap=True)
 
 
 def _list(console: Console, title: str, lines: Iterable[str]) -> None:
     shown = list(lines)
     _say(console, title, str(len(shown)) if shown else "none")
     for line in shown[:_SHOWN]:
-        console.print(f"  {escape(line)}", soft_wrap=True)
+        console.print(f"  {_safe(line)}", soft_wrap=True)
     if len(shown) > _SHOWN:
         console.print(f"  and {len(shown) - _SHOWN} more: --json lists them all")
 
@@ -196,8 +202,8 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
             for item in found
         )
 
-    prints = fingerprints(dataset, progress)
-    exact, near = copies(exact_copies(dataset)), copies(near_copies(prints))
+    alike, compared = known_near_copies(dataset, progress)
+    exact, near = copies(exact_copies(dataset)), copies(alike)
     groups = groups_of(dataset)
     by_group: dict[str, set[str]] = {}
     for group, part in zip([] if groups is None else groups.tolist(), parts.tolist(), strict=False):
@@ -217,7 +223,7 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
         rejected=dataset.rejected,
         exact=exact,
         near=near,
-        compared=len(prints.clips),
+        compared=compared,
         groups=dict(sorted(Counter(clip.group for clip in dataset.clips if clip.group is not None).items())),
         straddling_groups=straddling,
         split=facts,
@@ -259,7 +265,7 @@ def _warnings(
             found.append(f"sets of copies with {text}: {number}")
     extra = sum(len(item.names) - 1 for item in exact)
     if extra:
-        found.append(f"exact copies of other clips: {extra}; take them away, or give copies a common group in a CSV")
+        found.append(f"exact copies of other clips: {extra}; take them away, or they count twice")
     if straddling:
         found.append(f"groups that straddle the split: {len(straddling)}; use split: grouped or folds, or mean it")
     if dataset.rejected:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -18,7 +19,7 @@ from trainable.data.audio import Probe, probe_files
 from trainable.data.listing import Entry, Listing, find_table, holds_class_folders, list_folder
 from trainable.data.stretches import Stretch
 from trainable.data.table import label_files, list_annotations, list_table
-from trainable.errors import InputError
+from trainable.errors import InputError, Unavailable, visible
 from trainable.files import checked_path
 from trainable.progress import Progress
 
@@ -41,6 +42,11 @@ class Clip:
     content: str = ""  # hash of the decoded samples, whatever the name and the container
     peak: float = 0.0  # largest value of a sample, full scale 1
     stretch: Stretch | None = None  # which part of the file it is; None: all of it
+
+    @property
+    def place(self) -> str:
+        """The path, with the stretch where it is one."""
+        return self.stretch.named(self.path) if self.stretch else self.path
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,9 @@ class Dataset:
             (clip.name, clip.bytes, self.labels[clip.label], clip.group, clip.split, clip.fold) for clip in self.clips
         ]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+_LONGEST = 255  # bytes of a name, on every common file system
 
 
 def load_dataset(data: str, progress: Progress | None = None, group_column: str | None = None) -> Dataset:
@@ -140,10 +149,7 @@ def absolute(data: str) -> str:
     """
     if data == "demo":
         return data
-    path, problem = checked_path(Path.cwd(), data)
-    if problem:
-        raise InputError(f"data: {problem}")
-    return path
+    return checked_path(Path.cwd(), data)
 
 
 def _listing(data: str, progress: Progress | None, group_column: str | None) -> Listing:
@@ -157,11 +163,13 @@ def _listing(data: str, progress: Progress | None, group_column: str | None) -> 
 
         return list_folder(demo_folder(progress), name="demo")
     path = Path(absolute(data))
+    if "\0" in data or any(len(os.fsencode(part)) > _LONGEST for part in path.parts):
+        raise InputError(f"data: must be a path that there can be, got {visible(data, 60)!r}. Check the path.")
     if path.is_dir():
         tables = [] if holds_class_folders(path) else label_files(path)
         return list_annotations(path, tables, group_column) if tables else list_folder(path)
     if not path.exists():
-        raise InputError(_no_such_path(data, path))
+        raise Unavailable(_no_such_path(data, path))
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         raise InputError(f"data: must be demo, a folder of class folders or a CSV, got {data!r}. Name one of them.")
     return list_table(path, group_column)
@@ -199,7 +207,7 @@ def _check_classes(listing: Listing, probes: Sequence[Probe]) -> None:
             alive.add(entry.label)
     if not alive:
         lost = [reason for reasons in bad.values() for reason in reasons]
-        raise InputError(f"{source}: must hold readable clips, got none: {_some(lost)}. Check the path and the files.")
+        raise Unavailable(f"{source}: must hold readable clips, got none: {_some(lost)}. Check the path and the files.")
     table = find_table(listing.root) if Path(source).is_dir() else None
     way_out = "Mend the files or take the class away."
     problems = [

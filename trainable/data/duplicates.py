@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os import cpu_count
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainable.cores import allowed_cores
 from trainable.data.audio import read_waveform
 from trainable.data.dataset import Clip, Dataset
+from trainable.data.split import Split
 from trainable.data.stretches import Stretch
+from trainable.files import cache_folder, write_atomically
 from trainable.progress import Progress
 
 # Measured on 100 clips of GTZAN and on the demo set: copies that were made softer, equalised, sent through MP3 or
@@ -28,6 +32,7 @@ _LOOKED_AT = 5.0  # s from a clip's beginning: enough, and copies cut at their e
 _STEP = 0.02  # s between frames, each twice as long
 _BANDS = 24
 _LOW, _HIGH = 100.0, 3800.0  # Hz: what telephone-rate and lossy copies keep
+_VERSION = 1  # of the rules below, for what is remembered
 MOST = 20_000  # clips; beyond, comparing all pairs takes minutes
 
 
@@ -69,7 +74,7 @@ def fingerprints(dataset: Dataset, progress: Progress | None = None) -> Prints:
     frames = round(_LOOKED_AT / _STEP)
     levels = np.zeros((len(chosen), frames, _BANDS), dtype=np.float32)
     sounding = np.zeros((len(chosen), frames), dtype=np.float32)
-    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(allowed_cores()) as pool:
         prints = pool.map(lambda index: fingerprint(dataset.clips[index]), chosen)
         for row, (level, sounds) in enumerate(prints):
             levels[row, : len(level)], sounding[row, : len(sounds)] = level, sounds
@@ -91,6 +96,44 @@ def near_copies(prints: Prints) -> list[Copies]:
         for i, j in zip(*np.nonzero(np.triu(alike, k=1) >= NEAR), strict=True):
             pairs.append((prints.clips[start + i], prints.clips[start + j], min(1.0, float(alike[i, j]))))
     return _joined(pairs)
+
+
+def known_near_copies(dataset: Dataset, progress: Progress | None = None) -> tuple[list[Copies], int]:
+    """`near_copies` of the data set and how many clips were compared; found once for the same sounds, then read.
+
+    Raises:
+        InputError: a clip can no longer be read.
+    """
+    contents = [clip.content for clip in dataset.clips]
+    key = hashlib.sha256(json.dumps([_VERSION, NEAR, contents]).encode()).hexdigest()[:24]
+    store = cache_folder() / "copies" / f"{key}.json"
+    try:
+        known = json.loads(store.read_text())
+        return [Copies(tuple(clips), similarity) for clips, similarity in known["copies"]], known["compared"]
+    except (OSError, ValueError):  # not there yet, or damaged: it is found again
+        prints = fingerprints(dataset, progress)
+    found, compared = near_copies(prints), len(prints.clips)
+    store.parent.mkdir(exist_ok=True)
+    copies = [[item.clips, item.similarity] for item in found]
+    write_atomically(store, json.dumps({"copies": copies, "compared": compared}))
+    return found, compared
+
+
+def near_copies_across(dataset: Dataset, split: Split, progress: Progress | None = None) -> tuple[str, ...]:
+    """A sentence where clips of different parts sound nearly the same."""
+    parts = {int(index): part for part in ("train", "val", "test") for index in getattr(split, part)}
+    across = [
+        item
+        for item in known_near_copies(dataset, progress)[0]
+        if len({parts[clip] for clip in item.clips if clip in parts}) > 1
+    ]
+    if not across:
+        return ()
+    names = " ~ ".join(dataset.clips[clip].name for clip in across[0].clips[:2])
+    return (
+        f"WARNING: {len(across)} sets of clips that sound nearly the same are in several parts ({names}): scores "
+        "flatter. data check lists them",
+    )
 
 
 def _correlations(prints: Prints, start: int, stop: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from trainable.data.decode import FOREIGN
 from trainable.data.stretches import Stretch
-from trainable.errors import InputError
+from trainable.errors import InputError, visible
 
 Part = Literal["train", "val", "test"]
 AUDIO = FOREIGN | {
@@ -74,21 +74,21 @@ def list_folder(root: Path, name: str = "") -> Listing:
     for item in _scan(root):
         folder = is_folder(item)
         if item.name.startswith(".") or item.name == "__MACOSX":
-            left_out.append((item.name + "/" * folder, "hidden"))
+            left_out.append((visible(item.name) + "/" * folder, "hidden"))
         elif item.name == _BACKGROUND:
             left_out.append((f"{item.name}/", "noise to mix in, and no class, in Speech Commands"))
         elif folder:
-            labels.append(item.name)
+            labels.append(visible(item.name))
             for path, reason in _class_files(Path(item.path)):
                 relative = path.relative_to(root).as_posix()
                 if reason:
-                    left_out.append((relative, reason))
+                    left_out.append((visible(relative), reason))
                 else:
-                    entries.append(Entry(str(path), relative, item.name))
+                    entries.append(Entry(str(path), visible(relative), visible(item.name)))
         elif is_audio(item.name):
-            left_out.append((item.name, "lies outside the class folders"))
+            left_out.append((visible(item.name), "lies outside the class folders"))
         elif item.is_symlink() and not os.path.exists(item.path):  # noqa: PTH110 (Path's own raises in a loop)
-            left_out.append((item.name, "a link that leads nowhere"))
+            left_out.append((visible(item.name), "a link that leads nowhere"))
     if not entries:
         raise InputError(_no_class_folders(root))
     _refuse_parts(root, labels)
@@ -183,7 +183,7 @@ def _name(root: Path) -> str:
 
 def _no_class_folders(root: Path) -> str:
     """Why `root` is no data set, and which folder nearby is one."""
-    holders = [folder for folder in _walk(root) if any(is_audio(path.name) for path in folder.iterdir())]
+    holders = [folder for folder, files in _walk(root) if any(map(is_audio, files))]
     homes = sorted({folder.parent for folder in holders if folder != root})
     table = find_table(root)
     if table is not None:
@@ -206,22 +206,23 @@ def _no_class_folders(root: Path) -> str:
     return f"{root}: must hold class folders with audio files ({kinds}), got no audio file. Check the path."
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """`root` and the visible folders below it, so deep as a user may have meant one of them."""
-    for base, folders, _ in os.walk(root):
+def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """`root` and the visible folders below it with their files, so deep as a user may have meant one of them."""
+    for base, folders, files in os.walk(root):
         folder = Path(base)
         deep = len(folder.relative_to(root).parts) >= _DEPTH
         folders[:] = [] if deep else sorted(name for name in folders if not name.startswith("."))
-        yield folder
+        yield folder, files
 
 
 def find_table(root: Path) -> Path | None:
     """A CSV in `root`, or in its folder of metadata, that lists clips, if there is one."""
     for path in sorted(found for pattern in ("*.csv", "meta/*.csv", "metadata/*.csv") for found in root.glob(pattern)):
-        if not path.is_file():
+        try:
+            with path.open(encoding="utf-8-sig", errors="replace") as file:
+                header = file.readline(10_000).lower()
+        except OSError:  # a folder of such a name, or one that may not be read
             continue
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            header = file.readline(10_000).lower()
         if any(word in header for word in ("path", "file")) and any(
             word in header for word in ("label", "class", "categ")
         ):

@@ -21,15 +21,16 @@ from trainable.data.listing import natural
 from trainable.errors import InputError
 
 Indices = NDArray[np.int64]
+Names = np.ndarray[tuple[int], np.dtype[np.str_]]
 _DRAWS = 256  # random orders of the groups that are compared for class balance
 
 
-def held_per_class(labels: Indices, share: float) -> Indices:
-    """How many clips [k] of each class a held-out `share` of the clips `labels` [n] takes, rounded up.
+def held_per_class(labels: Indices, share: float, classes: int = 0) -> Indices:
+    """How many clips [k] of each class a held-out `share` of the clips `labels` [n] takes, rounded up; k >= `classes`.
 
     Source: sklearn.model_selection.train_test_split, so that the tutorial's numbers come out.
     """
-    return np.array([math.ceil(share * count) for count in np.bincount(labels)], dtype=np.int64)
+    return np.array([math.ceil(share * count) for count in np.bincount(labels, minlength=classes)], dtype=np.int64)
 
 
 def stratified_holdout(labels: Indices, clips: Indices, held: Indices, seed: int) -> tuple[Indices, Indices]:
@@ -108,16 +109,19 @@ class Parts(NamedTuple):
 def stratified(dataset: Dataset, config: TrialConfig) -> Parts:
     """Of each class the tutorial's random share, after a random test share where one is asked for."""
     labels = labels_of(dataset)
-    everything = np.arange(len(labels))
-    val_held = held_per_class(labels, config.val_share)
-    test_held = held_per_class(labels, config.test_share)
+    first = first_copies(dataset)
+    everything = np.unique(first)  # one of each sound: its copies go where it goes
+    val_held = held_per_class(labels[everything], config.val_share, len(dataset.labels))
+    test_held = held_per_class(labels[everything], config.test_share, len(dataset.labels))
     _refuse_small_classes(
         dataset, everything, val_held + test_held, "train, val and test" if config.test_share else "train and val"
     )
     rest, test = everything, everything[:0]
     if config.test_share:
         rest, test = stratified_holdout(labels, rest, test_held, config.split_seed)
-    return Parts(*stratified_holdout(labels, rest, val_held, config.split_seed), test)
+    kept, val = stratified_holdout(labels, rest, val_held, config.split_seed)
+    train, val, test = (np.flatnonzero(np.isin(first, part)) for part in (kept, val, test))
+    return Parts(train, val, test)
 
 
 def grouped(dataset: Dataset, config: TrialConfig) -> Parts:
@@ -143,17 +147,18 @@ def given(dataset: Dataset, config: TrialConfig) -> Parts:
     if len(val):
         return Parts(train, val, test)
     groups = groups_of(dataset)
-    whole = groups is not None and not set(groups[train]) & set(groups[test])
-    if whole:
+    first = first_copies(dataset)
+    if groups is not None and not set(groups[train]) & set(groups[test]):
         kept, val = _hold_groups(dataset, train, config.val_share, config.split_seed, parts=1)
         how = "whole groups at a time"
     else:
         labels = labels_of(dataset)
-        held = np.zeros(len(dataset.labels), dtype=np.int64)
-        counted = held_per_class(labels[train], config.val_share)
-        held[: len(counted)] = counted
-        _refuse_small_classes(dataset, train, held, "train and val")
-        kept, val = stratified_holdout(labels, train, held, config.split_seed)
+        sounds = train[np.unique(first[train], return_index=True)[1]]  # one of each
+        held = held_per_class(labels[sounds], config.val_share, len(dataset.labels))
+        _refuse_small_classes(dataset, sounds, held, "train and val")
+        _, val = stratified_holdout(labels, sounds, held, config.split_seed)
+        inside = np.isin(first[train], first[val])
+        kept, val = train[~inside], train[inside]
         how = "by class"
     return Parts(
         kept, val, test, (f"the data set gives no val part: {len(val)} of its train clips validate, drawn {how}",)
@@ -219,14 +224,18 @@ def fold_of_each(dataset: Dataset, config: TrialConfig, kind: str) -> tuple[Indi
     if kind == "gtzan-filtered":
         clips = np.sort(np.concatenate(filtered_lists(dataset)[0]))
     groups = None if kind == "stratified" else groups_of(dataset)
+    first = first_copies(dataset)
     if groups is not None:
         require_column(dataset, "group", "folds")
+        units: Names | None = _joined(groups, first)
     else:
         held = np.full(len(dataset.labels), config.n_folds - 1)
-        _refuse_small_classes(dataset, clips, held, f"each of {config.n_folds} folds")
+        sounds = clips[np.unique(first[clips], return_index=True)[1]]
+        _refuse_small_classes(dataset, sounds, held, f"each of {config.n_folds} folds")
+        units = first.astype(str) if len(sounds) < len(clips) else None
     folds = np.full(len(dataset.clips), -1, dtype=np.int64)
     folds[clips] = deal_folds(
-        labels_of(dataset)[clips], None if groups is None else groups[clips].tolist(), config.n_folds, config.split_seed
+        labels_of(dataset)[clips], None if units is None else units[clips].tolist(), config.n_folds, config.split_seed
     )
     return folds, [_describe_fold(groups, folds == number) for number in range(int(folds.max()) + 1)]
 
@@ -236,10 +245,45 @@ def labels_of(dataset: Dataset) -> Indices:
     return np.array([clip.label for clip in dataset.clips], dtype=np.int64)
 
 
-def groups_of(dataset: Dataset) -> np.ndarray[tuple[int], np.dtype[np.str_]] | None:
+def groups_of(dataset: Dataset) -> Names | None:
     """The group [n] of each clip, "" where it has none; None where no clip has one."""
     groups = np.array([clip.group or "" for clip in dataset.clips])
     return groups if any(groups) else None
+
+
+def first_copies(dataset: Dataset) -> Indices:
+    """For each clip [n] the first clip with exactly the same sound: itself, where it is no copy."""
+    first: dict[str, int] = {}
+    return np.array(
+        [first.setdefault(clip.content or f"#{index}", index) for index, clip in enumerate(dataset.clips)],
+        dtype=np.int64,
+    )
+
+
+def _joined(groups: Names, first: Indices) -> Names:
+    """The groups [n] with those joined that hold copies of each other's clips, under the first one's name."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.get(name, name) != name:
+            name = parent[name]
+        return name
+
+    for clip in np.flatnonzero(first != np.arange(len(first))):
+        one, other = sorted((root(str(groups[clip])), root(str(groups[first[clip]]))), key=natural)
+        parent[other] = one
+    return np.array([root(str(name)) for name in groups])
+
+
+def group_numbers(dataset: Dataset) -> Indices:
+    """The group [n] of each clip as a number; a clip without one is a group of its own."""
+    groups = groups_of(dataset)
+    if groups is None:
+        return np.arange(len(dataset.clips))
+    numbers = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    alone = groups == ""
+    numbers[alone] = len(groups) + np.arange(alone.sum())
+    return numbers
 
 
 def require_column(dataset: Dataset, column: str, kind: str) -> None:
@@ -272,7 +316,7 @@ def _refuse_small_classes(dataset: Dataset, clips: Indices, held: Indices, parts
 def _hold_groups(dataset: Dataset, clips: Indices, share: float, seed: int, parts: int) -> tuple[Indices, Indices]:
     """`clips` as (kept, held out), whole groups at a time; the kept ones must still serve so many `parts`."""
     labels = labels_of(dataset)
-    names = np.array([clip.group or "" for clip in dataset.clips])
+    names = _joined(np.array([clip.group or "" for clip in dataset.clips]), first_copies(dataset))
     number = len(set(names[clips]))
     if number <= parts:
         raise InputError(
@@ -293,9 +337,7 @@ def _hold_groups(dataset: Dataset, clips: Indices, share: float, seed: int, part
     return kept, held
 
 
-def _describe_fold(
-    groups: np.ndarray[tuple[int], np.dtype[np.str_]] | None, inside: np.ndarray[tuple[int], np.dtype[np.bool_]]
-) -> str:
+def _describe_fold(groups: Names | None, inside: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> str:
     if groups is None:
         return f"{inside.sum()} clips"
     names = sorted(set(groups[inside]))
@@ -312,6 +354,7 @@ class Split:
     test: Indices = field(default_factory=lambda: np.array([], dtype=np.int64))  # for retraining only; may be empty
     notes: tuple[str, ...] = ()
     hash: str = ""  # of the clips' names in each part
+    copied: int = 0  # test clips (val, where there is no test) that have an exact copy in another part
 
 
 _RULES: dict[str, Callable[[Dataset, TrialConfig], Parts]] = {
@@ -424,7 +467,31 @@ def _finish(dataset: Dataset, name: str, parts: Parts, notes: tuple[str, ...]) -
     names = {part: [dataset.clips[index].name for index in clips] for part, clips in named.items()}
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
     all_notes = (*notes, *dataset.notes, *dataset.warnings, *parts.notes, *remarks, *_straddling(dataset, named))
-    return Split(name, parts.train, parts.val, parts.test, all_notes, digest)
+    copied, more = _copied(dataset, named)
+    return Split(name, parts.train, parts.val, parts.test, (*all_notes, *more), digest, copied)
+
+
+def _copied(dataset: Dataset, parts: dict[str, Indices]) -> tuple[int, list[str]]:
+    """How many of the clips that are scored last have an exact copy in another part, and a note about copies."""
+    first = first_copies(dataset)
+    copies = int(np.count_nonzero(first != np.arange(len(first))))
+    if not copies:
+        return 0, []
+    scored = "test" if len(parts["test"]) else "val"
+    others = np.concatenate([clips for part, clips in parts.items() if part != scored])
+    straddling = int(np.isin(first[parts[scored]], first[others]).sum())
+    between = int(np.isin(first[parts["val"]], first[parts["train"]]).sum())
+    if not straddling and not between:
+        return 0, [f"{copies} clips are exact copies of others: copies are kept in one part"]
+    notes = [
+        f"WARNING: {found} of {len(parts[part])} {part} clips have an exact copy in {where}: their score flatters. "
+        "Remove the copies, or use split: stratified or grouped"
+        for found, part, where in (
+            (straddling if scored == "test" else 0, "test", "train or val"), (between, "val", "train"),
+        )
+        if found
+    ]  # fmt: skip
+    return straddling, notes
 
 
 def _straddling(dataset: Dataset, parts: dict[str, Indices]) -> list[str]:

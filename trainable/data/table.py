@@ -14,8 +14,8 @@ from pathlib import Path
 
 from trainable.data.listing import Entry, Listing, Part, is_audio, natural
 from trainable.data.stretches import Stretch
-from trainable.errors import InputError, did_you_mean
-from trainable.files import checked_path
+from trainable.errors import InputError, did_you_mean, visible
+from trainable.files import checked_path, plain_cell
 
 _PARTS: dict[str, Part] = {
     "train": "train", "training": "train", "trn": "train", "val": "val", "valid": "val", "validation": "val",
@@ -214,7 +214,8 @@ def _rows(path: Path, text: str) -> tuple[list[str], list[_Row]]:
         raise InputError(f"{path}: must hold a header and a line per clip, got nothing. Add them.")
     header = [_column(cell) for cell in numbered[0][1]]
     rows = [
-        _Row(line, dict(zip(header, (cell.strip() for cell in cells), strict=False))) for line, cells in numbered[1:]
+        _Row(line, dict(zip(header, (plain_cell(cell.strip()) for cell in cells), strict=False)))
+        for line, cells in numbered[1:]
     ]
     long = [(line, cells) for line, cells in numbered[1:] if any(cell.strip() for cell in cells[len(header) :])]
     _refuse(path, [
@@ -442,13 +443,19 @@ def _entry(
     wrong += more
     if not row["path"] or not row["label"]:
         return None, wrong
-    path, problem = checked_path(root, row["path"])
-    if problem:
-        return None, [*wrong, f"path: {problem}"]
+    path = checked_path(root, row["path"])
     inside = path.startswith(os.path.join(root, ""))  # noqa: PTH118 (with the separator at its end)
     name = Path(path).relative_to(root).as_posix() if inside else Path(path).as_posix()
     return (
-        Entry(path, stretch.named(name) if stretch else name, row["label"], row[group] or None, part, fold, stretch),
+        Entry(
+            path,
+            visible(stretch.named(name) if stretch else name),
+            visible(row["label"]),
+            visible(row[group]) or None,
+            part,
+            fold,
+            stretch,
+        ),
         wrong,
     )
 

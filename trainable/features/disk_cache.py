@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import filelock
 
-from trainable.errors import InputError
+from trainable.errors import Unavailable
 
 try:
     import fcntl
@@ -144,7 +144,7 @@ class Store:
                 total -= entry.bytes
         free = shutil.disk_usage(self.folder).free
         if needed > free:
-            raise InputError(
+            raise Unavailable(
                 f"{self.folder}: must have room for {needed / 1e9:.1f} GB, got {free / 1e9:.1f} GB of free disk. "
                 "Free some, or set AUDIO_SEARCH_CACHE to a folder on a larger disk."
             )

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from trainable.config import TrialConfig
+from trainable.cores import allowed_cores
 from trainable.data.audio import read_waveform
 from trainable.data.dataset import Clip, Dataset
-from trainable.errors import InputError
+from trainable.errors import InputError, Unavailable
 from trainable.features.disk_cache import ABOUT, CacheEntry, Store
 from trainable.features.frontend import (
     FRONTEND_VERSION,
@@ -80,10 +81,12 @@ def build_mels(dataset: Dataset, frontend: Frontend, folder: Path, progress: Pro
     """
     offsets, index = [0], []
     problems: list[str] = []
+    refusal: type[InputError] = InputError
     with (folder / VALUES).open("wb") as file:
         for done, (clip, mel) in enumerate(_in_parallel(dataset.clips, frontend), start=1):
             if isinstance(mel, InputError):
                 problems += mel.problems
+                refusal = Unavailable  # it could be read when the data set was listed
             elif not torch.isfinite(mel.mean_square).all():
                 problems.append(f"{clip.path}: the mel must be finite, got NaN or infinity. Leave the file out.")
             else:
@@ -93,7 +96,7 @@ def build_mels(dataset: Dataset, frontend: Frontend, folder: Path, progress: Pro
             if progress:
                 progress("Making mels", done, len(dataset.clips))
     if problems:
-        raise InputError(problems)
+        raise refusal(problems)
     np.savez(
         folder / INDEX,
         offsets=np.array(offsets, dtype=np.int64),
@@ -114,7 +117,7 @@ def _in_parallel(clips: tuple[Clip, ...], frontend: Frontend) -> Iterator[tuple[
     Threads, not processes: decoding and transforms let go of the interpreter's lock, and a process that has to import
     torch first pays for a hundred clips. Each worker keeps to one core, or the transforms would fight over them.
     """
-    workers = _cores()
+    workers = allowed_cores()
     threads = torch.get_num_threads()
     waiting: deque[tuple[Clip, Future[_Mel | InputError]]] = deque()
     try:
@@ -157,11 +160,6 @@ def mels_of_waveform(waveform: Tensor, frontend: Frontend) -> MelCache:
         mel.values, torch.tensor([0, len(mel.values)]), mel.mean[None].cpu(), mel.mean_square[None].cpu(),
         torch.tensor([mel.silence]), frontend.n_mels, frontend.sample_rate, frontend.hop,
     )  # fmt: skip
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_mels(folder: Path, holder: IO[Any]) -> MelCache:

@@ -9,6 +9,7 @@ Legend: n clips, w windows of a clip, k classes, s the image size.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import platform
 from collections import deque
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,13 @@ from trainable.training.trial_folder import TrialFolder
 
 Waveform = Tensor | npt.NDArray[Any]
 Sound = tuple[Tensor, int]  # a waveform [n], full scale 1, and its rate in Hz
+
+
+class InParts(NamedTuple):
+    """A long recording in the parts that it is scored in, read one after the other as they are wanted."""
+
+    number: int
+    sounds: Iterator[Sound]
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,7 @@ class Model:
         rows = [row for row in self.stream(sounds) if not isinstance(row, str)]
         return np.stack(rows) if rows else np.zeros((0, len(self.labels)))
 
-    def stream(self, sounds: Iterable[Sound | str]) -> Iterator[Floats | str]:
+    def stream(self, sounds: Iterable[Sound | InParts | str]) -> Iterator[Floats | str]:
         """As `probabilities`, one row [k] after the other; a text in the place of a sound comes out at its place."""
         waiting: deque[_Clip] = deque()
         batch: list[tuple[_Clip, Sound]] = []
@@ -173,17 +181,29 @@ class Model:
             if isinstance(sound, str):
                 waiting.append(_Clip(0, len(self.labels), sound))
             else:
-                parts = self._parts(sound)
-                waiting.append(_Clip(len(parts), len(self.labels)))
-                batch += [(waiting[-1], part) for part in parts]
-            while len(batch) >= self._at_once:
-                self._score(batch[: self._at_once])
-                batch = batch[self._at_once :]
-            while waiting and not waiting[0].missing:
+                parts = sound if isinstance(sound, InParts) else self._parts(sound)
+                clip = _Clip(parts.number, len(self.labels))
+                waiting.append(clip)
+                try:
+                    for part in parts.sounds:
+                        batch.append((clip, part))
+                        if len(batch) >= self._at_once:
+                            self._score(batch)
+                            batch = []
+                except InputError as error:  # a file that has changed since it was looked at
+                    clip.reason, clip.missing = str(error), 0
+            while waiting and waiting[0].missing <= 0:
                 yield self._result(waiting.popleft())
         if batch:
             self._score(batch)
         yield from map(self._result, waiting)
+
+    def parts_of(self, samples: int, rate: int) -> list[tuple[int, int]]:
+        """The parts that a clip of so many samples at `rate` Hz is scored in, as first samples and ends."""
+        count = max(1, round(samples / rate / self._clip_seconds))
+        size, more = divmod(samples, count)
+        starts = [number * size + min(number, more) for number in range(count + 1)]
+        return list(itertools.pairwise(starts))
 
     @property
     def _at_once(self) -> int:
@@ -191,10 +211,10 @@ class Model:
         configs = [network.facts.config for network in self.networks]
         return min(max(1, c.batch_size // c.scored_crops) for c in configs)
 
-    def _parts(self, sound: Sound) -> list[Sound]:
+    def _parts(self, sound: Sound) -> InParts:
         waveform, rate = sound
-        count = max(1, round(waveform.numel() / rate / self._clip_seconds))
-        return [(part, rate) for part in torch.tensor_split(waveform, count)]
+        spans = self.parts_of(waveform.numel(), rate)
+        return InParts(len(spans), ((waveform[start:stop], rate) for start, stop in spans))
 
     @torch.inference_mode()
     def _score(self, batch: Sequence[tuple[_Clip, Sound]]) -> None:

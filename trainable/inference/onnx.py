@@ -1,18 +1,20 @@
 """A saved model as one ONNX file that takes a waveform: front end, windows, network and calibration inside.
 
-ONNX needs shapes that are known beforehand, so the file takes clips of one length: by default that of the longest
-clip of the training set, at the model's own sample rate, mono, full scale 1. The number of clips is free. Every index
-and every mean is made beforehand, in operations that ONNX knows.
+The file takes clips of any length that `predict` labels in one piece, all of one length in a call, at the model's own
+sample rate, mono, full scale 1. Inside they are made equally long, because ONNX wants shapes that are known beforehand,
+and what was added counts nowhere: not for the mirrored end, not for means, not for windows.
 
-Legend: b clips, n samples, c channels of a mel, m mel rows, f frames, w windows per clip, s the image size, k classes.
+Legend: b clips, n samples of them, M samples that there is room for, c channels of a mel, m mel rows, F frames that
+there is room for, w windows per clip, s the image size, k classes.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 from trainable.data.audio import read_waveform
 from trainable.errors import InputError
 from trainable.features.crops import crop_frames, crop_starts
-from trainable.features.frontend import Frontend, frame_count, with_deltas, wrap
+from trainable.features.frontend import Frontend, frame_count, wrap
 from trainable.inference.metrics import SMALLEST
 from trainable.inference.model import Model, Network, load_model
 
@@ -50,13 +52,14 @@ class Exported:
 def export_onnx(
     model_folder: str | Path, target: str | Path, clips: Sequence[str | Path] = (), seconds: float | None = None
 ) -> Exported:
-    """Writes `target`: input `waveform` [b, n], output `probabilities` [b, k]; labels are in its metadata.
+    """Writes `target`: input `waveform` [b, n] of any n up to `samples` of its metadata, output `probabilities` [b, k].
 
     Args:
         model_folder: what `retrain` has written; single models and ensembles.
         target: the ONNX file.
-        clips: audio files on which onnxruntime and torch are compared; noise and tones of all levels are besides.
-        seconds: the length of the clips that it takes, s; None: the longest clip of the training set.
+        clips: audio files for which onnxruntime and `predict` are compared, as they are; noise and tones of several
+            lengths and levels are besides.
+        seconds: the longest clip that it takes, s; None: whatever `predict` labels in one piece.
 
     Raises:
         InputError: the onnx packages are missing, this model cannot be exported, or the file came out different.
@@ -64,13 +67,14 @@ def export_onnx(
     _require_packages()
     model = load_model(model_folder, device="cpu")
     rate = _common_rate(model, model_folder)
-    samples = round((seconds or max(network.facts.clip_seconds for network in model.networks)) * rate)
-    wrapped = FixedClassifier(model, samples).eval()
+    longest = max(network.facts.clip_seconds for network in model.networks)
+    samples = round(seconds * rate) if seconds else math.ceil(1.5 * longest * rate) - 1  # beyond, predict cuts in parts
+    wrapped = OnnxClassifier(model, samples).eval()
     path = Path(target)
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"labels": json.dumps(list(model.labels)), "sample_rate": str(rate), "samples": str(samples)}
     _write(wrapped, samples, path, about)
-    sounds = [*_synthetic(samples, rate), *(_fitted(read_waveform(clip, rate)[0], samples) for clip in clips)]
+    sounds = [*_synthetic(samples, rate), *_real(model, clips, samples, rate)]
     difference = _compare(model, path, sounds, rate)
     if not difference <= TOLERANCE:  # NaN too
         path.unlink()
@@ -119,9 +123,10 @@ def _write(module: nn.Module, samples: int, path: Path, about: dict[str, str]) -
         logging.getLogger(name).setLevel(logging.ERROR)  # it explains at length what it optimises
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecations inside the exporter
+        sizes = {0: torch.export.Dim("clips"), 1: torch.export.Dim("samples", min=1, max=samples)}
         program = torch.onnx.export(
-            module, (torch.zeros(2, samples),), input_names=["waveform"], output_names=["probabilities"],
-            opset_version=OPSET, dynamo=True, dynamic_shapes=({0: torch.export.Dim("clips")},), verbose=False,
+            module, (torch.zeros(2, samples // 2 + 1),), input_names=["waveform"], output_names=["probabilities"],
+            opset_version=OPSET, dynamo=True, dynamic_shapes=(sizes,), verbose=False,
         )  # fmt: skip
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
@@ -130,18 +135,31 @@ def _write(module: nn.Module, samples: int, path: Path, about: dict[str, str]) -
 
 
 def _synthetic(samples: int, rate: int) -> list[Tensor]:
-    """Tones in noise at several levels, so that the check does not depend on anybody's files."""
+    """Tones in noise of several lengths and levels, so that the check does not depend on anybody's files."""
     rng = torch.Generator().manual_seed(0)
-    time = torch.arange(samples) / rate
-    tones = [torch.sin(2 * torch.pi * pitch * time) for pitch in (110.0, 0.05 * rate, 0.2 * rate)]
-    levels = (0.5, 0.05, 0.005)
-    noise = torch.randn(len(tones), samples, generator=rng)
-    return [level * (tone + 0.1 * hiss) for level, tone, hiss in zip(levels, tones, noise, strict=True)]
+    sounds = []
+    for length, level, pitch in (
+        (samples, 0.5, 110.0),
+        (samples // 2, 0.05, 0.05 * rate),
+        (rate // 5, 0.005, 0.2 * rate),
+    ):
+        time = torch.arange(max(1, min(length, samples))) / rate
+        tone = torch.sin(2 * torch.pi * pitch * time) + 0.1 * torch.randn(len(time), generator=rng)
+        sounds.append(level * tone)
+    return sounds
 
 
-def _fitted(waveform: Tensor, samples: int) -> Tensor:
-    """The beginning of a waveform, or all of it followed by silence."""
-    return F.pad(waveform[:samples], (0, max(0, samples - waveform.numel())))
+def _real(model: Model, clips: Sequence[str | Path], samples: int, rate: int) -> Iterator[Tensor]:
+    """The clips' waveforms at the model's rate; of a long one the parts that `predict` cuts it into."""
+    for clip in clips:
+        waveform, _ = read_waveform(clip, rate)
+        for start, stop in model.parts_of(waveform.numel(), rate):
+            if stop - start > samples:
+                raise InputError(
+                    f"{clip}: must be at most {samples / rate:g} s long, got {(stop - start) / rate:g} s. "
+                    "Raise --seconds."
+                )
+            yield waveform[start:stop]
 
 
 def _compare(model: Model, path: Path, sounds: Sequence[Tensor], rate: int) -> float:
@@ -149,23 +167,31 @@ def _compare(model: Model, path: Path, sounds: Sequence[Tensor], rate: int) -> f
     import onnxruntime
 
     session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found = session.run(None, {"waveform": torch.stack(list(sounds)).numpy()})[0]
+    found = np.concatenate([session.run(None, {"waveform": sound[None].numpy()})[0] for sound in sounds])
     wanted = model.probabilities((sound, rate) for sound in sounds)
     return float(np.abs(found - wanted).max())
 
 
-class FixedClassifier(nn.Module):
-    """Waveforms [b, n] to calibrated probabilities [b, k]: what `Model.probabilities` says of clips of n samples."""
+class OnnxClassifier(nn.Module):
+    """Waveforms [b, n] to calibrated probabilities [b, k]: what `Model.probabilities` says of them, n up to M."""
 
     def __init__(self, model: Model, samples: int) -> None:
+        """`samples`: M."""
         super().__init__()
+        self.samples = samples
         self.branches = nn.ModuleList(_Branch(network, samples) for network in model.networks)
         self.shares = model.shares
         self.temperature = model.temperature
 
     def forward(self, waveform: Tensor) -> Tensor:
         """The probabilities [b, k]."""
-        parts = [share * branch(waveform) for share, branch in zip(self.shares, self.branches, strict=True)]
+        rest = waveform.new_zeros(waveform.shape[0], self.samples - waveform.shape[1])  # an error where n is above M
+        whole = torch.cat([waveform, rest], dim=1)
+        length = torch.cat([torch.ones_like(waveform[:1]), torch.zeros_like(rest[:1])], dim=1).sum().to(torch.int64)
+        parts = [
+            share * branch(whole, length, waveform.shape[1])
+            for share, branch in zip(self.shares, self.branches, strict=True)
+        ]
         mean = torch.stack(parts).sum(dim=0)
         return (mean.clamp(min=SMALLEST).log() / self.temperature).softmax(dim=1)
 
@@ -173,12 +199,7 @@ class FixedClassifier(nn.Module):
 class _Branch(nn.Module):
     """One network: what `Network.windows` and `Network.scores` do."""
 
-    index: Tensor  # [w * length] the frame at each place of each window
-    silent: Tensor  # [w, length] whether the window is silent there
-    time_means: Tensor  # [length, s]
     mel_means: Tensor  # [m, s]
-    window_slope: Tensor  # [length, length]
-    clip_slope: Tensor  # [f, f]
 
     def __init__(self, network: Network, samples: int) -> None:
         super().__init__()
@@ -187,54 +208,109 @@ class _Branch(nn.Module):
         self.network = network.module
         self.config = config
         self.normalisation = facts.normalisation
-        self.transforms = nn.ModuleList(_Power(self.frontend, index) for index in range(len(self.frontend.sizes)))
+        self.transforms = [_Power(self.frontend, index) for index in range(len(self.frontend.sizes))]
+        self.registered = nn.ModuleList(self.transforms)
+        self.samples = max(samples, self.frontend.shortest)
+        self.lost = 1 if self.frontend.pre_emphasis else 0  # samples: the first has none before it
         self.frames = frame_count(config, facts.sample_rate, samples)
-        crop = crop_frames(config, facts.sample_rate, self.frontend.hop)
-        self.starts = crop_starts(self.frames, crop, config.eval_crops)
-        self.length = crop or self.frames
-        positions = torch.stack([torch.arange(self.length) + start for start in self.starts])  # [w, length]
-        beyond = positions >= self.frames
-        inside = wrap(positions, self.frames, config.padding) if config.padding != "zero" else positions
-        self.register_buffer("index", inside.clamp(max=self.frames - 1).flatten())
-        self.register_buffer("silent", beyond if config.padding == "zero" else torch.zeros_like(beyond))
+        self.crop = crop_frames(config, facts.sample_rate, self.frontend.hop)
+        self.windows = max(
+            len(crop_starts(frames, self.crop, config.eval_crops)) for frames in range(1, self.frames + 1)
+        )
+        self.length = self.crop or self.frames
         if size := config.image_size:  # without one mels keep their shape
-            self.register_buffer("time_means", F.adaptive_avg_pool1d(torch.eye(self.length)[None], size)[0])
             self.register_buffer("mel_means", F.adaptive_avg_pool1d(torch.eye(config.n_mels)[None], size)[0])
-        if config.channels == "deltas":
-            self.register_buffer("window_slope", _slope(self.length))
-            self.register_buffer("clip_slope", _slope(self.frames))
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """The probabilities [b, k], not calibrated."""
-        waveform = self.frontend.prepared(waveform)
-        power = torch.stack([transform(waveform) for transform in self.transforms], dim=1)
-        mel = self.frontend.compress(power).transpose(-1, -2)  # [b, c, m, f]
-        images = self._images(mel)  # [b, w, 3, s, s]
-        flat = images.flatten(0, 1)
-        scores: Tensor = self.network(flat).softmax(dim=1)
-        return scores.reshape(-1, len(self.starts), scores.shape[1]).mean(dim=1)
+    def forward(self, waveform: Tensor, length: Tensor, given: int) -> Tensor:
+        """The probabilities [b, k], not calibrated, of waveforms [b, M] of which `length` samples are sound.
 
-    def _images(self, mel: Tensor) -> Tensor:
-        windows = mel[..., self.index].reshape(*mel.shape[:3], len(self.starts), self.length).permute(0, 3, 1, 2, 4)
-        silence = self.frontend.silence(mel)[:, None, None, None, None]
-        windows = torch.where(self.silent[:, None, None, :], silence, windows)  # [b, w, c, m, length]
+        `given` is the same number as `length`, known from a shape: what has no square must be cut to it.
+        """
+        filled = length.clamp(min=self.frontend.shortest)  # short clips are filled up to a window
+        frames = 1 + (filled - self.lost) // self.frontend.hop
+        sound = self._prepared(waveform, length)
+        power = torch.stack([self._power(transform, sound, filled) for transform in self.transforms], dim=1)
+        real = torch.arange(self.frames) < frames  # [F]
+        mel = self.frontend.compress(power * real[:, None]).transpose(-1, -2)  # [b, c, m, F]
+        starts, used = self._starts(frames)
+        images = self._images(mel, frames, real, starts)  # [b, w, c, s, s], or mels in their own shape
+        if not self.config.image_size and self.crop is None:
+            filled_length = torch.sym_max(given, self.frontend.shortest)  # type: ignore[no-untyped-call]
+            whole = 1 + (filled_length - self.lost) // self.frontend.hop
+            images = images[..., :whole]
+        scores: Tensor = self.network(images.flatten(0, 1)).softmax(dim=1)
+        each = scores.reshape(-1, self.windows, scores.shape[1])
+        return (each * used[:, None]).sum(dim=1) / used.sum()
+
+    def _prepared(self, waveform: Tensor, length: Tensor) -> Tensor:
+        """Waveforms [b, M] with what `Frontend.prepared` does to their first `length` samples."""
+        place = torch.arange(self.samples)
+        inside = place if self.config.padding == "zero" else wrap(place, length, self.config.padding)
+        sound = waveform.index_select(1, inside.clamp(max=waveform.shape[1] - 1))
+        if self.config.padding == "zero":
+            sound = sound * (place < length)
+        return sound[:, 1:] - self.frontend.pre_emphasis * sound[:, :-1] if self.lost else sound
+
+    def _power(self, transform: _Power, sound: Tensor, filled: Tensor) -> Tensor:
+        """The mel power [b, F, m] with the ends mirrored where the clip's sound ends."""
+        half = transform.size // 2
+        place = (torch.arange(self.samples - self.lost + 2 * half) - half).abs()
+        place = wrap(place, filled - self.lost, "reflect")
+        return transform.forward(sound.index_select(1, place.clamp(max=sound.shape[1] - 1)))
+
+    def _starts(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The first frame [w] of each window, and which windows [w] there are: `crop_starts` in tensors."""
+        number = torch.arange(self.windows)
+        if self.crop is None:
+            return torch.zeros_like(number), torch.ones_like(number)
+        count = ((frames + self.crop - 1) // self.crop).clamp(max=self.config.eval_crops)
+        count = torch.where(frames <= self.crop + 1, torch.ones_like(count), count)
+        spare = (frames - self.crop).clamp(min=0)
+        spread = torch.round(number * spare.double() / (count - 1).clamp(min=1)).to(torch.int64)
+        only = torch.where(frames <= self.crop + 1, torch.zeros_like(spare), spare // 2)
+        starts = torch.where(count == 1, only, spread)
+        return starts.clamp(max=self.frames - 1), (number < count).to(torch.int64)
+
+    def _images(self, mel: Tensor, frames: Tensor, real: Tensor, starts: Tensor) -> Tensor:
+        positions = starts[:, None] + torch.arange(self.length)  # [w, length]
+        inside = positions if self.config.padding == "zero" else wrap(positions, frames, self.config.padding)
+        index = inside.clamp(max=self.frames - 1).flatten()
+        windows = mel.index_select(3, index).reshape(*mel.shape[:3], self.windows, self.length).permute(0, 3, 1, 2, 4)
+        if self.config.padding == "zero":
+            # The quietest frames are those behind the end, which change no level's range.
+            silence = self.frontend.silence(mel)[:, None, None, None, None]
+            windows = torch.where((positions >= frames)[:, None, None, :], silence, windows)  # [b, w, c, m, length]
+        end = frames if self.crop is None else torch.full_like(frames, self.length)
         if self.config.channels == "deltas":
-            windows = _with_slopes(windows, self.window_slope, dim=2)
-        images = self.mel_means.T @ windows @ self.time_means if self.config.image_size else windows
+            windows = _with_slopes(windows, end, dim=2)
+        images = windows
+        if size := self.config.image_size:
+            images = self.mel_means.T @ windows @ _means(self.length, end, size)
         if self.normalisation.mean:
             mean, std = (torch.tensor(x)[:, None, None] for x in (self.normalisation.mean, self.normalisation.std))
             images = (images - mean) / std
         elif self.normalisation.kind == "clip":
-            whole = _with_slopes(mel, self.clip_slope, dim=1) if self.config.channels == "deltas" else mel
-            mean = whole.mean(dim=(2, 3), keepdim=True)
-            spread = (whole - mean).square().mean(dim=(2, 3), keepdim=True).sqrt()
+            whole = _with_slopes(mel, frames, dim=1) if self.config.channels == "deltas" else mel
+            share = real / (frames * mel.shape[2])  # of every value of the clip
+            mean = (whole * share).sum(dim=(2, 3), keepdim=True)
+            spread = ((whole - mean).square() * share).sum(dim=(2, 3), keepdim=True).sqrt()
             std = torch.maximum(spread, 1e-3 * mean.abs() + 1e-12)  # as trainable.normalise.deviation
             images = (images - mean[:, None]) / std[:, None]
         return images.expand(-1, -1, self.config.input_channels, -1, -1)
 
 
+def _means(length: int, end: Tensor, size: int) -> Tensor:
+    """The matrix [length, size] that averages the first `end` of so many frames into `size` places.
+
+    Source: torch.nn.functional.adaptive_avg_pool1d.
+    """
+    place, frame = torch.arange(size), torch.arange(length)[:, None]
+    first, last = place * end // size, ((place + 1) * end + size - 1) // size
+    return ((frame >= first) & (frame < last)).float() / (last - first)
+
+
 class _Power(nn.Module):
-    """Waveforms [b, n] to mel power [b, f, m]: `Frontend.power` for ONNX."""
+    """Waveforms [b, n], mirrored at their ends, to mel power [b, f, m]: `Frontend.power` for ONNX."""
 
     window: Tensor  # [size]
     filters: Tensor  # [bins, m]
@@ -259,23 +335,29 @@ class _Power(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """The mel power."""
-        padded = F.pad(waveform[:, None], (self.size // 2, self.size // 2), mode="reflect")
         if self.exact:
-            spectrum = torch.stft(padded[:, 0], self.size, self.hop, window=self.window, center=False,
+            spectrum = torch.stft(waveform, self.size, self.hop, window=self.window, center=False,
                                   return_complex=True)  # fmt: skip
             energy = torch.view_as_real(spectrum).square().sum(dim=-1)
         else:
-            real, imaginary = F.conv1d(padded, self.matrix, stride=self.hop).chunk(2, dim=1)
+            real, imaginary = F.conv1d(waveform[:, None], self.matrix, stride=self.hop).chunk(2, dim=1)
             energy = real.square() + imaginary.square()
         return torch.matmul(energy.transpose(-1, -2), self.filters)
 
 
-def _slope(frames: int) -> Tensor:
-    """The matrix [f, f] whose product with frames [.., f] is their first difference over time."""
-    return with_deltas(torch.eye(frames)[:, None], [(0, frames)])[:, 1].T.contiguous()
+def _with_slopes(mel: Tensor, end: Tensor, dim: int) -> Tensor:
+    """Mels [.., 1, m, f] with their first and second differences over the first `end` frames as channels, along `dim`.
 
+    As `trainable.features.frontend.with_deltas`.
+    """
+    frame = torch.arange(mel.shape[-1])
 
-def _with_slopes(mel: Tensor, slope: Tensor, dim: int) -> Tensor:
-    """Mels [.., 1, m, f] with their first and second differences as channels, along `dim`."""
-    first = mel @ slope
-    return torch.cat([mel, first, first @ slope], dim=dim)
+    def slope(x: Tensor) -> Tensor:
+        later, earlier = (
+            [x.index_select(-1, torch.minimum((frame + step).clamp(min=0), end - 1)) for step in steps]
+            for steps in ((1, 2), (-1, -2))
+        )
+        return (2 * (later[1] - earlier[1]) + later[0] - earlier[0]) / 10
+
+    first = slope(mel)
+    return torch.cat([mel, first, slope(first)], dim=dim)

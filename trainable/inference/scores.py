@@ -5,7 +5,6 @@ Legend: n clips, k classes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from trainable.data.dataset import load_dataset
 from trainable.data.split import split_dataset
 from trainable.features.inputs import Inputs
 from trainable.features.mel_cache import mels_of
+from trainable.files import replacing
 from trainable.inference.metrics import Floats, Ints
 from trainable.inference.model import best_state, network_of
 from trainable.progress import Progress
@@ -39,6 +39,7 @@ class Scores:
     clips: Ints  # [n] indices into Dataset.clips
     true: Ints  # [n] indices into labels
     probabilities: Floats  # [n, k], not calibrated
+    guess: bool = False  # no model: what guessing would score, in the place of a training that diverged
 
     @property
     def predicted(self) -> Ints:
@@ -53,9 +54,21 @@ class Scores:
         return same
 
     @property
+    def share_right(self) -> Floats:
+        """How right the model is on each clip, [n]: 1 or 0, and 1/m where m classes are equally likely, as a lot is."""
+        likeliest = self.probabilities == self.probabilities.max(axis=1, keepdims=True)
+        share: Floats = likeliest[np.arange(len(self.true)), self.true] / likeliest.sum(axis=1)
+        return share
+
+    @property
     def accuracy(self) -> float:
         """The share of clips that the model has right."""
-        return float(self.right.mean())
+        return float(self.share_right.mean())
+
+
+def guessing(labels: Sequence[str], clips: Ints, true: Ints) -> Scores:
+    """The scores of a model that has learned nothing: every class is equally likely."""
+    return Scores(tuple(labels), clips, true, np.full((len(clips), len(labels)), 1 / len(labels)), guess=True)
 
 
 def mean_of(scores: Sequence[Scores]) -> Scores:
@@ -76,18 +89,17 @@ def joined(scores: Sequence[Scores]) -> Scores:
         raise ValueError("scores can be joined only where no clip is scored twice")
     true = np.concatenate([each.true for each in scores])[order]
     probabilities = np.concatenate([each.probabilities for each in scores])[order]
-    return Scores(scores[0].labels, clips[order], true, probabilities)
+    return Scores(scores[0].labels, clips[order], true, probabilities, all(each.guess for each in scores))
 
 
 def save_scores(path: Path, scores: Scores) -> None:
     """Writes scores; afterwards the file is there, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp{os.getpid()}.npz")
-    np.savez_compressed(
-        temporary, labels=np.array(scores.labels), clips=scores.clips, true=scores.true,
-        probabilities=scores.probabilities,
-    )  # fmt: skip
-    temporary.replace(path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file, labels=np.array(scores.labels), clips=scores.clips, true=scores.true,
+            probabilities=scores.probabilities,
+        )  # fmt: skip
 
 
 def load_scores(path: Path) -> Scores | None:

@@ -7,14 +7,15 @@ the whole history, so a process killed between the checkpoint and the line in `e
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
-import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainable.errors import InputError
-from trainable.files import write_atomically
+from trainable.errors import InputError, Unavailable
+from trainable.files import replacing, write_atomically
 
 
 @dataclass(frozen=True)
@@ -90,19 +91,31 @@ class TrialFolder:
         """Writes a checkpoint; afterwards either the old one or the new one is there, whole."""
         import torch  # here, so that reading a run folder needs no torch
 
-        target = self.checkpoint(which)
-        temporary = target.with_suffix(f".tmp{os.getpid()}")
-        torch.save(state, temporary)
-        temporary.replace(target)
+        with replacing(self.checkpoint(which)) as temporary:
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # torch's own word for a disk that refuses; these are plain tensors
+                raise OSError(errno.ENOSPC, f"a checkpoint could not be written: {error}") from error
 
     def load(self, which: Which) -> dict[str, Any] | None:
-        """The checkpoint's state on the CPU, or None where there is none yet."""
+        """The checkpoint's state on the CPU, or None where there is none yet.
+
+        Raises:
+            Unavailable: the file is damaged.
+        """
         import torch
 
         path = self.checkpoint(which)
         if not path.exists():
             return None
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            why = " ".join(str(error).split())[:100]
+            raise Unavailable(
+                f"{path}: must be a whole checkpoint, got something else ({why}). Put back a copy; without {path.name} "
+                f"{'the training begins anew' if which == 'last' else 'the trial has no model'}."
+            ) from None
         return state
 
     def epochs(self) -> list[EpochResult]:

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from search.commands import search as searching
 from search.commands import session
-from search.commands.search import Searching, resume
+from search.commands.search import LEFT_AT_THE_END, Searching, resume
 from search.mirror import mode as mirror_mode
 from search.runs import folder as run_folder
 from search.runs.run import Run, load_run
@@ -31,7 +31,8 @@ def run(tmp_path: Path, make_clips: Callable[..., Path]) -> Run:
     change_record(run.path, space=space)
     run.journal.session(trials=3)
     run.journal.stopped("budget")
-    (run.path / "study.db").touch()
+    for name in LEFT_AT_THE_END:
+        (run.path / name).touch()
     return load_run(run.path)
 
 
@@ -73,13 +74,13 @@ def test_a_search_whose_space_is_used_up_cannot_be_extended(run: Run, sat: list[
     assert sat == []
 
 
-@pytest.mark.parametrize("killed", ["before it said why it ended", "while it wrote its files"])
+@pytest.mark.parametrize("missing", ["", *LEFT_AT_THE_END])
 def test_a_search_killed_after_its_last_trial_gets_its_files_when_it_is_resumed(
-    run: Run, sat: list[Searching], killed: str
+    run: Run, sat: list[Searching], missing: str
 ) -> None:
-    if killed == "while it wrote its files":
-        (run.path / "study.db").unlink()
-    else:
+    if missing:
+        (run.path / missing).unlink()
+    else:  # before it said why it ended
         lines = (run.path / "events.jsonl").read_text().splitlines(keepends=True)
         (run.path / "events.jsonl").write_text("".join(lines[:-1]))
     go_on(run.path)

@@ -238,11 +238,11 @@ def test_a_failed_trial_says_its_last_line_and_where_the_traceback_is(tmp_path: 
 def test_the_summary_names_epoch_interval_baseline_folder_and_next_commands(journal: Journal):
     stream = io.StringIO()
     play(journal, PLAN)
-    Console(journal, HEADER, PLAN, stream).finish(validation_clips=200)
+    Console(journal, HEADER, PLAN, stream).finish(validation_clips=200, trust="95% interval 80.0% to 95.0%")
     text = stream.getvalue()
     best = best_of(journal.trials.values(), PLAN.grace_epochs)
     assert f"Best    {best.accuracy:.1%}, trial {best.trial.number} at epoch {best.epoch}, +" in text
-    assert re.search(rf"{round(200 * best.accuracy)} of 200 validation clips, 95% interval \d+\.\d% to \d+\.\d%", text)
+    assert f"{round(200 * best.accuracy)} of 200 validation clips, 95% interval 80.0% to 95.0%\n" in text
     assert "Run     runs/made-up\n" in text
     assert text[text.index("Next") :].splitlines() == [
         "Next",

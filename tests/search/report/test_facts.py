@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from search.report.facts import progress, rungs, search_clock, settings_of, space_of, spans
+from search.report.facts import lead, progress, rungs, search_clock, settings_of, space_of, spans
+from search.report.report import write_report
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from tests.support.synthetic import START, at, make_run, make_space, write_record
@@ -21,9 +22,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_the_staircase_ends_at_the_best_of_the_run(run: Run) -> None:
     steps, best = progress(run), run.best()
     assert best
-    assert steps[-1].accuracy == best.accuracy
+    assert (steps[-1].accuracy, steps[-1].trial.number) == (best.accuracy, best.trial.number)
     assert steps[-1].epochs <= sum(len(trial.reports) for trial in run.trials)
-    assert [step.accuracy for step in steps] == sorted({step.accuracy for step in steps})
+    assert [step.accuracy for step in steps] == sorted(step.accuracy for step in steps)
     assert [step.seconds for step in steps] == sorted(step.seconds for step in steps)
 
 
@@ -42,6 +43,41 @@ def test_a_trial_counts_in_the_staircase_only_once_it_is_past_the_grace_period(t
             journal.reported(number, epoch, value, 1.0, decision)
     steps = progress(load_run(tmp_path / "run"))
     assert [(step.seconds, step.epochs, step.accuracy, step.trial.number) for step in steps] == [(4.0, 4, 0.5, 1)]
+
+
+def test_of_equal_accuracies_the_staircase_credits_the_trial_that_the_rule_does(tmp_path: Path) -> None:
+    space = make_space(tmp_path, "fixed: {epochs: 4}\nsearch: {mixup: {uniform: [0, 1]}}\nbudget: {grace_epochs: 1}\n")
+    write_record(tmp_path / "run", space, ["a", "b"])
+    clock = [START]
+    with at(clock):
+        journal = Journal(tmp_path / "run" / "events.jsonl")
+        for number, loss in enumerate((0.9, 0.5, 0.7)):
+            journal.suggested("search", "", {"mixup": 0.5}, {"epochs": 4})
+            clock[0] += 1
+            journal.reported(number, 1, 0.8, loss, "continue")
+    run = load_run(tmp_path / "run")
+    steps = progress(run)
+    assert [step.trial.number for step in steps] == [0, 1]
+    assert run.best().trial.number == 1  # type: ignore[union-attr]
+
+
+def test_a_baseline_that_may_not_be_called_best_is_no_measure_of_the_lead(tmp_path: Path) -> None:
+    text = "baselines: [tutorial-simple]\nfixed: {epochs: 4, weights: none}\nsearch: {lr: {uniform: [1e-4, 1e-2]}}\n"
+    space = make_space(tmp_path, text + "budget: {grace_epochs: 3}\n")
+    write_record(tmp_path / "run", space, ["a", "b"])
+    journal = Journal(tmp_path / "run" / "events.jsonl")
+    journal.suggested("baseline", "tutorial-simple", {}, space.baselines[0].values)
+    journal.reported(0, 1, 0.95, 0.2, "continue")  # and then it diverges before it is past the grace period
+    journal.ended(0, "diverged", "the loss became nan")
+    journal.suggested("search", "", {"lr": 1e-3}, space.config({"lr": 1e-3}).to_json())
+    for epoch in (1, 2, 3, 4):
+        journal.reported(1, epoch, 0.6, 0.5, "continue")
+    journal.ended(1, "finished")
+    run = load_run(tmp_path / "run")
+    assert lead(run) is None
+    page = write_report([run]).read_text(encoding="utf-8")
+    assert "points above" not in page
+    assert "tutorial-simple (diverged, not ranked)" in page
 
 
 def test_the_time_between_an_interruption_and_the_resumption_is_no_time_of_the_search(tmp_path: Path) -> None:

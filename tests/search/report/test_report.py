@@ -93,7 +93,7 @@ def test_everything_that_retraining_found_is_told(tmp_path: Path) -> None:
             "seeds": {"accuracy": 0.85, "interval_95": [0.7, 0.93]},
             "greedy": {"accuracy": 0.875, "interval_95": [0.73, 0.95]},
         },
-        winners_curse={"searched": 0.85, "points_validation": 2.0, "points_measured": 3.75},
+        winners_curse={"name": "trial 3", "searched": 0.85, "points_validation": -2.0, "points_measured": 3.75},
         calibration={"temperature": 1.4, "ece_before": 0.08, "ece_after": 0.03},
         failed=[{"name": "trial 3, seed 9", "message": "no room"}], notes=["<i>a note</i>"], earlier=[{}],
     )  # fmt: skip
@@ -101,7 +101,9 @@ def test_everything_that_retraining_found_is_told(tmp_path: Path) -> None:
     text = text_of(html)
     for ensemble in ("ensemble of its seeds", "greedy ensemble"):
         assert ensemble in html  # a mark in the figure
-    for said in ("+11.2 points", "p = 0.031", "3.8 points above", "81.2% ± 1.8", "no room",
+    for said in ("+11.2 points", "p = 0.031", "Trial 3 scored 85.0% in the search; fresh seeds of it "
+                 "score 2.0 points more on the same validation clips and 3.8 points less on the test clips.",
+                 "81.2% ± 1.8", "no room",
                  "&lt;i&gt;a note", "scored 1 time before"):  # fmt: skip
         assert said in text
 

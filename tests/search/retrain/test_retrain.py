@@ -16,17 +16,28 @@ from rich.console import Console
 
 from search.retrain import jobs as retrain_models
 from search.retrain import retrain as retrain_module
+from search.retrain.card import model_card
 from search.retrain.jobs import Interrupted, TrainingFailed
 from search.retrain.plan import Job, RetrainOptions, changed, make_plan
-from search.retrain.result import Models, calibration, choose, difference, greedy_members, temperature_of, winners_curse
+from search.retrain.result import (
+    Groups,
+    Models,
+    calibration,
+    choose,
+    difference,
+    greedy_members,
+    temperature_of,
+    winners_curse,
+)
 from search.retrain.retrain import retrain
 from search.retrain.text import view
-from search.runs.journal import Journal
+from search.runs.journal import Journal, Status
 from search.runs.run import Run, load_run
 from tests.support.retrained import Judge, Trainer, make_run, train_here
 from trainable.backbones import weights
 from trainable.data.split import split_dataset
 from trainable.errors import InputError
+from trainable.inference.metrics import wilson_interval
 from trainable.inference.model import load_model
 from trainable.inference.predict import predict_files
 from trainable.inference.scores import Scores, joined, mean_of
@@ -155,6 +166,71 @@ def test_folds_score_every_clip_once_by_models_that_did_not_learn_it(run: Run, j
     assert len({row["path"] for row in table}) == 60
 
 
+def with_groups(data: Path, groups: int) -> Path:
+    """A table of the clips of a folder, dealt to so many speakers."""
+    table = data.parent / f"{groups} speakers.csv"
+    clips = sorted(data.glob("*/*.wav"))
+    rows = [f"{clip},{clip.parent.name},speaker {number % groups}" for number, clip in enumerate(clips)]
+    table.write_text("path,label,group\n" + "\n".join(rows) + "\n")
+    return table
+
+
+def test_where_clips_have_groups_intervals_and_tests_are_over_groups(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "speakers", with_groups(data, 6))
+    monkeypatch.setattr(retrain_models, "score_trial", Judge(run.path))
+    monkeypatch.setattr(retrain_module, "save_trial", lambda *args: None)
+    result = retrain(run, RetrainOptions(top=1, seeds=2, protocol="folds"), Trainer())
+    assert result["interval_groups"] == 6
+    assert [each["clips"] for each in result["groups"]] == [10] * 6
+    shares = [each["accuracy"] for each in result["groups"]]
+    assert shares == sorted(shares)
+    assert np.mean(shares) == pytest.approx(result["accuracy"])
+    low, high = result["interval_95"]
+    assert (low, high) != pytest.approx(wilson_interval(60 * result["accuracy"], 60), abs=1e-3)
+    assert low < result["accuracy"] < high
+    assert result["difference"]["smallest_p"] == pytest.approx(2 / 2**6)
+    assert result["difference"]["how"].startswith("mean over seeds, t-interval over 6 groups; p: signs of 6 groups")
+    assert result["ensembles"]["seeds"]["p_value"] >= 2 / 2**6
+    shown = _shown(result)
+    assert f"{100 * high:.1f}%, over 6 groups)" in shown
+    assert "(signs of 6 groups flipped)" in shown
+    assert f"groups  {result['groups'][0]['group']} {100 * shares[0]:.1f}%, " in shown
+    assert "95% interval" in model_card(result, None)
+    assert "over 6 groups" in model_card(result, None)
+
+
+@pytest.mark.parametrize(
+    ("groups", "parts", "note"),
+    [
+        (3, ["train", "val", "test"], "All 20 clips are of one group: the number holds for that group"),
+        (
+            6,
+            ["train", "val", "test"] * 2,
+            "2 groups are few: the interval over them is wide, and p can be no",
+        ),
+    ],
+)
+def test_what_few_groups_cannot_show_is_said(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, groups: int, parts: list[str], note: str
+) -> None:
+    table = with_groups(data, groups)
+    lines = table.read_text().splitlines()
+    given = [f"{line},{parts[int(line[-1])]}" for line in lines[1:]]
+    table.write_text("\n".join([f"{lines[0]},split", *given]) + "\n")
+    run = make_run(tmp_path / "few", table)
+    monkeypatch.setattr(retrain_models, "score_trial", Judge(run.path))
+    monkeypatch.setattr(retrain_module, "save_trial", lambda *args: None)
+    result = retrain(run, RetrainOptions(top=1, seeds=2), Trainer())
+    assert any(each.startswith(note) for each in result["notes"])
+    assert (result["interval_95"] is None) == (groups == 3)
+    assert (result["difference"]["interval_95"] is None) == (groups == 3)
+    shown = _shown(result)
+    assert ("(no interval from one group)" in shown) == (groups == 3)
+    assert "95% interval" in model_card(result, None)
+
+
 @pytest.mark.parametrize(("train_on", "learned"), [("train", 24), ("train+val", 42), ("other-folds", 48), ("all", 60)])
 def test_no_clip_is_learned_and_tested_whatever_is_learned_from(run: Run, train_on: str, learned: int) -> None:
     plan = make_plan(run, RetrainOptions(top=1, protocol="folds"))
@@ -226,6 +302,98 @@ def test_the_winners_curse_is_the_searchs_best_score_minus_what_fresh_seeds_reac
     assert curse["points_measured"] == pytest.approx(100 * (0.95 - 13 / 18))
 
 
+def test_a_trial_that_was_asked_for_is_compared_with_its_own_score_and_not_called_the_best(
+    run: Run, judge: Judge
+) -> None:
+    result = retrain(run, RetrainOptions(trial=2, seeds=2), Trainer())
+    curse = result["winners_curse"]
+    assert (curse["name"], curse["searched"], curse["highest_of"]) == ("trial 2", 0.90, None)
+    assert curse["points_validation"] == pytest.approx(100 * (0.90 - 14 / 18))
+    assert curse["points_measured"] == pytest.approx(100 * (0.90 - 17 / 18))
+    shown = _shown(result)
+    assert (
+        "trial 2 scored 90.0% in the search; fresh seeds of it score 12.2 points less on the same validation" in shown
+    )
+    assert "4.4 points more on the test clips" in shown
+    best = retrain(run, RetrainOptions(trial=1, seeds=2), Trainer())["winners_curse"]
+    assert (best["searched"], best["highest_of"]) == (0.95, 3)
+
+
+def test_a_candidate_that_diverged_on_most_seeds_is_not_chosen_for_its_lucky_one(run: Run, judge: Judge) -> None:
+    broken: dict[str, Status] = {f"trial 1, seed {seed}": "diverged" for seed in (2, 3, 4, 5)}
+    trainer = Trainer(broken=broken)
+    result = retrain(run, RetrainOptions(top=2, seeds=5), trainer)
+    assert result["chosen"] == "trial 2"  # 80% on every seed; trial 1 has 90% on the only one that is left
+    lucky = next(row for row in result["candidates"] if row["name"] == "trial 1")
+    guessed = 1 / 3
+    assert lucky["validation"]["mean"] == pytest.approx((16 / 18 + 4 * guessed) / 5)
+    assert lucky["measured"]["deviation"] == pytest.approx(np.std([13 / 18, *[guessed] * 4], ddof=1))
+    assert [seed["diverged"] for seed in lucky["per_seed"]] == [False, True, True, True, True]
+    note = "trial 1: 4 of 5 seeds diverged and count as guessing"
+    assert any(each.startswith(note) for each in result["notes"])
+    assert note in _shown(result)
+
+    alone = retrain(run, RetrainOptions(trial=1, seeds=5), trainer)
+    assert alone["chosen"] == "trial 1"
+    assert alone["deviation"] > 0.1
+    assert alone["accuracy"] == pytest.approx((13 / 18 + 4 * guessed) / 5)
+    assert alone["model"]["seed"] == 1
+    assert alone["model"]["accuracy"] == pytest.approx(13 / 18)
+    assert alone["ensembles"]["seeds"]["members"] == ["trial 1, seed 1"]
+
+
+def test_the_model_that_is_handed_over_is_the_one_that_did_not_diverge(run: Run, judge: Judge) -> None:
+    saved: list[Any] = []
+    retrain_module.save_trial = lambda *args: saved.append(args)  # type: ignore[assignment, attr-defined]
+    trainer = Trainer(broken={"trial 1, seed 1": "diverged"})
+    result = retrain(run, RetrainOptions(top=1, seeds=2), trainer)
+    assert result["model"]["seed"] == 2
+    assert saved[0][0].path.name == result["model"]["trial"] == "trial_0001"
+    table = list(csv.DictReader(io.StringIO((run.path / "retrained" / "predictions.csv").read_text())))
+    assert {row["seeds"] for row in table} == {"1"}
+
+
+def test_what_a_machine_broke_is_not_held_against_a_configuration(run: Run, judge: Judge) -> None:
+    trainer = Trainer(broken={"trial 1, seed 2": "failed", "trial 1, seed 3": "out_of_memory"})
+    result = retrain(run, RetrainOptions(top=2, seeds=3), trainer)
+    assert result["chosen"] == "trial 1"
+    assert [row["seed"] for row in result["per_seed"]] == [1]
+    assert len(result["failed"]) == 2
+
+
+def test_a_fold_that_diverged_is_guessed_and_the_others_are_scored(run: Run, judge: Judge) -> None:
+    trainer = Trainer(broken={"trial 1, seed 2, fold 3": "diverged"})
+    result = retrain(run, RetrainOptions(protocol="folds", seeds=2), trainer)
+    first, second = result["per_seed"]
+    assert (first["seed"], second["seed"], second["diverged"]) == (1, 2, False)
+    assert second["accuracy"] == pytest.approx((4 * round(0.7 * 12) + 12 / 3) / 60)
+    assert result["accuracy"] == pytest.approx((first["accuracy"] + second["accuracy"]) / 2)
+    assert any("fold 3: diverged" in line for line in _shown(result).splitlines())
+
+
+@pytest.mark.parametrize("name", ["retrained", "wide"])
+def test_a_run_of_any_name_keeps_its_scores_apart_from_those_of_its_retraining(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = make_run(tmp_path / name, data)
+    judge = Judge(run.path)
+    monkeypatch.setattr(retrain_models, "score_trial", judge)
+    monkeypatch.setattr(retrain_module, "save_trial", lambda *args: None)
+    for trial in run.trials:  # the search's own best may join the greedy ensemble
+        run.folder(trial).path.mkdir()
+        run.folder(trial).checkpoint("best").touch()
+    retrain(run, RetrainOptions(top=1, seeds=2), Trainer())
+    validated = [(backbone, folder) for backbone, folder, part, _ in judge.asked if part == "val"]
+    assert len(validated) == 4 + 3  # two configurations on two seeds, and the search's three trials
+    moved = run.path.rename(tmp_path / "moved")
+    before = len(judge.asked)
+    again = Judge(moved)
+    monkeypatch.setattr(retrain_models, "score_trial", again)
+    retrain(load_run(moved), RetrainOptions(top=1, seeds=2), Trainer())
+    assert before
+    assert not again.asked  # what is on file is what counts, whatever the run is called now
+
+
 def test_a_trial_or_a_file_can_be_retrained_in_the_place_of_the_best(run: Run, judge: Judge, tmp_path: Path) -> None:
     assert retrain(run, RetrainOptions(trial=2, seeds=1), Trainer())["config"]["backbone"] == "resnet50"
     file = tmp_path / "mine.yaml"
@@ -283,10 +451,10 @@ def test_weights_are_fetched_before_a_retraining_for_all_who_want_them(
 ) -> None:
     fetched = []
 
-    def download(url: str, target: Path, name: str, progress: object) -> None:
+    def download(wanted: weights.Weights, name: str, progress: object) -> None:
         fetched.append(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(b"weights")
+        wanted.file.parent.mkdir(parents=True, exist_ok=True)
+        wanted.file.write_bytes(b"weights")
 
     monkeypatch.setattr(weights, "_download", download)
     file = tmp_path / "mine.yaml"
@@ -418,12 +586,14 @@ def test_equal_validation_accuracy_is_decided_by_the_lower_loss() -> None:
 
 def test_difference_compares_clip_by_clip() -> None:
     better, worse = _scores([True] * 15 + [False] * 5), _scores([True] * 5 + [False] * 15)
-    gap = difference(_models("ours", [better], [better]), _models("base", [worse], [worse]))
+    alone = Groups(np.arange(20), ("",) * 20)
+    gap = difference(_models("ours", [better], [better]), _models("base", [worse], [worse]), alone)
     assert gap["mean"] == pytest.approx(0.5)
     assert (gap["only_ours_right"], gap["only_baseline_right"]) == (10, 0)
     assert gap["p_value"] == pytest.approx(2 / 2**10)
-    assert winners_curse(_models("ours", [better], [worse])) == {
-        "name": "ours", "searched": 0.9, "points_validation": pytest.approx(15), "points_measured": pytest.approx(65),
+    assert winners_curse(_models("ours", [better], [worse]), 32) == {
+        "name": "ours", "searched": 0.9, "highest_of": 32,
+        "points_validation": pytest.approx(15), "points_measured": pytest.approx(65),
     }  # fmt: skip
 
 

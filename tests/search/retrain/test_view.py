@@ -20,11 +20,14 @@ def result(**values: Any) -> dict[str, Any]:
     seeds = {"members": ["a", "b"], "validation": 0.82, "accuracy": 0.86, "interval_95": [0.75, 0.93]}
     return {
         "measured_on": "test", "sentence": "100 test clips, on which nothing was trained or chosen", "accuracy": 0.83,
-        "interval_95": [0.7, 0.9], "per_seed": [{}, {}], "chosen": "trial 7", "chosen_by": "best mean",
+        "interval_95": [0.7, 0.9], "interval_groups": None, "groups": [], "per_seed": [{}, {}], "chosen": "trial 7",
+        "chosen_by": "best mean",
         "candidates": [row("trial 7", 0.83, 0.9), row("trial 3", 0.79, 0.88)],
         "baseline": row("tutorial-simple", 0.7, 0.71), "ensembles": {"seeds": seeds, "greedy": None},
-        "difference": {"mean": 0.13, "interval_95": [0.05, 0.2], "p_value": 0.0123},
-        "winners_curse": {"searched": 0.9, "points_measured": 7.0, "points_validation": 10.0},
+        "difference": {"mean": 0.13, "interval_95": [0.05, 0.2], "p_value": 0.0123, "test": "McNemar exact"},
+        "winners_curse": {
+            "name": "trial 7", "highest_of": 32, "searched": 0.9, "points_measured": 7.0, "points_validation": 10.0,
+        },
         "calibration": {"ece_before": 0.12, "ece_after": 0.03}, "protocol": "stratified: trained on train",
         "model": {"seed": 1}, "failed": [], "notes": [], "earlier": [], **values,
     }  # fmt: skip
@@ -37,20 +40,45 @@ def lines(width: int | None = 80, **values: Any) -> list[str]:
 def test_number_interval_baseline_flattery_and_next_command_are_told() -> None:
     text = "\n".join(lines(120))
     assert "result  trial 7: 83.0% (70.0% to 90.0%), mean of 2 seeds." in text
-    assert "against tutorial-simple: +13.0 points (+5.0 to +20.0); p = 0.012 (McNemar, exact)." in text
-    assert "search  its own best score, 90.0%, was 7.0 points too high." in text
+    assert "against tutorial-simple: +13.0 points (+5.0 to +20.0); p = 0.012 (McNemar exact)." in text
+    assert (
+        "search  trial 7, the best of 32 trials, scored 90.0% in the search; fresh seeds of it score 10.0 points less "
+        "on the same\n        validation clips and 7.0 points less on the test clips."
+    ) in text
     assert "ensemble of 2 seeds" in text
     assert "run_search.py predict 'runs/a b/retrained/model' FILE..." in text
 
 
 @pytest.mark.parametrize(
     ("points", "words"),
-    [(7.0, "7.0 points too high"), (-2.0, "2.0 points too low"), (0.0, "what fresh seeds reach"),
-     (-0.04, "what fresh seeds reach")],
+    [(7.0, "7.0 points less"), (-2.0, "2.0 points more"), (0.0, "the same"), (-0.04, "the same")],
 )  # fmt: skip
-def test_the_searchs_own_score_is_too_high_or_too_low_or_right(points: float, words: str) -> None:
-    curse = {"searched": 0.9, "points_measured": points, "points_validation": None}
-    assert f"search  its own best score, 90.0%, was {words}." in lines(winners_curse=curse)
+def test_fresh_seeds_score_more_or_less_than_the_search_did_or_the_same(points: float, words: str) -> None:
+    curse = {
+        "name": "trial 4",
+        "highest_of": None,
+        "searched": 0.9,
+        "points_measured": points,
+        "points_validation": None,
+    }
+    said = f"search  trial 4, scored 90.0% in the search; fresh seeds of it score {words} on the test clips."
+    assert said.replace("4, scored", "4 scored") in lines(None, winners_curse=curse)
+
+
+def test_a_retraining_that_validates_better_and_tests_worse_is_told_both() -> None:
+    curse = {"name": "trial 4", "highest_of": 9, "searched": 0.8, "points_measured": 4.4, "points_validation": -9.4}
+    (said,) = [line for line in lines(None, winners_curse=curse) if line.startswith("search")]
+    assert said.endswith("score 9.4 points more on the same validation clips and 4.4 points less on the test clips.")
+    optimistic = lines(None, winners_curse=curse, measured_on="validation")
+    (said,) = [line for line in optimistic if line.startswith("search")]
+    assert said.endswith("fresh seeds of it score 9.4 points more on the same validation clips.")
+
+
+def test_of_many_groups_the_ends_are_shown() -> None:
+    groups = [{"group": f"speaker {n}", "accuracy": 0.5 + n / 100} for n in range(20)]
+    (said,) = [line for line in lines(None, groups=groups) if line.startswith("groups")]
+    assert said.startswith("groups  speaker 0 50.0%, speaker 1 51.0%, ")
+    assert said.endswith(", ..., speaker 19 69.0% (20 groups).")
 
 
 def test_a_result_on_validation_clips_says_in_so_many_words_that_it_is_optimistic() -> None:

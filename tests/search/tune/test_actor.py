@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import errno
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from search.tune import actor as actor_module
 from search.tune.actor import STOP_FILE, TrialActor
 from tests.support.simulated import train
 from trainable.config import TrialConfig
-from trainable.errors import OutOfMemory
+from trainable.errors import OutOfMemory, Unavailable
 from trainable.training.trial_folder import EpochResult, TrialFolder
 
 
@@ -42,6 +45,7 @@ def test_a_restarted_trial_repeats_what_its_folder_holds_and_goes_on(tmp_path: P
     first = Actor(trial(tmp_path / "one"), train)
     first.step()
     first.step()
+    first.cleanup()
     assert steps(Actor(trial(tmp_path / "one"), train)) == [(1, "running"), (2, "running"), (3, "finished")]
     assert [epoch.epoch for epoch in TrialFolder(tmp_path / "one").epochs()] == [1, 2, 3]
 
@@ -86,11 +90,46 @@ def test_what_a_configuration_does_wrong_is_a_report_and_not_an_exception(
 
 
 def test_a_failure_is_reported_although_its_traceback_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "one").write_text("a file where the trial's folder should be")
+    (tmp_path / "one" / "error.txt").mkdir(parents=True)  # a folder where the file should be
     result = Actor(trial(tmp_path / "one", lr=0.45), train).step()
     assert (result["status"], result["val_acc"]) == ("failed", 0.0)
-    assert result["message"].startswith("FileExistsError: ")
-    assert result["message"].endswith(" (its traceback could not be written to error.txt: File exists)")
+    assert result["message"].startswith("RuntimeError: a bug that only this configuration meets")
+    assert result["message"].endswith(" (its traceback could not be written to error.txt: Is a directory)")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/runs/last.pt"), "/runs/last.pt: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (ConnectionResetError("by peer"), "by peer"),
+        (Unavailable("/mnt/data: no such folder"), "/mnt/data: no such folder"),
+    ],
+)
+def test_what_lies_outside_of_a_configuration_is_not_its_failure(
+    tmp_path: Path, error: Exception, message: str
+) -> None:
+    def lacking(config: TrialConfig, folder: Path, resume: bool, progress: Any) -> Iterator[EpochResult]:
+        yield from itertools.islice(train(config, folder=folder), 1)
+        raise error
+
+    actor = Actor(trial(tmp_path / "one"), lacking)
+    assert actor.step()["status"] == "running"
+    result = actor.step()
+    assert (result["status"], result["message"]) == ("unavailable", message)
+    assert not (tmp_path / "one" / "error.txt").exists()
+
+
+def test_two_workers_never_train_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actor_module, "LEAVING_S", 0.1)
+    first, second = Actor(trial(tmp_path / "one"), train), Actor(trial(tmp_path / "one"), train)
+    first.step()
+    result = second.step()
+    assert result["status"] == "unavailable"
+    assert "must be one process's, got another one that trains there" in result["message"]
+    first.reset_config(trial(tmp_path / "two"))
+    second.reset_config(trial(tmp_path / "one"))
+    assert steps(second)[-1] == (3, "finished")
 
 
 class AcceleratorError(RuntimeError):

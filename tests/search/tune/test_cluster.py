@@ -26,7 +26,7 @@ from search.tune.stop import Stop
 from tests.support.driver import SPACE
 from tests.support.driving import start_driver, wait_for_events
 from tests.support.simulated import slow
-from trainable.backbones.weights import weights_file
+from trainable.backbones import backbone
 from trainable.errors import InputError
 
 
@@ -102,9 +102,9 @@ def test_every_node_is_asked_whether_it_sees_data_and_runs(cluster: Cluster, tmp
     cluster.add_node(num_cpus=1)
     with connected(cluster.address) as machines:
         assert machines.nodes == 2
-        check_nodes([tmp_path], [])
+        check_nodes([tmp_path], {})
         with pytest.raises(InputError) as error:
-            check_nodes([tmp_path, tmp_path / "elsewhere"], [])
+            check_nodes([tmp_path, tmp_path / "elsewhere"], {})
     assert len(error.value.problems) == 2
     assert "must be visible to every node" in error.value.problems[0]
     assert str(tmp_path / "elsewhere") in error.value.problems[0]
@@ -116,13 +116,15 @@ def test_every_node_is_asked_whether_it_has_the_weights_that_trials_want(
     here, there = tmp_path / "here", tmp_path / "there"
     for folder, backbones in ((here, ("resnet18", "densenet121")), (there, ("densenet121",))):
         monkeypatch.setenv("TORCH_HOME", str(folder))
-        for backbone in backbones:
-            weights_file(backbone).parent.mkdir(parents=True, exist_ok=True)
-            weights_file(backbone).touch()
+        for name in backbones:
+            published = backbone(name).of_kind("imagenet")
+            assert published is not None
+            published.file.parent.mkdir(parents=True, exist_ok=True)
+            published.file.touch()
     cluster.add_node(num_cpus=1, env_vars={"TORCH_HOME": str(there)})
     monkeypatch.setenv("TORCH_HOME", str(here))
     with connected(cluster.address), pytest.raises(InputError) as error:
-        check_nodes([tmp_path], ["densenet121", "resnet18"])
+        check_nodes([tmp_path], {"densenet121": "imagenet", "resnet18": "imagenet"})
     found = [problem for problem in error.value.problems if "for resnet18." in problem]
     assert found
     assert found[0].startswith("TORCH_HOME: ImageNet's weights must be on every node, got none on ")
@@ -138,7 +140,7 @@ def test_a_node_without_this_project_is_named(
 
     monkeypatch.setattr("search.tune.cluster._missing_here", fails)
     with connected(cluster.address), pytest.raises(InputError) as error:
-        check_nodes([tmp_path], [])
+        check_nodes([tmp_path], {})
     assert len(error.value.problems) == 2
     assert 'every node must run this project, got "ModuleNotFoundError: No module named' in error.value.problems[0]
 

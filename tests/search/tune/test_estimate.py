@@ -107,7 +107,7 @@ def test_each_trial_counts_to_its_own_last_epoch(tmp_path: Path) -> None:
 
 
 def test_a_baseline_that_may_be_cut_takes_what_it_is_expected_to(tmp_path: Path) -> None:
-    two = "{name: a, recipe: tutorial-simple, epochs: 9}, {name: b, recipe: tutorial-simple, epochs: 9}"
+    two = "{name: a, recipe: tutorial-simple, epochs: 9}, {name: b, recipe: tutorial-simple, lr: 2.0e-4, epochs: 9}"
     text = SPACE.replace("{name: mine, recipe: tutorial-simple, image_size: 64, epochs: 5}", two)
     never = estimate(space_of(tmp_path, text), 1, by_cost)
     competing = estimate(space_of(tmp_path, text + "    scheduler: {cut_baselines: true}"), 1, by_cost)
@@ -177,7 +177,7 @@ def test_points_that_baselines_have_tried_are_not_proposed_again(tmp_path: Path)
     text = """
         fixed: {epochs: 5, weights: none}
         search: {lr: {choice: [0.1, 0.2]}}
-        baselines: [{lr: 0.1}, {name: same, lr: 0.1}, {name: outside, lr: 0.2, dropout: 0.5}]
+        baselines: [{lr: 0.1}, {name: same, lr: 0.1, dropout: 0.0, seed: 7}, {name: outside, lr: 0.2, dropout: 0.5}]
         budget: {trials: 10}
     """
     space = space_of(tmp_path, text)

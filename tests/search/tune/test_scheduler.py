@@ -39,9 +39,13 @@ class Driver:
     def trial(self, kind: str = "search") -> int:
         return self.journal.suggested(kind, "", {"lr": 1e-3}, {}).number  # type: ignore[arg-type]
 
-    def report(self, number: int, epoch: int, value: float, status: str = "running", message: str = "") -> str:
+    def report(
+        self, number: int, epoch: int, value: float, status: str = "running", message: str = "",
+        loss: float | None = None,
+    ) -> str:  # fmt: skip
         trial = SimpleNamespace(trial_id="ray", config={"number": number})
-        result = {"epoch": epoch, "val_acc": value, "val_loss": 1 - value, "status": status, "message": message}
+        loss = 1 - value if loss is None else loss
+        result = {"epoch": epoch, "val_acc": value, "val_loss": loss, "status": status, "message": message}
         return self.scheduler.on_trial_result(None, trial, result)
 
 
@@ -88,6 +92,14 @@ def test_one_unlucky_epoch_at_a_rung_does_not_cut(driver: Driver) -> None:
     assert driver.report(lucky, 1, 0.7) == TrialScheduler.CONTINUE
     driver.report(lucky, 2, 0.9)
     assert driver.report(lucky, 3, 0.1) == TrialScheduler.CONTINUE
+
+
+def test_of_equal_accuracies_at_a_rung_the_higher_loss_is_cut(driver: Driver) -> None:
+    for loss in (0.5, 0.6, 0.7):
+        driver.report(driver.trial(), 1, 0.5, loss=loss)
+    assert driver.report(driver.trial(), 1, 0.5, loss=0.65) == TrialScheduler.STOP
+    assert driver.report(driver.trial(), 1, 0.5, loss=0.45) == TrialScheduler.CONTINUE
+    assert driver.report(driver.trial(), 1, 0.55, loss=9.0) == TrialScheduler.CONTINUE  # a clip more outweighs any loss
 
 
 def test_a_trial_that_came_to_its_rung_early_is_cut_when_it_has_been_overtaken(driver: Driver) -> None:

@@ -72,7 +72,7 @@ def test_first_trials_that_all_fail_alike_stop_a_search_also_across_a_kill(tmp_p
     fail(journal, HOPELESS_AFTER - 1)
     assert stop.reason is None
     fail(journal, 1)
-    assert stop.reason == "the first 5 trials all failed: no such file"
+    assert stop.reason == "5 trials in a row failed alike: no such file"
     assert Stop(Journal(journal.path), grace_epochs=1).reason == stop.reason
 
 
@@ -90,7 +90,7 @@ def test_failures_that_differ_only_in_the_trial_they_name_are_alike(tmp_path: Pa
     for n in range(HOPELESS_AFTER):
         journal.suggested("search", "", {}, {})
         journal.ended(n, "failed", message.format(n=n, pid=4000 + n % 2))
-    assert stop.reason == f"the first 5 trials all failed: {message.format(n=4, pid=4000)}"
+    assert stop.reason == f"5 trials in a row failed alike: {message.format(n=4, pid=4000)}"
 
 
 def test_a_baseline_may_fail_like_the_trials_after_it(tmp_path: Path) -> None:
@@ -115,24 +115,50 @@ def test_failures_of_an_earlier_sitting_do_not_stop_the_one_that_tries_again(tmp
     journal = new_journal(tmp_path)
     journal.session()
     fail(journal, HOPELESS_AFTER)
-    journal.stopped("the first 5 trials all failed: no such file")
+    journal.stopped("5 trials in a row failed alike: no such file")
     stop = Stop(journal, grace_epochs=1)
     journal.session()
     fail(journal, HOPELESS_AFTER - 1)
     assert stop.reason is None
     fail(journal, 1)
-    assert stop.reason == "the first 5 trials all failed: no such file"
+    assert stop.reason == "5 trials in a row failed alike: no such file"
 
 
-def test_a_setup_that_has_ended_one_trial_well_is_not_hopeless_in_a_later_sitting(tmp_path: Path) -> None:
+@pytest.mark.parametrize("earlier", [False, True])
+def test_trials_in_a_row_that_fail_alike_stop_a_search_at_any_time(tmp_path: Path, earlier: bool) -> None:
     journal = new_journal(tmp_path)
     journal.session()
     report(journal, 0.5, "finished")
-    journal.stopped("budget")
+    if earlier:
+        journal.stopped("budget")
+        journal.session()
     stop = Stop(journal, grace_epochs=1)
-    journal.session()
-    fail(journal, HOPELESS_AFTER)
+    fail(journal, HOPELESS_AFTER - 1)
+    report(journal, 0.5, "cut")
+    fail(journal, HOPELESS_AFTER - 1)
     assert stop.reason is None
+    fail(journal, 1)
+    assert stop.reason == "5 trials in a row failed alike: no such file"
+    assert stop.trouble
+
+
+def test_values_that_do_not_go_together_stop_a_search_only_while_nothing_else_has_happened(tmp_path: Path) -> None:
+    for others in (0, 1):
+        journal = new_journal(tmp_path / str(others))
+        stop = Stop(journal, grace_epochs=1)
+        for _ in range(others):
+            report(journal, 0.5, "finished")
+        for n in range(others, others + HOPELESS_AFTER):
+            journal.suggested("search", "", {}, {})
+            journal.ended(n, "failed", f"trial {n}: f_max: must be lower", refused=True)
+        assert (stop.reason is None) == bool(others)
+
+
+def test_an_ordinary_end_is_no_trouble(tmp_path: Path) -> None:
+    stop = Stop(new_journal(tmp_path), grace_epochs=1)
+    stop.request("interrupted")
+    stop.request("the disk is full", trouble=True)
+    assert (stop.reason, stop.trouble) == ("interrupted", False)
 
 
 def test_workers_that_die_before_any_epoch_stop_a_search_and_later_ones_do_not(tmp_path: Path) -> None:

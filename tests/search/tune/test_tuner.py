@@ -266,7 +266,7 @@ def test_five_first_failures_for_one_reason_stop_the_search_with_that_reason(tmp
 
     run_here(tmp_path, space, concurrency=1, journal=journal, stop=stop)
 
-    reason = "the first 5 trials all failed: RuntimeError: a bug that only this configuration meets"
+    reason = "5 trials in a row failed alike: RuntimeError: a bug that only this configuration meets"
     assert stop.reason == reason
     assert len(journal.trials) <= 6
 

@@ -27,6 +27,7 @@ from tests.support.recordings import (
 )
 from trainable.data.audio import probe_file, read_waveform
 from trainable.data.decode import Unreadable, open_sound
+from trainable.data.stretches import Stretch
 
 LENGTH = len(sound())
 CODEC = 0.2  # s that a codec may put before and after the sound, and lose there
@@ -158,7 +159,7 @@ def test_a_stretch_is_what_a_slice_of_the_whole_is(tmp_path: Path) -> None:
         path = tmp_path / f"a.{ending}"
         soundfile.write(path, sound(), RATE)
         whole, _ = read_waveform(path)
-        part, rate = read_waveform(path, stretch=(1.25, 2.75))
+        part, rate = read_waveform(path, stretch=Stretch(1.25, 2.75))
         assert rate == RATE
         wanted = whole[int(1.25 * RATE) : int(2.75 * RATE)]
         assert len(part) == len(wanted)
@@ -179,7 +180,7 @@ def test_a_stretch_at_the_end_of_a_long_recording_is_read_without_decoding_what_
 def test_a_stretch_of_what_only_ffmpeg_reads_is_a_slice_of_the_whole(source: Path) -> None:
     path = by_ffmpeg(source, "m4a", pipe=False)
     whole, _ = read_waveform(path)
-    part, _ = read_waveform(path, stretch=(1.0, 2.0))
+    part, _ = read_waveform(path, stretch=Stretch(1.0, 2.0))
     np.testing.assert_allclose(part.numpy(), whole[RATE : 2 * RATE].numpy())
 
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from trainable.config import TrialConfig
 from trainable.data import duplicates
 from trainable.data.dataset import Dataset, load_dataset
 from trainable.data.demo.band import STYLES, play
-from trainable.data.duplicates import Copies, exact_copies, fingerprints
+from trainable.data.duplicates import Copies, exact_copies, fingerprints, near_copies_across
+from trainable.data.split import split_dataset
 
 RATE = 22_050
 Write = Callable[..., None]
@@ -156,3 +158,24 @@ def test_a_copy_of_a_padded_clip_is_found(write: Write, tmp_path: Path) -> None:
     write("event/c.wav", np.concatenate([event(0.5, rng) for _ in range(6)] + [np.zeros(2 * RATE)]))
     dataset = load_dataset(str(tmp_path))
     assert names(dataset, near_copies(dataset)) == [["event/a.wav", "event/b.ogg"]]
+
+
+def test_near_copies_in_two_parts_are_said_and_found_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for style in ("pop", "rock"):
+        (tmp_path / style).mkdir()
+        for seed in range(6):
+            soundfile.write(tmp_path / style / f"{seed}.wav", music(style, seed), RATE)
+    soundfile.write(tmp_path / "pop" / "0 again.wav", 0.5 * music("pop", 0), RATE)
+    lines = ["path,label,split"]
+    for path in sorted(tmp_path.glob("*/*.wav")):
+        part = "test" if path.stem in ("0 again", "5") else "val" if path.stem == "4" else "train"
+        lines.append(f"{path.parent.name}/{path.name},{path.parent.name},{part}")
+    (tmp_path / "set.csv").write_text("\n".join(lines))
+    dataset = load_dataset(str(tmp_path / "set.csv"))
+    split = split_dataset(dataset, TrialConfig())
+    (said,) = near_copies_across(dataset, split)
+    assert said.startswith(
+        "WARNING: 1 sets of clips that sound nearly the same are in several parts (pop/0 again.wav ~ pop/0.wav)"
+    )
+    monkeypatch.setattr(duplicates, "fingerprints", lambda *_: pytest.fail("found before"))
+    assert near_copies_across(dataset, split) == (said,)

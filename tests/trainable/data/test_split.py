@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -408,3 +410,73 @@ def test_out_of_fold_scoring_of_gtzan_filtered_keeps_to_its_lists() -> None:
     splits = fold_splits(whole_gtzan(), config(split="gtzan-filtered"))
     assert sum(len(split.test) for split in splits) == 929
     assert all(len(split.train) + len(split.val) + len(split.test) == 929 for split in splits)
+
+
+def copied(make_clips: Callable[..., Path], clips: int, **columns: str) -> Dataset:
+    """Two classes of `clips` clips, every one of them a second time under another name."""
+    root = make_clips(classes=2, clips=clips, seconds=0.1)
+    for path in sorted(root.glob("*/*.wav")):
+        shutil.copy(path, path.with_name(f"copy_{path.name}"))
+    if not columns:
+        return load_dataset(str(root))
+    lines = [",".join(["path", "label", *columns])]
+    for path in sorted(root.glob("*/*.wav")):
+        number = int(path.stem.removeprefix("copy_"))
+        kept = (value.format(n=number, copy="c" * path.stem.startswith("copy")) for value in columns.values())
+        lines.append(",".join([f"{path.parent.name}/{path.name}", path.parent.name, *kept]))
+    (root / "set.csv").write_text("\n".join(lines))
+    return load_dataset(str(root / "set.csv"))
+
+
+def sounds(dataset: Dataset, clips: Iterable[int]) -> set[str]:
+    return {dataset.clips[index].content for index in clips}
+
+
+@pytest.mark.parametrize(
+    ("settings", "columns"),
+    [
+        ({"split": "stratified", "test_share": 0.2}, {}),
+        ({"split": "stratified"}, {}),
+        ({"split": "folds", "n_folds": 4}, {}),
+        ({"split": "grouped", "test_share": 0.2}, {"group": "{copy}{n}"}),
+        ({"split": "folds", "n_folds": 4}, {"group": "{copy}{n}"}),
+    ],
+)
+def test_exact_copies_stay_in_one_part(
+    make_clips: Callable[..., Path], settings: dict[str, Any], columns: dict[str, str]
+) -> None:
+    dataset = copied(make_clips, 12, **columns)
+    split = split_dataset(dataset, TrialConfig(**settings))
+    parts = [sounds(dataset, clips) for clips in (split.train, split.val, split.test)]
+    assert not parts[0] & parts[1]
+    assert not (parts[0] | parts[1]) & parts[2]
+    assert len(split.train) + len(split.val) + len(split.test) == 48
+    assert split.copied == 0
+    assert "24 clips are exact copies of others: copies are kept in one part" in split.notes
+    if "test_share" in settings:
+        assert 8 <= len(split.test) <= 14
+
+
+def test_parts_that_the_data_gives_are_kept_and_their_copies_are_counted(make_clips: Callable[..., Path]) -> None:
+    root = Path(copied(make_clips, 4).root)
+    lines = ["path,label,split"]
+    for path in sorted(root.glob("*/*.wav")):
+        part = "test" if path.name == "copy_000.wav" else "val" if path.name == "copy_001.wav" else "train"
+        lines.append(f"{path.parent.name}/{path.name},{path.parent.name},{part}")
+    (root / "set.csv").write_text("\n".join(lines))
+    split = split_dataset(load_dataset(str(root / "set.csv")), TrialConfig())
+    assert (len(split.train), len(split.val), len(split.test), split.copied) == (12, 2, 2, 2)
+    assert split.notes[-2:] == (
+        "WARNING: 2 of 2 test clips have an exact copy in train or val: their score flatters. "
+        "Remove the copies, or use split: stratified or grouped",
+        "WARNING: 2 of 2 val clips have an exact copy in train: their score flatters. "
+        "Remove the copies, or use split: stratified or grouped",
+    )
+
+
+def test_a_set_without_copies_is_split_as_ever(make_clips: Callable[..., Path]) -> None:
+    dataset = load_dataset(str(make_clips(classes=2, clips=10, seconds=0.1)))
+    plain = replace(dataset, clips=tuple(replace(clip, content="") for clip in dataset.clips))
+    for settings in ({"test_share": 0.2}, {"split": "folds"}):
+        config = TrialConfig.parse(settings)
+        assert split_dataset(dataset, config).hash == split_dataset(plain, config).hash

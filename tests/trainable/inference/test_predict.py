@@ -17,12 +17,13 @@ from tests.support.saved_models import save_small
 from trainable.data.audio import read_waveform
 from trainable.data.dataset import load_dataset
 from trainable.data.split import split_dataset
+from trainable.data.stretches import windows
 from trainable.errors import InputError
 from trainable.features.inputs import Inputs
 from trainable.features.mel_cache import mels_of
 from trainable.inference.metrics import with_temperature
 from trainable.inference.model import load_model, network_of, save_ensemble
-from trainable.inference.predict import Prediction, Unreadable, csv_header, predict_files
+from trainable.inference.predict import LabelFiles, Prediction, Unreadable, csv_header, predict_files
 from trainable.training.loop import clip_probabilities
 
 
@@ -72,7 +73,7 @@ def test_a_long_file_is_the_mean_of_its_parts_and_a_slightly_longer_one_is_whole
     wave = torch.randn(24_000, generator=torch.Generator().manual_seed(0)) * 0.1
     parts = model.probabilities((part, 8000) for part in wave.split(8000))
     assert model.probabilities([(wave, 8000)])[0] == pytest.approx(parts.mean(axis=0), abs=1e-6)
-    assert len(model._parts((wave[:11_000], 8000))) == 1
+    assert model._parts((wave[:11_000], 8000)).number == 1
 
 
 def test_batches_change_nothing(make_clips: Callable[..., Path], tmp_path: Path) -> None:
@@ -112,15 +113,15 @@ def test_what_cannot_be_read_is_reported_in_its_place_and_the_rest_is_labelled(
                       progress=lambda text, done, total: said.append((done, total)))
     )  # fmt: skip
     assert [Path(record.path).name for record in found] == [
-        "000.wav", "001.wav", "001b.wav", "silent.wav", "empty", "gone.wav",
+        "._000.wav", "000.wav", "001.wav", "001b.wav", "silent.wav", "empty", "gone.wav",
     ]  # fmt: skip
     reasons = {Path(record.path).name: record.reason for record in found if isinstance(record, Unreadable)}
-    assert set(reasons) == {"001b.wav", "silent.wav", "empty", "gone.wav"}
+    assert set(reasons) == {"._000.wav", "001b.wav", "silent.wav", "empty", "gone.wav"}
     assert "not readable as audio" in reasons["001b.wav"]
     assert reasons["silent.wav"] == "silent"
-    assert reasons["empty"] == "holds no audio files"
+    assert reasons["empty"] == "holds no files"
     assert reasons["gone.wav"] == "no such file"
-    assert said[-1] == (6, 6)
+    assert said[-1] == (7, 7)
 
 
 def test_a_record_has_the_top_classes_best_first_and_every_class(
@@ -191,3 +192,105 @@ def test_no_level_makes_a_prediction_that_is_no_number(
         json.dumps(found.to_json(), allow_nan=False)
     else:
         assert "peaks at" in found.reason or "infinite" in found.reason
+
+
+def test_every_file_below_a_folder_is_labelled_or_named_with_its_reason(
+    make_clips: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_clips(classes=2, clips=1, seconds=0.2)
+    clip = root / "class0" / "000.wav"
+    (root / "a.m4a").write_text("no sound")
+    (root / "cover.jpg").write_text("x")
+    (root / ".hidden").mkdir()
+    shutil.copy(clip, root / ".hidden" / "inside.wav")
+    shutil.copy(clip, root / "._left.wav")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(clip, elsewhere / "linked.wav")
+    (root / "link").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)
+    (root / "self").symlink_to(root / "self")
+    (root / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    save_small(tmp_path / "model")
+    found = {Path(each.path).relative_to(root).as_posix(): each for each in
+             predict_files(load_model(tmp_path / "model"), [root])}  # fmt: skip
+    labelled = {name for name, each in found.items() if isinstance(each, Prediction)}
+    assert labelled == {"class0/000.wav", "class1/000.wav", "link/linked.wav"}
+    reasons = {name: (each.reason, each.skipped) for name, each in found.items() if isinstance(each, Unreadable)}
+    assert not reasons.pop("a.m4a")[1]
+    assert reasons == {
+        "cover.jpg": ("not an audio file by its name", True),
+        ".hidden": ("hidden folder: name it to label what is in it", True),
+        "._left.wav": ("hidden", True),
+        "link/back": ("is a link to a folder above it", True),
+        "self": ("not an audio file by its name", True),
+        "gone.wav": ("no such file", False),
+    }
+
+
+def long_recording(path: Path, seconds: float, rate: int = 8000) -> None:
+    """A recording whose pitch changes every second."""
+    time = np.arange(round(seconds * rate)) / rate
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * (300 + 150 * (time.astype(int) % 3)) * time), rate)
+
+
+@pytest.mark.parametrize(("window", "hop"), [(1.0, 0.5), (1.0, 1.0), (0.7, 0.3), (20.0, 20.0)])
+def test_windows_are_labelled_as_files_of_their_own_would_be(tmp_path: Path, window: float, hop: float) -> None:
+    long_recording(tmp_path / "long.wav", 5.25)
+    save_small(tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    found = list(predict_files(model, [tmp_path / "long.wav"], window=window, hop=hop))
+    assert all(isinstance(each, Prediction) for each in found)
+    places = [each.stretch for each in found]  # type: ignore[union-attr]
+    assert places == windows(5.25, window, hop)
+    assert places[0].start == 0  # type: ignore[union-attr]
+    assert places[-1].end == 5.25  # type: ignore[union-attr]
+    whole, rate = read_waveform(tmp_path / "long.wav")
+    for each in found:
+        assert isinstance(each, Prediction)
+        start, stop = each.stretch.samples(rate)  # type: ignore[union-attr]
+        alone = model.probabilities([(whole[start:stop], rate)])[0]
+        assert list(each.probabilities.values()) == pytest.approx(alone.tolist(), abs=1e-4)
+
+
+def test_a_long_recording_is_labelled_as_if_read_at_once(tmp_path: Path) -> None:
+    long_recording(tmp_path / "long.wav", 37.3)
+    save_small(tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    (found,) = predict_files(model, [tmp_path / "long.wav"])
+    assert isinstance(found, Prediction)
+    at_once = model.probabilities([read_waveform(tmp_path / "long.wav")])[0]
+    assert list(found.probabilities.values()) == pytest.approx(at_once.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("window", "hop"), [(0.0, None), (-1, None), (float("nan"), None), (1.0, 2.0), (1.0, 0.0), (None, 1)]
+)
+def test_windows_that_are_none_are_refused(tmp_path: Path, window: float | None, hop: float | None) -> None:
+    save_small(tmp_path / "model")
+    with pytest.raises(InputError, match=r"--window|--hop"):
+        list(predict_files(load_model(tmp_path / "model"), [], window=window, hop=hop))
+
+
+def test_label_files_are_what_a_data_set_of_stretches_is_made_of(tmp_path: Path) -> None:
+    recordings = tmp_path / "recordings"
+    (recordings / "more").mkdir(parents=True)
+    for name in ("a.wav", "more/a.wav", "b.wav"):
+        long_recording(recordings / name, 3.0)
+    save_small(tmp_path / "model")
+    files = LabelFiles(tmp_path / "labels", [recordings])
+    found = list(predict_files(load_model(tmp_path / "model"), [recordings], window=1.0))
+    for each in found:
+        assert isinstance(each, Prediction)
+        files.add(each)
+    written = (path.relative_to(tmp_path / "labels").as_posix() for path in (tmp_path / "labels").rglob("*.txt"))
+    assert sorted(written) == ["a.txt", "b.txt", "more/a.txt"]
+    shutil.copy(recordings / "a.wav", tmp_path / "labels" / "a.wav")
+    (tmp_path / "labels" / "a.txt").write_text(
+        (tmp_path / "labels" / "a.txt").read_text() + "0.000000\t0.500000\tanother class\n"
+    )
+    dataset = load_dataset(str(tmp_path / "labels" / "a.txt"))
+    marked = {clip.stretch: dataset.labels[clip.label] for clip in dataset.clips}
+    for each in found:
+        if isinstance(each, Prediction) and each.path == str(recordings / "a.wav"):
+            assert marked[each.stretch] == each.label

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
-from trainable.errors import InputError
+from trainable.errors import InputError, Unavailable
 from trainable.training.trial_folder import EpochResult, TrialFolder
 
 
@@ -30,3 +31,30 @@ def test_a_damaged_line_is_named_with_the_way_out(tmp_path: Path, damage: bytes)
         file.write(damage)
     with pytest.raises(InputError, match=re.escape(f"{folder.epochs_file}, line 2: must be what an epoch achieved")):
         folder.epochs()
+
+
+def test_a_checkpoint_that_the_disk_refuses_is_an_error_of_the_disk_and_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = TrialFolder(tmp_path)
+    folder.save("last", {"epoch": 1})
+
+    def refused(state: object, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", refused)
+    with pytest.raises(OSError, match="a checkpoint could not be written"):
+        folder.save("last", {"epoch": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert folder.load("last") == {"epoch": 1}
+
+
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    folder.save("last", {"weights": torch.zeros(1000)})
+    whole = folder.checkpoint("last").read_bytes()
+    for damaged in (b"", b"not a checkpoint", whole[: len(whole) // 2], whole[:-20]):
+        folder.checkpoint("last").write_bytes(damaged)
+        with pytest.raises(Unavailable, match=r"last\.pt: must be a whole checkpoint, got something else"):
+            folder.load("last")

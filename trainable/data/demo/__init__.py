@@ -15,7 +15,6 @@ scratch on 64 px of log-mel some 95% after ten epochs.
 
 from __future__ import annotations
 
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 import soundfile
 from filelock import FileLock
 
+from trainable.cores import allowed_cores
 from trainable.data.demo.band import STYLES, play
 from trainable.data.demo.synth import RATE
 from trainable.errors import InputError
@@ -77,7 +77,7 @@ def make_demo(
     try:
         for label in STYLES:
             (unfinished / label).mkdir(parents=True)
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # NumPy lets go of the interpreter's lock
+        with ThreadPoolExecutor(allowed_cores()) as pool:  # NumPy lets go of the interpreter's lock
             for done, _ in enumerate(pool.map(write, jobs), start=1):
                 if progress:
                     progress("Making the demo set", done, len(jobs))

@@ -41,9 +41,9 @@ def test_the_demo_set_has_gtzans_names_layout_and_format(tmp_path: Path) -> None
 
 
 def test_one_seed_gives_the_same_files_on_one_core_and_on_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(demo, "allowed_cores", lambda: 1)
     one = hashes(make_demo(tmp_path / "a", clips_per_class=2, seconds=1.5))
-    monkeypatch.setattr(demo.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(demo, "allowed_cores", lambda: 4)
     assert hashes(make_demo(tmp_path / "b", clips_per_class=2, seconds=1.5)) == one
     assert len(set(one.values())) == 20
     other = hashes(make_demo(tmp_path / "c", clips_per_class=2, seconds=1.5, seed=1))
