@@ -6,11 +6,16 @@ import importlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Optional, TextIO
 
 import typer
+
+from trainable.streams import open_closed_streams
+
+open_closed_streams()  # first of all, for the messages of the command line itself too
 
 # Heavy imports (torch, Ray) happen inside the commands, so that --help answers at once.
 app = typer.Typer(
@@ -76,17 +81,23 @@ def answer(work: Callable[[], int | None], *modules: str, talks: bool = False) -
         load(modules, sys.stdout if talks else sys.stderr)
         code = work() or 0
     except KeyboardInterrupt:  # once trials run, the first one only asks for a stop
-        typer.echo("Interrupted. Nothing that was finished is lost: give the same command again.", err=True)
+        _tell("Interrupted. Nothing that was finished is lost: give the same command again.")
         code = 130
     except InputError as error:
-        typer.echo(str(error), err=True)
+        _tell(str(error))
         code = 2
     except OSError as error:  # a disk, a mount, a network: nothing of ours
         way_out = "Free some space, change its rights or mount it again, and give the same command again."
         place = error.filename or "a file, a folder or the network"
-        typer.echo(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}", err=True)
+        _tell(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}")
         code = 1
     raise typer.Exit(code)
+
+
+def _tell(problem: str) -> None:
+    """Says what went wrong; where nobody can be told, the exit code still does."""
+    with suppress(OSError):
+        typer.echo(problem, err=True)
 
 
 def _say_version(asked: bool) -> None:
