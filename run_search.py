@@ -6,11 +6,16 @@ import importlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Optional, TextIO
 
 import typer
+
+from trainable.streams import open_closed_streams
+
+open_closed_streams()  # first of all, for the messages of the command line itself too
 
 # Heavy imports (torch, Ray) happen inside the commands, so that --help answers at once.
 app = typer.Typer(
@@ -40,6 +45,10 @@ Address = Annotated[
 Gpus = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(min=0, help="GPUs per trial; a fraction shares one.", show_default="the space file's"),
+]
+AtOnce = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1, help="Trials that run at the same time at most.", show_default="as many as fit"),
 ]
 Cpus = Annotated[
     Optional[float],  # noqa: UP045
@@ -72,17 +81,23 @@ def answer(work: Callable[[], int | None], *modules: str, talks: bool = False) -
         load(modules, sys.stdout if talks else sys.stderr)
         code = work() or 0
     except KeyboardInterrupt:  # once trials run, the first one only asks for a stop
-        typer.echo("Interrupted. Nothing that was finished is lost: give the same command again.", err=True)
+        _tell("Interrupted. Nothing that was finished is lost: give the same command again.")
         code = 130
     except InputError as error:
-        typer.echo(str(error), err=True)
+        _tell(str(error))
         code = 2
     except OSError as error:  # a disk, a mount, a network: nothing of ours
         way_out = "Free some space, change its rights or mount it again, and give the same command again."
         place = error.filename or "a file, a folder or the network"
-        typer.echo(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}", err=True)
+        _tell(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}")
         code = 1
     raise typer.Exit(code)
+
+
+def _tell(problem: str) -> None:
+    """Says what went wrong; where nobody can be told, the exit code still does."""
+    with suppress(OSError):
+        typer.echo(problem, err=True)
 
 
 def _say_version(asked: bool) -> None:
@@ -105,6 +120,7 @@ def search(
     time_budget: Annotated[str | None, typer.Option(help="Wall clock, such as 30m or 2h.")] = None,
     gpus_per_trial: Gpus = None,
     cpus_per_trial: Cpus = None,
+    at_once: AtOnce = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search and of its trials.")] = None,
     swanlab: SwanLab = "auto",
     project: Annotated[str, typer.Option(help="The SwanLab project.")] = "audio-search",
@@ -148,8 +164,8 @@ def search(
         return start(
             Options(
                 space=space, data=data, name=name, trials=trials, epochs=epochs, time_budget=time_budget,
-                gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, seed=seed, swanlab=swanlab,
-                project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
+                gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, at_once=at_once, seed=seed,
+                swanlab=swanlab, project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
                 learn_from=tuple(learn_from or ()),
                 dry_run=dry_run, settings=(*(settings or ()), *([f"group_column={_quoted(group)}"] if group else [])),
                 without=without,
@@ -163,6 +179,8 @@ def search(
 def resume(
     run: Run,
     trials: Annotated[int | None, typer.Option(min=1, help="New total, to extend a finished search.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up again what has failed, too.")] = False,
+    at_once: AtOnce = None,
     swanlab: Annotated[SwanLabMode | None, typer.Option(show_default="as before")] = None,
     address: Address = None,
 ) -> None:
@@ -174,7 +192,7 @@ def resume(
     def work() -> int:
         from search.commands.search import resume as start
 
-        return start(run, trials=trials, swanlab=swanlab, address=address)
+        return start(run, trials=trials, swanlab=swanlab, address=address, retry_failed=retry_failed, at_once=at_once)
 
     answer(work, "search.commands.search", talks=True)
 
@@ -195,6 +213,7 @@ def retrain(
     protocol: Annotated[Literal["holdout", "folds"], typer.Option(help="folds: every clip out of fold.")] = "holdout",
     train_on: Annotated[Literal["train", "train+val"], typer.Option(help="What it learns from.")] = "train",
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Save the ensemble of seeds, too.")] = False,
+    at_once: AtOnce = None,
     swanlab: Annotated[SwanLabMode | None, typer.Option(show_default="as before")] = None,
     address: Address = None,
 ) -> None:
@@ -211,7 +230,7 @@ def retrain(
             top=top, trial=trial, pareto=cost if pareto else None, config=config, baseline=baseline, seeds=seeds,
             epochs=epochs, protocol=protocol, train_on=train_on, save_ensemble=ensemble,
         )  # fmt: skip
-        return retrain_run(run, options, swanlab, address)
+        return retrain_run(run, options, swanlab, address, at_once)
 
     answer(work, "search.commands.retrain", talks=True)
 

@@ -125,7 +125,7 @@ def search(
         warm_start: runs whose trials the search learns from, too.
         learn_from: runs on other data that teach what to try; each is let go if it misleads.
         options: what the command line takes, by the same names: data, name, trials, epochs, time_budget, seed,
-            storage, swanlab, cpus_per_trial, gpus_per_trial, address, settings (texts FIELD=VALUE), ...
+            storage, swanlab, cpus_per_trial, gpus_per_trial, at_once, address, settings (texts FIELD=VALUE), ...
 
     Raises:
         InputError: an input is wrong; then nothing has been written.
@@ -146,13 +146,17 @@ def search(
     return Run(Path(given.storage) / str(given.name))
 
 
-def resume(run: str | Path | Run, *, trials: int | None = None, swanlab: str | None = None) -> Run:
+def resume(
+    run: str | Path | Run, *, trials: int | None = None, swanlab: str | None = None, retry_failed: bool = False
+) -> Run:
     """Goes on with an interrupted search, or makes a finished one longer, and returns the run.
+
+    `retry_failed`: takes up again what has failed, too.
 
     Raises:
         InputError: there is no such run, or nothing left to do.
     """
-    resume_run(_path(run), trials, swanlab, None)
+    resume_run(_path(run), trials, swanlab, None, retry_failed)
     return Run(_path(run))
 
 

@@ -36,6 +36,7 @@ from search.runs.folder import nested_run
 from search.runs.format import program
 from search.runs.journal import Journal, Trial
 from search.runs.run import Run, load_run, trial_folder
+from search.space.load import given
 from search.space.sections import Resources, Scheduler
 from search.space.space import Space
 from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
@@ -74,7 +75,9 @@ class JobSearch(Searcher):  # type: ignore[misc]  # Ray has no types
         return {}  # Tune pickles its searcher beside its results and we never read it
 
 
-def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, address: str | None) -> int:
+def retrain_run(
+    path: Path, options: RetrainOptions, swanlab: str | None, address: str | None, at_once: int | None = None
+) -> int:
     """Retrains from a run, prints the result and returns the exit code.
 
     Raises:
@@ -82,7 +85,7 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
     """
     run = load_run(path)
     mode = resolve_again(swanlab, run.record["mirror"], run.path / "retrained")
-    wanted = Resources.model_validate(run.record["space"]["resources"])
+    wanted = Resources.model_validate({**run.record["space"]["resources"], **given(at_once=at_once)})
     with nested_run(run.path / "retrained"), connected(address) as machines:
         resources, notes = fit_resources(wanted, machines)
         if not resources.gpu:

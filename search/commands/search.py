@@ -35,6 +35,7 @@ from search.runs.format import conditions_of
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.runs.tables import TrialsTable, write_trials_csv
+from search.space.load import given
 from search.space.space import Space
 from search.tune.actor import in_words
 from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
@@ -69,6 +70,7 @@ class Searching:
     mode: ResolvedMode
     warm_start: tuple[Run, ...] = ()
     learn_from: tuple[Run, ...] = ()
+    retry: tuple[int, ...] = ()  # trials that have failed and are to go on
     time_left: float | None = None  # s
     notes: tuple[str, ...] = ()
 
@@ -107,24 +109,31 @@ def search(options: Options) -> int:
             return _dry_run(Searching(run, space, machines, mode, notes=notes))
         with new_run(prepared.run, content, options.storage) as run, only_driver(run.path):
             check_every_node(run, machines)
-            return _search(Searching(run, space, machines, mode, warm_start, learn_from, space.budget.time, notes))
+            return _search(Searching(run, space, machines, mode, warm_start, learn_from, (), space.budget.time, notes))
 
 
 def _each_once(paths: Iterable[Path]) -> tuple[Run, ...]:
     return tuple(load_run(path) for path in {path.resolve(): path for path in paths}.values())
 
 
-def resume(path: Path, trials: int | None, swanlab: str | None, address: str | None) -> int:
+def resume(
+    path: Path, trials: int | None, swanlab: str | None, address: str | None, retry_failed: bool = False,
+    at_once: int | None = None,
+) -> int:  # fmt: skip
     """Runs an interrupted or finished search on and returns the exit code.
+
+    `retry_failed`: with the trials that have failed, too, those aside whose values do not go together.
 
     Raises:
         InputError: there is no such run, another driver has it, its data has changed, or there is nothing left to do.
     """
     with sole_run(path) as run:
-        return _resume(run, trials, swanlab, address)
+        return _resume(run, trials, swanlab, address, retry_failed, at_once)
 
 
-def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | None) -> int:
+def _resume(
+    run: Run, trials: int | None, swanlab: str | None, address: str | None, retry_failed: bool, at_once: int | None
+) -> int:
     space = Space.from_json(run.record["space"])
     if trials is None:  # an extension that was interrupted is still one
         trials = run.journal.sessions[-1].get("trials") if run.journal.sessions else None
@@ -137,17 +146,16 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
         space = space.with_budget(trials=trials)
     # What a search leaves at its end is made by whoever comes next, where it was killed before or its disk was full.
     closed = run.journal.stop_reason is not None and all((run.path / name).exists() for name in LEFT_AT_THE_END)
-    if not run.journal.unfinished and len(run.trials) >= space.trials and closed:
-        extend = f"python run_search.py resume {shlex.quote(str(run.path))} --trials {2 * len(run.trials)}"
-        raise InputError(
-            f"{run.path}: must have something left to do, got all {len(run.trials)} trials finished"
-            + (f". To extend it: {extend}" if space.trials == space.budget.trials else f", and {_USED_UP}. Widen it.")
-        )
+    failed = tuple(trial.number for trial in run.trials if trial.status == "failed" and not trial.refused)
+    retry = failed if retry_failed else ()
+    if not run.journal.unfinished and not retry and len(run.trials) >= space.trials and closed:
+        raise InputError(_nothing_left(run, space, len(failed)))
     with Steps() as progress:
         same_dataset(run, progress)
     mode = resolve_again(swanlab, run.record["mirror"], run.path)
     with connected(address) as machines:
-        resources, notes = fit_resources(space.resources, machines)
+        wanted = space.resources.model_copy(update=given(at_once=at_once))
+        resources, notes = fit_resources(wanted, machines)
         space = replace(space, resources=resources)
         _check_devices(space, machines)
         time_left = _time_left(run.journal, space.budget.time)
@@ -157,7 +165,19 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
             _not_known_yet(run, key, events)
             for key, events in (("warm_start", run.journal.warm), ("learn_from", run.journal.lessons))
         )
-        return _search(Searching(run, space, machines, mode, warm, lessons, time_left, notes))
+        return _search(Searching(run, space, machines, mode, warm, lessons, retry, time_left, notes))
+
+
+def _nothing_left(run: Run, space: Space, failed: int) -> str:
+    """Why there is nothing to resume, and what else can be done."""
+    resume_it = f"python run_search.py resume {shlex.quote(str(run.path))}"
+    over = f"all {len(run.trials)} trials finished" + (f" or failed ({failed})" if failed else "")
+    if space.trials == space.budget.trials:
+        way_out = f". To extend it: {resume_it} --trials {2 * len(run.trials)}"
+    else:
+        way_out = f", and {_USED_UP}. Widen it."
+    again = f"\nTo try again what failed: {resume_it} --retry-failed" if failed else ""
+    return f"{run.path}: must have something left to do, got {over}{way_out}{again}"
 
 
 def _not_known_yet(run: Run, key: str, events: list[dict[str, Any]]) -> tuple[Run, ...]:
@@ -217,8 +237,6 @@ def _search(searching: Searching) -> int:
         )
 
     def conclude(console: Console) -> int:
-        if stop.trouble:
-            console.warn(f"stopped: {stop.reason}")
         note_stop(run, stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP), console.warn)
         close_run(run, space, console.warn)
         return exit_code(stop, good=run.best() is not None)
@@ -229,7 +247,7 @@ def _search(searching: Searching) -> int:
         interrupted = stop.reason == "interrupted" or stop.trouble
         console.finish(run.record["split"]["val"], interrupted=interrupted, trust=trusted)
 
-    with session.at_work(plan, stop, trials=space.budget.trials) as console:
+    with session.at_work(plan, stop, searching.retry, trials=space.budget.trials) as console:
         journal.listen(without_harm(TrialsTable(run).on_event, console.warn))
         for warm in searching.warm_start:
             learned = make_searcher().add_warm(warm, run.record["split"]["hash"])

@@ -46,6 +46,7 @@ class Options:
     time_budget: str | None = None
     gpus_per_trial: float | None = None
     cpus_per_trial: float | None = None
+    at_once: int | None = None
     seed: int | None = None
     swanlab: str = "auto"
     project: str = "audio-search"
@@ -80,8 +81,8 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     """
     space = load_space(
         options.space, trials=options.trials, epochs=options.epochs, time_budget=options.time_budget,
-        gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, seed=options.seed,
-        settings=options.settings,
+        gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, at_once=options.at_once,
+        seed=options.seed, settings=options.settings,
     )  # fmt: skip
     check_cmaes(space)
     check_learning(space, options.learn_from)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -13,11 +14,14 @@ from search.commands import search as searching
 from search.commands import session
 from search.commands.search import LEFT_AT_THE_END, Searching, resume
 from search.mirror import mode as mirror_mode
+from search.mirror.worker import DONE_FILE
 from search.runs import folder as run_folder
+from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.space.sections import Resources
 from search.space.space import Space
 from search.tune.cluster import Machines
+from search.tune.searcher import StudySearch
 from tests.support.retrained import make_run
 from trainable.errors import InputError
 from trainable.progress import Progress
@@ -55,14 +59,72 @@ def change_record(path: Path, **values: object) -> None:
     (path / "run.json").write_text(json.dumps({**record, **values}))
 
 
-def go_on(path: Path, trials: int | None = None) -> int:
-    return resume(path, trials, swanlab=None, address=None)
+def go_on(path: Path, trials: int | None = None, **more: Any) -> int:
+    return resume(path, trials, swanlab=None, address=None, **more)
 
 
 def test_a_finished_search_has_nothing_to_resume_and_says_how_to_extend_it(run: Run, sat: list[Searching]) -> None:
     with pytest.raises(InputError, match=r"got all 3 trials finished. To extend it: python run_search.py resume"):
         go_on(run.path)
     assert sat == []
+
+
+def fail(run: Run, number: int, refused: bool = False) -> None:
+    """A run whose search has come to its end with a failed trial."""
+    lines = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["event"] == "ended" and line["trial"] == number:
+            line |= {"status": "failed", "message": "no such file", "refused": refused}
+    (run.path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_failed_trials_are_tried_again_where_that_is_asked_for(run: Run, sat: list[Searching]) -> None:
+    fail(run, 1)
+    with pytest.raises(InputError, match=r"got all 3 trials finished or failed \(1\)\. To extend it: .* --trials 6\n"):
+        go_on(run.path)
+    with pytest.raises(InputError, match=r"To try again what failed: python run_search.py resume .* --retry-failed$"):
+        go_on(run.path)
+    go_on(run.path, retry_failed=True)
+    assert [sitting.retry for sitting in sat] == [(1,)]
+
+
+def test_values_that_do_not_go_together_are_not_tried_again(run: Run, sat: list[Searching]) -> None:
+    fail(run, 1, refused=True)
+    with pytest.raises(InputError, match=r"got all 3 trials finished\. To extend it: .* --trials 6$"):
+        go_on(run.path, retry_failed=True)
+
+
+def test_a_failed_trial_that_is_tried_again_runs_for_the_console_the_mirror_and_the_searcher(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail(run, 1)
+    mirrored = run.path / "swanlog" / "offline" / "trial_0001" / DONE_FILE
+    mirrored.parent.mkdir(parents=True)
+    mirrored.touch()
+    seen = []
+
+    def run_trials(folder: Path, journal: Journal, make_searcher: Callable[[], StudySearch], *_: object) -> None:
+        seen.append((make_searcher().suggest("x"), mirrored.exists()))
+        journal.ended(1, "finished")
+
+    monkeypatch.setattr(searching, "_prepare_caches", lambda *_: None)
+    monkeypatch.setattr(searching, "close_run", lambda *_: None)
+    monkeypatch.setattr(session, "run_trials", run_trials)
+    space = replace(Space.from_json(run.record["space"]), resources=Resources(cpu=1, gpu=0))
+    mode = mirror_mode.resolve_mode("offline", run.path, "p")
+    code = searching._search(Searching(load_run(run.path), space, Machines(1, 2.0, 0.0), mode, retry=(1,)))
+    assert code == 0
+    assert [(config["number"], there) for config, there in seen] == [(1, False)]
+    after = load_run(run.path).journal
+    assert [trial.status for trial in after.trials.values()].count("failed") == 0
+    assert "[3 of 3, all done]" in capsys.readouterr().out
+
+
+def test_no_more_trials_run_at_once_than_is_asked_for(run: Run, sat: list[Searching]) -> None:
+    go_on(run.path, trials=5)
+    go_on(run.path, trials=5, at_once=1)
+    go_on(run.path, trials=5, at_once=9)
+    assert [sitting.session.at_once for sitting in sat] == [2, 1, 2]
 
 
 def test_a_search_whose_space_is_used_up_cannot_be_extended(run: Run, sat: list[Searching]) -> None:
@@ -201,9 +263,10 @@ def test_the_devices_that_baselines_name_are_checked_as_well(
 def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
     run: Run, sat: list[Searching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[list[Path], list[str]]] = []
+    asked: list[tuple[list[Path], dict[str, str]]] = []
     monkeypatch.setattr(session, "check_nodes", lambda *wanted: asked.append(wanted))
-    change_record(run.path, weights={"resnet18": "imagenet", "densenet121": "none"})
+    weights = {"resnet18": "imagenet", "densenet121": "none"}
+    change_record(run.path, weights=weights)
     go_on(run.path, trials=4)
     assert asked == []  # there is one machine, this one
 
@@ -213,7 +276,7 @@ def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
 
     monkeypatch.setattr(searching, "connected", joined)
     resume(run.path, 4, swanlab=None, address="auto")
-    assert asked == [([run.path, Path(run.record["data"]["path"])], ["resnet18"])]
+    assert asked == [([run.path, Path(run.record["data"]["path"])], weights)]
 
 
 @pytest.mark.parametrize(
