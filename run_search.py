@@ -439,22 +439,37 @@ def data_demo(target: Annotated[Path, typer.Argument(help="Where to write it.")]
     answer(work, "trainable.data.demo")
 
 
-@data_app.command("gtzan")
-def data_gtzan(
-    target: Annotated[Path, typer.Argument(help="Where to put genres_original.")],
-    mirrors: Annotated[list[str] | None, typer.Option("--mirror", help="Try this address; may be repeated.")] = None,
-) -> None:
-    """Download GTZAN (1.2 GB), going on where a broken download ended, and check it.
+Mirrors = Annotated[list[str] | None, typer.Option("--mirror", help="Try this address; may be repeated.")]
 
-    Example: python run_search.py data gtzan GTZAN
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str | None, typer.Argument(help="Of the set.", show_default="list them")] = None,
+    target: Annotated[Path | None, typer.Argument(help="Where to put it.", show_default="the set's title")] = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """Download a published data set, going on where a broken download ended, and check it.
+
+    Example: python run_search.py data get esc-50 ESC-50
     """
 
     def work() -> int:
-        from search.commands.data import gtzan
+        from search.commands.data import get
 
-        return gtzan(target, mirrors or [])
+        return get(name, target, mirrors or [])
 
-    answer(work, "trainable.data.gtzan")
+    answer(work, "trainable.data.catalogue")
+
+
+@data_app.command("gtzan")
+def data_gtzan(
+    target: Annotated[Path, typer.Argument(help="Where to put genres_original.")], mirrors: Mirrors = None
+) -> None:
+    """Download GTZAN (1.2 GB): the same as data get gtzan.
+
+    Example: python run_search.py data gtzan GTZAN
+    """
+    data_get("gtzan", target, mirrors)
 
 
 @data_app.command("suspects")

@@ -132,7 +132,7 @@ def test_help_imports_nothing_heavy_and_every_command_shows_an_example() -> None
         "print(*sorted(set(sys.modules)))\n"
     )
     commands = ["", "resume", "retrain", "report", "compare", "predict", "export", "mirror", "schema", "data"]
-    commands += ["data check", "data demo", "data gtzan", "data cache"]
+    commands += ["data check", "data demo", "data get", "data gtzan", "data cache"]
     done = subprocess.run([sys.executable, "-c", code, *commands], cwd=ROOT, capture_output=True, text=True, check=True)
     assert [name for name in HEAVY if name in done.stdout.split()] == []
 
