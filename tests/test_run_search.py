@@ -273,7 +273,8 @@ def test_a_place_that_cannot_be_written_to_is_named_and_other_errors_keep_their_
         answer(full)
     assert ended.value.exit_code == 1
     assert capsys.readouterr().err.startswith(
-        "runs/wide/report.html: must be there and usable, got No space left on device. Free some space, change its rights"
+        "runs/wide/report.html: must be there and usable, got No space left on device. Free some space, "
+        "change its rights"
     )
 
     def broken() -> None:

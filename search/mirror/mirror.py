@@ -7,7 +7,6 @@ an experiment that is not marked as complete is removed and mirrored anew, on a 
 
 from __future__ import annotations
 
-import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from search.mirror.mode import Mode, ResolvedMode
 from search.mirror.pool import Pool
 from search.mirror.worker import DONE_FILE
 from search.runs.run import Run, load_run
+from trainable.commands import typed
 from trainable.errors import InputError
 from trainable.progress import Progress
 
@@ -72,7 +72,7 @@ class Mirror:
         if self._pool is not None:
             self._pool.close(timeout)
             if left := self._pool.waiting:
-                again = f"python run_search.py mirror {shlex.quote(str(self._run.path))}"
+                again = typed("mirror", self._run.path)
                 self._pool.warn(f"{left} trials are not mirrored in full: {again}")
 
     def _mirror(self, pool: Pool, number: int) -> None:

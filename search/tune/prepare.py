@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from search.runs.cost import COSTS
-from search.runs.folder import free_folder
+from search.runs.folder import find_run, free_folder
 from search.runs.record import git_commit, versions
 from search.space.load import load_space
 from search.space.space import Space
@@ -309,6 +310,11 @@ def own_sources(backbones: Iterable[str]) -> dict[str, str]:
     return {name: digest for name in backbones if (digest := source_hash(name))}
 
 
+def hash_of(file: Path) -> str:
+    """The start of a file's SHA-256."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
 def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]:
     """What goes into run.json: all that someone needs to repeat the search."""
     dataset, split = prepared.dataset, prepared.split
@@ -317,6 +323,7 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "space_file": str(options.space),
         "space": prepared.space.to_json(),
+        "space_hash": hash_of(Path(prepared.space.source)),
         "data": {
             "path": prepared.space.fixed["data"], "group_column": prepared.space.fixed.get("group_column"),
             "name": dataset.name, "hash": dataset.hash,
@@ -331,8 +338,8 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         "weights": prepared.weights,
         "own_backbones": own_sources(prepared.weights),
         "mirror": mirror,
-        "warm_start": [str(path.resolve()) for path in options.warm_start],
-        "learn_from": [str(path.resolve()) for path in options.learn_from],
+        "warm_start": [str(find_run(path, options.storage).resolve()) for path in options.warm_start],
+        "learn_from": [str(find_run(path, options.storage).resolve()) for path in options.learn_from],
         "notes": list(prepared.notes),
         "versions": versions(),
         "git_commit": git_commit(),
