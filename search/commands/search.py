@@ -32,6 +32,7 @@ from search.retrain.plan import same_dataset
 from search.retrain.trust import candidates_of, trust
 from search.runs.folder import new_run, only_driver, sole_run
 from search.runs.format import conditions_of
+from search.runs.gain import Prospect
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.runs.tables import TrialsTable, write_trials_csv
@@ -139,9 +140,12 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
     closed = run.journal.stop_reason is not None and all((run.path / name).exists() for name in LEFT_AT_THE_END)
     if not run.journal.unfinished and len(run.trials) >= space.trials and closed:
         extend = f"python run_search.py resume {shlex.quote(str(run.path))} --trials {2 * len(run.trials)}"
+        extendable = space.trials == space.budget.trials
+        gain = Prospect(run.grace_epochs, run.trials).gain()
+        promise = f" ({gain})" if gain is not None else ""
         raise InputError(
             f"{run.path}: must have something left to do, got all {len(run.trials)} trials finished"
-            + (f". To extend it: {extend}" if space.trials == space.budget.trials else f", and {_USED_UP}. Widen it.")
+            + (f". To extend it: {extend}{promise}" if extendable else f", and {_USED_UP}. Widen it.")
         )
     with Steps() as progress:
         same_dataset(run, progress)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from search.commands import session
 from search.commands.search import LEFT_AT_THE_END, Searching, resume
 from search.mirror import mode as mirror_mode
 from search.runs import folder as run_folder
+from search.runs.gain import Prospect
 from search.runs.run import Run, load_run
 from search.space.sections import Resources
 from search.space.space import Space
@@ -62,6 +64,21 @@ def go_on(path: Path, trials: int | None = None) -> int:
 def test_a_finished_search_has_nothing_to_resume_and_says_how_to_extend_it(run: Run, sat: list[Searching]) -> None:
     with pytest.raises(InputError, match=r"got all 3 trials finished. To extend it: python run_search.py resume"):
         go_on(run.path)
+    assert sat == []
+
+
+def test_the_advice_to_extend_a_search_says_what_that_promises(run: Run, sat: list[Searching]) -> None:
+    for number in range(20):
+        trial = run.journal.suggested("search", "", {"lr": 1e-3}, run.trials[-1].config)
+        for epoch in (1, 2):
+            run.journal.reported(trial.number, epoch, 0.5 + 0.01 * number, 1.0, "continue")
+        run.journal.ended(trial.number, "finished")
+    run.journal.session(trials=23)
+    run.journal.stopped("budget")
+    promised = Prospect(1, run.trials).gain()
+    assert promised is not None
+    with pytest.raises(InputError, match=rf"--trials 46 \({re.escape(str(promised))}\)"):
+        go_on(run.path, trials=23)
     assert sat == []
 
 
