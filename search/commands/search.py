@@ -32,6 +32,7 @@ from search.retrain.trust import candidates_of, trust
 from search.runs.data import move_data, same_dataset
 from search.runs.folder import find_run, new_run, only_driver, sole_run
 from search.runs.format import conditions_of
+from search.runs.gain import Prospect
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.runs.tables import TrialsTable, write_trials_csv
@@ -191,7 +192,9 @@ def _nothing_left(run: Run, space: Space, failed: int) -> str:
     """Why there is nothing to resume, and what else can be done."""
     over = f"all {len(run.trials)} trials finished" + (f" or failed ({failed})" if failed else "")
     if space.trials == space.budget.trials:
-        way_out = f". To extend it: {typed('resume', run.path, '--trials', 2 * len(run.trials))}"
+        gain = Prospect(run.grace_epochs, run.trials).gain()
+        promise = f" ({gain})" if gain is not None else ""
+        way_out = f". To extend it: {typed('resume', run.path, '--trials', 2 * len(run.trials))}{promise}"
     else:
         way_out = f", and {_USED_UP}. Widen it."
     again = f"\nTo try again what failed: {typed('resume', run.path, '--retry-failed')}" if failed else ""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from search.commands.search import LEFT_AT_THE_END, ResumeOptions, Searching, re
 from search.mirror import mode as mirror_mode
 from search.mirror.worker import DONE_FILE
 from search.runs import folder as run_folder
+from search.runs.gain import Prospect
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.space.sections import Resources
@@ -127,6 +129,21 @@ def test_no_more_trials_run_at_once_than_is_asked_for(run: Run, sat: list[Search
     go_on(run.path, trials=5, at_once=1)
     go_on(run.path, trials=5, at_once=9)
     assert [sitting.session.at_once for sitting in sat] == [2, 1, 2]
+
+
+def test_the_advice_to_extend_a_search_says_what_that_promises(run: Run, sat: list[Searching]) -> None:
+    for number in range(20):
+        trial = run.journal.suggested("search", "", {"lr": 1e-3}, run.trials[-1].config)
+        for epoch in (1, 2):
+            run.journal.reported(trial.number, epoch, 0.5 + 0.01 * number, 1.0, "continue")
+        run.journal.ended(trial.number, "finished")
+    run.journal.session(trials=23)
+    run.journal.stopped("budget")
+    promised = Prospect(1, run.trials).gain()
+    assert promised is not None
+    with pytest.raises(InputError, match=rf"--trials 46 \({re.escape(str(promised))}\)"):
+        go_on(run.path, trials=23)
+    assert sat == []
 
 
 def test_a_search_whose_space_is_used_up_cannot_be_extended(run: Run, sat: list[Searching]) -> None:
