@@ -409,6 +409,28 @@ def fields(
 
 
 @app.command()
+def backbones(
+    pattern: Annotated[
+        str | None,
+        typer.Argument(help="Part of a name; timm:PART, or FILE.py:FUNCTION.", show_default="all but timm's"),
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
+) -> None:
+    """List the networks that a search may use: size, cost, and which weights there are.
+
+    Example: python run_search.py backbones mobilenet
+    """
+
+    def work() -> int:
+        from search.commands.backbones import backbones as show
+
+        return show(pattern, _style(csv, json))
+
+    answer(work, "search.commands.backbones")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of space files, for editors.
 

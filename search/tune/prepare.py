@@ -21,7 +21,7 @@ from search.space.load import load_space
 from search.space.space import Space
 from search.tune.estimate import sample_configs
 from search.tune.study import check_cmaes
-from trainable.backbones import KINDS, SPOKEN, backbone, best_weights, fetch_weights, source_hash
+from trainable.backbones import KINDS, SPOKEN, backbone, best_weights, fetch_weights, pretraining, source_hash
 from trainable.config import TrialConfig
 from trainable.data.dataset import Dataset, absolute, load_dataset
 from trainable.data.duplicates import near_copies_across
@@ -30,7 +30,8 @@ from trainable.errors import InputError
 from trainable.features.mel_cache import check_front_end
 from trainable.files import plain_cell, safe_cell, write_atomically
 from trainable.progress import Progress
-from trainable.training.cost import cost_of
+from trainable.training.cost import cost_of, shown_frames
+from trainable.training.network import check_shape, input_shape
 
 GTZAN_FOLDER = "GTZAN/genres_original"  # where `data gtzan GTZAN` puts it
 
@@ -99,6 +100,7 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     near = near_copies_across(dataset, split, progress) if data != "demo" else ()  # a test holds that it has none
     check_front_ends(space, dataset)
     check_constraints(space, dataset)
+    check_networks(space, dataset)
     weights, missing = resolve_weights(space.weights_by_backbone(), progress)
     notes += without_weights(missing)
     return Prepared(run, space, dataset, split, weights, (*notes, *silent_defaults(space, split), *near))
@@ -242,6 +244,33 @@ def check_front_ends(space: Space, dataset: Dataset) -> None:
         raise InputError(list(problems))
 
 
+def check_networks(space: Space, dataset: Dataset) -> None:
+    """Tries somebody's own networks, and timm's, on inputs as the shortest and the longest clip give them.
+
+    torchvision's and the AudioSet networks are known to take what their records say.
+
+    Raises:
+        InputError: one does not take them, or answers with something else than a logit per class.
+    """
+    order = sorted(range(len(dataset.clips)), key=lambda index: dataset.clips[index].seconds)
+    tried: set[tuple[Any, ...]] = set()
+    problems: dict[str, None] = {}
+    for config in first_configs(space):
+        if ":" not in config.backbone:
+            continue
+        for frames in dict.fromkeys(shown_frames(dataset, clip, config) for clip in (order[0], order[-1])):
+            shape = (config.backbone, config.input_channels, *input_shape(config, frames))
+            if shape in tried:
+                continue
+            tried.add(shape)
+            try:
+                check_shape(config, len(dataset.labels), frames)
+            except InputError as error:
+                problems.update(dict.fromkeys(f"{space.source}: {problem}" for problem in error.problems))
+    if problems:
+        raise InputError(list(problems))
+
+
 def resolve_weights(
     wanted: Iterable[tuple[str, str]], progress: Progress | None
 ) -> tuple[dict[str, str], tuple[tuple[str, str], ...]]:
@@ -336,6 +365,7 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         },
         "seed": prepared.space.searcher.seed,
         "weights": prepared.weights,
+        "pretraining": {name: ", ".join(pretraining(name, kind)) for name, kind in prepared.weights.items()},
         "own_backbones": own_sources(prepared.weights),
         "mirror": mirror,
         "warm_start": [str(find_run(path, options.storage).resolve()) for path in options.warm_start],
