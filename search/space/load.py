@@ -208,9 +208,10 @@ def parse_search(raw: Any, fixed: Mapping[str, Any]) -> tuple[dict[str, Dimensio
         problems += found
         if name in NOT_SEARCHED:
             problems.append(f"search.{name}: must be the same for all trials, got {shown(value)}. Put it under fixed.")
-        elif name in fixed:
+        elif name in fixed and not (dimension and dimension.when):  # with a condition, fixed has what holds elsewhere
             problems.append(
-                f"search.{name}: stands under fixed too, got {shown(fixed[name])} there. Drop one of the two."
+                f"search.{name}: stands under fixed too, got {shown(fixed[name])} there. Drop one of the two, or say "
+                "with when where it is searched."
             )
         if dimension and name not in NOT_SEARCHED:
             wrong = _wrong_values(dimension)
