@@ -46,7 +46,7 @@ def rungs_before(last: int, grace_epochs: int, reduction_factor: float) -> tuple
 
 
 def check_gpus(each: float) -> None:
-    """Nothing, if a trial can have so many GPUs.
+    """Checks that a trial can have this many GPUs.
 
     Raises:
         ValueError: it cannot, because a share is of one GPU.
@@ -87,6 +87,10 @@ class Resources(_Section):
     )
     cpu: float | None = Field(
         None, gt=0, description="CPU cores per trial, also torch's threads; left out: as they fit"
+    )
+
+    at_once: int | None = Field(
+        None, ge=1, description="trials that run at the same time at most; left out: as many as fit"
     )
 
     @field_validator("gpu")

@@ -44,7 +44,7 @@ def backbone(name: str) -> Backbone:
         return found
     records = [record for other in BACKBONES if (record := _find(other))]
     by_cost = tuple(record.name for record in sorted(records, key=lambda record: record.operations or 0.0))
-    hint = did_you_mean(name, by_cost, "python run_search.py backbones")
+    hint = did_you_mean(name, by_cost, "backbones")
     raise InputError(
         "backbone: must be the name of a network (torchvision's, mn01 to mn40, timm:NAME) or a function of your own, "
         f"file.py:make, got {name!r}. {hint}"

@@ -28,6 +28,7 @@ from search.tune.prepare import (
     resolve_weights,
     settle,
     silent_defaults,
+    with_weights_at_hand,
 )
 from trainable.backbones import backbone
 from trainable.data.dataset import load_dataset
@@ -63,6 +64,53 @@ def test_auto_leaves_exactly_the_missing_backbones_without_imagenet_weights(tmp_
     assert missing == (("mobilenet_v3_small", "imagenet"),)
     none = space_of(tmp_path, "none").weights_by_backbone()
     assert resolve_weights(none, None)[1] == ()  # nothing is missing where nothing was wanted
+
+
+AUDIO = """
+fixed: {weights: auto}
+search:
+  backbone: {choice: [mn10, mn04, squeezenet1_1]}
+  hop_ms: {choice: [10.0, 5.0], when: {backbone: [mn04, mn10]}}
+  layer_decay: {choice: [1.0, 0.9], when: {hop_ms: 5.0}}
+  mixup: {choice: [0.0, 0.2], when: {backbone: mn04}}
+  image_size: {choice: [64], when: {backbone: squeezenet1_1}}
+baselines:
+  - {name: probe-mn04, backbone: mn04, method: probe}
+  - {name: probe-mn10, backbone: mn10, weights: audioset, method: probe}
+  - tutorial-simple
+"""
+
+
+def test_networks_of_audioset_and_baselines_without_their_weights_are_left_out_and_the_header_says_so(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "space.yaml").write_text(AUDIO)
+    space = load_space(tmp_path / "space.yaml")
+    backbone("mn04").weights[0].file.write_bytes(b"weights")
+    reduced, notes = with_weights_at_hand(space)
+    assert [baseline.name for baseline in reduced.baselines] == ["probe-mn04", "tutorial-simple"]
+    assert reduced.dimensions["backbone"].args == ("mn04", "squeezenet1_1")
+    assert reduced.dimensions["hop_ms"].when == (("backbone", ("mn04",)),)
+    assert notes == ("no AudioSet weights for mn10, so it is not searched and the baseline probe-mn10 is left out",)
+    backbone("mn04").weights[0].file.unlink()
+    reduced, notes = with_weights_at_hand(space)
+    assert set(reduced.dimensions) == {"backbone", "image_size"}  # and what hangs on what is gone
+    assert [baseline.name for baseline in reduced.baselines] == ["tutorial-simple"]  # auto: random weights, and said
+    assert len(notes) == 2
+
+
+def test_a_space_that_holds_nothing_but_what_lacks_its_weights_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "fixed: {weights: auto}\nbaselines: [{name: probe, backbone: mn04, method: probe}]"
+    )
+    space = load_space(tmp_path / "space.yaml")
+    assert with_weights_at_hand(space) == (space, ())
+    (tmp_path / "space.yaml").write_text("fixed: {weights: auto}\nsearch: {backbone: {choice: [mn01, mn04]}}")
+    space = load_space(tmp_path / "space.yaml")
+    assert with_weights_at_hand(space) == (space, ())
+    resolved, missing = resolve_weights(space.weights_by_backbone(), None)
+    assert resolved == {"mn01": "none", "mn04": "none"}
+    assert missing == (("mn01", "audioset"), ("mn04", "audioset"))
 
 
 def test_a_trials_configuration_says_which_weights_it_really_has(tmp_path: Path) -> None:
