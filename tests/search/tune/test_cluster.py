@@ -18,6 +18,7 @@ from search.runs.journal import Journal
 from search.runs.run import trial_folder
 from search.space.load import load_space
 from search.space.sections import Resources
+from search.tune import cluster as cluster_module
 from search.tune import tuner as run
 from search.tune.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources
 from search.tune.scheduler import JournalASHA
@@ -108,6 +109,14 @@ def test_every_node_is_asked_whether_it_sees_data_and_runs(cluster: Cluster, tmp
     assert len(error.value.problems) == 2
     assert "must be visible to every node" in error.value.problems[0]
     assert str(tmp_path / "elsewhere") in error.value.problems[0]
+
+
+def test_a_node_that_lacks_the_file_of_ones_own_network_is_named(tmp_path: Path) -> None:
+    name = f"{tmp_path}/mine.py:make"
+    [problem] = cluster_module._missing_here([], {name: "none"}, "10.0.0.7")
+    assert problem == f"backbone: must name a file that is there, got {name!r}. Check the path. (on 10.0.0.7)"
+    (tmp_path / "mine.py").write_text("def make(classes, channels): ...")
+    assert cluster_module._missing_here([], {name: "none"}, "10.0.0.7") == []
 
 
 def test_every_node_is_asked_whether_it_has_the_weights_that_trials_want(
