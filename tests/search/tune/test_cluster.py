@@ -136,7 +136,7 @@ def test_every_node_is_asked_whether_it_has_the_weights_that_trials_want(
         check_nodes([tmp_path], {"densenet121": "imagenet", "resnet18": "imagenet"})
     found = [problem for problem in error.value.problems if "for resnet18." in problem]
     assert found
-    assert found[0].startswith("TORCH_HOME: ImageNet's weights must be on every node, got none on ")
+    assert found[0].startswith("TORCH_HOME: ImageNet weights must be on every node, got none on ")
 
 
 def test_a_node_without_this_project_is_named(
