@@ -27,8 +27,13 @@ app.add_typer(data_app, name="data")
 
 SwanLabMode = Literal["auto", "cloud", "offline", "local", "off"]
 
-Run = Annotated[Path, typer.Argument(help="A run folder, such as runs/quick-1.", show_default=False)]
-Runs = Annotated[list[Path], typer.Argument(help="Run folders, such as runs/quick-1.", show_default=False)]
+Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name in --storage.", show_default=False)]
+Runs = Annotated[list[Path], typer.Argument(help="Runs: their folders, or names in --storage.", show_default=False)]
+Storage = Annotated[str, typer.Option(help="Where run folders are that are given by name.")]
+Moved = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Where the data set lies by now, if it was moved.", show_default="as before"),
+]
 Data = Annotated[
     Optional[str],  # noqa: UP045 - typer reads annotations at run time, on all supported versions
     typer.Option(help="A folder of class folders, a CSV, or 'demo'.", show_default="GTZAN if it is there, else demo"),
@@ -127,12 +132,13 @@ def search(
     storage: Annotated[str, typer.Option(help="Where run folders go; must be shared by all nodes.")] = "runs",
     address: Address = None,
     warm_start: Annotated[
-        list[Path] | None, typer.Option(help="Learn from the trials of this run too; may be given again.")
+        list[Path] | None,
+        typer.Option(help="A run on the same data whose trials the sampler learns from; may be given again."),
     ] = None,
     learn_from: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Let this run on other data teach what to try; may be given again. It is let go if it misleads."
+            help="A run on other data whose results guide the proposals while they prove right; may be given again."
         ),
     ] = None,
     settings: Annotated[
@@ -181,8 +187,13 @@ def resume(
     trials: Annotated[int | None, typer.Option(min=1, help="New total, to extend a finished search.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up again what has failed, too.")] = False,
     at_once: AtOnce = None,
+    data: Moved = None,
+    time_budget: Annotated[str | None, typer.Option(help="Wall clock from now on, such as 30m or 2h.")] = None,
+    gpus_per_trial: Gpus = None,
+    cpus_per_trial: Cpus = None,
     swanlab: Annotated[SwanLabMode | None, typer.Option(show_default="as before")] = None,
     address: Address = None,
+    storage: Storage = "runs",
 ) -> None:
     """Continue a search that was interrupted, killed or is to be longer.
 
@@ -190,9 +201,17 @@ def resume(
     """
 
     def work() -> int:
+        from search.commands.search import ResumeOptions
         from search.commands.search import resume as start
 
-        return start(run, trials=trials, swanlab=swanlab, address=address, retry_failed=retry_failed, at_once=at_once)
+        return start(
+            _found(run, storage),
+            ResumeOptions(
+                trials=trials, data=data, time_budget=time_budget, gpus_per_trial=gpus_per_trial,
+                cpus_per_trial=cpus_per_trial, swanlab=swanlab, address=address, retry_failed=retry_failed,
+                at_once=at_once,
+            ),
+        )  # fmt: skip
 
     answer(work, "search.commands.search", talks=True)
 
@@ -200,22 +219,38 @@ def resume(
 @app.command()
 def retrain(
     run: Run,
-    top: Annotated[int | None, typer.Option(min=1, help="So many of the best.", show_default="3; folds: 1")] = None,
-    trial: Annotated[int | None, typer.Option(min=0, help="This trial instead.")] = None,
-    pareto: Annotated[bool, typer.Option("--pareto", help="The best trade-offs of accuracy and a cost.")] = False,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many of the best trials to retrain.", show_default="3; folds: 1")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(min=0, help="Retrain this trial instead.")] = None,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Retrain the best trade-offs of accuracy and a cost.")
+    ] = False,
     cost: Annotated[
         str, typer.Option(help="For --pareto: parameters, operations, latency_ms or memory_mb.")
     ] = "operations",
-    config: Annotated[Path | None, typer.Option(help="Any configuration instead, such as best.yaml.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="Compare with this.", show_default="the best baseline")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds each.", show_default="5; folds: 3")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Another horizon.", show_default="as searched")] = None,
-    protocol: Annotated[Literal["holdout", "folds"], typer.Option(help="folds: every clip out of fold.")] = "holdout",
-    train_on: Annotated[Literal["train", "train+val"], typer.Option(help="What it learns from.")] = "train",
+    config: Annotated[Path | None, typer.Option(help="Retrain this configuration instead, such as best.yaml.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The baseline to compare with.", show_default="the best baseline")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds per configuration.", show_default="5; folds: 3")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of each training.", show_default="as searched")
+    ] = None,
+    protocol: Annotated[
+        Literal["holdout", "folds"], typer.Option(help="folds: score every clip by a model that has not seen it.")
+    ] = "holdout",
+    train_on: Annotated[
+        Literal["train", "train+val"], typer.Option(help="The parts that models learn from.")
+    ] = "train",
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Save the ensemble of seeds, too.")] = False,
     at_once: AtOnce = None,
+    data: Moved = None,
     swanlab: Annotated[SwanLabMode | None, typer.Option(show_default="as before")] = None,
     address: Address = None,
+    storage: Storage = "runs",
 ) -> None:
     """Train the best configurations anew on several seeds and test each model once.
 
@@ -230,13 +265,13 @@ def retrain(
             top=top, trial=trial, pareto=cost if pareto else None, config=config, baseline=baseline, seeds=seeds,
             epochs=epochs, protocol=protocol, train_on=train_on, save_ensemble=ensemble,
         )  # fmt: skip
-        return retrain_run(run, options, swanlab, address, at_once)
+        return retrain_run(_found(run, storage), options, swanlab, address, data, at_once)
 
     answer(work, "search.commands.retrain", talks=True)
 
 
 @app.command()
-def report(runs: Runs) -> None:
+def report(runs: Runs, storage: Storage = "runs") -> None:
     """Write report.html, one page that opens offline; several runs are compared.
 
     Example: python run_search.py report runs/wide-1
@@ -245,7 +280,7 @@ def report(runs: Runs) -> None:
     def work() -> int:
         from search.commands.report import report as write
 
-        return write(runs)
+        return write([_found(run, storage) for run in runs])
 
     answer(work, "search.commands.report")
 
@@ -253,10 +288,13 @@ def report(runs: Runs) -> None:
 @app.command()
 def compare(
     runs: Runs,
-    where: Annotated[str | None, typer.Option(help="Only these, such as \"lr < 1e-3 and status == 'cut'\".")] = None,
-    sort: Annotated[str | None, typer.Option(help="By this column; -COLUMN: descending.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Show only these trials, such as \"lr < 1e-3 and status == 'cut'\".")
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="Sort by this column; -COLUMN: descending.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
+    storage: Storage = "runs",
 ) -> None:
     """Print the trials of one or several runs as one table.
 
@@ -266,7 +304,7 @@ def compare(
     def work() -> None:
         from search.commands.compare import print_comparison
 
-        print_comparison(runs, where, sort, _style(csv, json))
+        print_comparison([_found(run, storage) for run in runs], where, sort, _style(csv, json))
 
     answer(work)
 
@@ -277,7 +315,7 @@ def predict(
     files: Annotated[list[Path], typer.Argument(help="Audio files and folders.")],
     csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON lines to standard output.")] = False,
-    top: Annotated[int, typer.Option(min=1, help="So many labels per file.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Labels per file, the most likely first.")] = 5,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Find the stretch that decides, and write it as a page to look at and hear."),
@@ -333,8 +371,9 @@ def export(
 @app.command()
 def push(
     run: Annotated[Path, typer.Argument(help="A run that was retrained, or a model folder.")],
-    target: Annotated[str, typer.Argument(help="Where to: hf:USER/NAME.", metavar="TARGET")],
+    target: Annotated[str, typer.Argument(help="The repository: hf:USER/NAME.", metavar="TARGET")],
     private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
+    storage: Storage = "runs",
 ) -> None:
     r"""Upload a retrained model with its card to the Hugging Face hub. Needs pip install -e '.\[hub]'.
 
@@ -344,7 +383,7 @@ def push(
     def work() -> int:
         from search.commands.push import push as upload
 
-        return upload(run, target, private)
+        return upload(_found(run, storage), target, private)
 
     answer(work)
 
@@ -354,6 +393,7 @@ def mirror(
     run: Run,
     swanlab: SwanLab = "auto",
     project: Annotated[str | None, typer.Option(help="The SwanLab project.", show_default="the run's")] = None,
+    storage: Storage = "runs",
 ) -> None:
     """Mirror to SwanLab what is not there yet, from the run's folder.
 
@@ -363,7 +403,7 @@ def mirror(
     def work() -> int:
         from search.commands.mirror import mirror as replay
 
-        return replay(run, swanlab, project)
+        return replay(_found(run, storage), swanlab, project)
 
     answer(work)
 
@@ -383,6 +423,28 @@ def fields(
         return show(name)
 
     answer(work)
+
+
+@app.command()
+def backbones(
+    pattern: Annotated[
+        str | None,
+        typer.Argument(help="Part of a name; timm:PART, or FILE.py:FUNCTION.", show_default="all but timm's"),
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
+) -> None:
+    """List the networks that a search may use: size, cost, and which weights there are.
+
+    Example: python run_search.py backbones mobilenet
+    """
+
+    def work() -> int:
+        from search.commands.backbones import backbones as show
+
+        return show(pattern, _style(csv, json))
+
+    answer(work, "search.commands.backbones")
 
 
 @app.command()
@@ -441,7 +503,7 @@ Mirrors = Annotated[list[str] | None, typer.Option("--mirror", help="Try this ad
 
 @data_app.command("get")
 def data_get(
-    name: Annotated[str | None, typer.Argument(help="Of the set.", show_default="list them")] = None,
+    name: Annotated[str | None, typer.Argument(help="The set's name.", show_default="list them")] = None,
     target: Annotated[Path | None, typer.Argument(help="Where to put it.", show_default="the set's title")] = None,
     mirrors: Mirrors = None,
 ) -> None:
@@ -473,6 +535,7 @@ def data_gtzan(
 def data_suspects(
     run: Run,
     target: Annotated[Path | None, typer.Option(help="The CSV to write.", show_default="RUN/suspects.csv")] = None,
+    storage: Storage = "runs",
 ) -> None:
     """List the clips whose label is most likely wrong, by models that have not learned from them.
 
@@ -482,7 +545,7 @@ def data_suspects(
     def work() -> int:
         from search.commands.suspects import suspects
 
-        return suspects(run, target)
+        return suspects(_found(run, storage), target)
 
     answer(work, "search.retrain.suspects")
 
@@ -502,15 +565,23 @@ def data_cache(clear: Annotated[bool, typer.Option("--clear", help="Remove what 
     answer(work, "trainable.features.mel_cache")
 
 
+def _found(run: Path, storage: str) -> Path:
+    """The folder of a run that is given by its path or by its name."""
+    from search.runs.folder import find_run
+
+    return find_run(run, storage)
+
+
 def _refuse_flags_before(context: typer.Context, command: str) -> None:
     """Nothing, unless a flag stands before the command: there it would be the search's, and be lost."""
     sources = {param: context.get_parameter_source(param.name) for param in context.command.params if param.name}
     flags = [param.opts[0] for param, source in sources.items() if source and source.name == "COMMANDLINE"]
 
     def work() -> None:
+        from trainable.commands import typed
         from trainable.errors import InputError
 
-        way_out = f"Move it, or leave it out: python run_search.py {command} --help shows what {command} takes."
+        way_out = f"Move it, or leave it out: {typed(command, '--help')} shows what {command} takes."
         raise InputError([f"{flag}: belongs behind the command, got it before {command}. {way_out}" for flag in flags])
 
     if flags:

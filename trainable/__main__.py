@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from trainable.commands import typed
 from trainable.errors import InputError, TrialEnded
 from trainable.files import read_mapping
 from trainable.streams import open_closed_streams
@@ -188,7 +189,7 @@ def _hand_over(files: TrialFolder, console: Console) -> None:
         )
     else:
         save_trial(files, model)
-    console.print(f"model: {model}\nlabel files with: python run_search.py predict {model} FILE ...")
+    console.print(f"model: {model}\nlabel files with: {typed('predict', model, 'FILE', '...')}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ an experiment that is not marked as complete is removed and mirrored anew, on a 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from search.mirror.mode import Mode, ResolvedMode
 from search.mirror.pool import Pool
 from search.mirror.worker import DONE_FILE
 from search.runs.run import Run, load_run
+from trainable.commands import typed
 from trainable.errors import InputError
 from trainable.progress import Progress
 
@@ -31,7 +31,7 @@ class Mirror:
     """Mirrors the trials of a run. All methods return at once, but `close`."""
 
     def __init__(self, run: Run, mode: ResolvedMode, concurrency: int = 1, *, hung_s: float | None = None) -> None:
-        """Takes up what the run has and SwanLab has not: on a resume, the trials of earlier sittings, too.
+        """Takes up what the run has and SwanLab has not: on a resume, the trials of earlier sessions, too.
 
         `concurrency`: as many children as trials run at once. `hung_s`: how long SwanLab may do nothing, s.
         """
@@ -73,7 +73,7 @@ class Mirror:
         if self._pool is not None:
             self._pool.close(timeout)
             if left := self._pool.waiting:
-                again = f"python run_search.py mirror {shlex.quote(str(self._run.path))}"
+                again = typed("mirror", self._run.path)
                 self._pool.warn(f"{left} trials are not mirrored in full: {again}")
 
     def _mirror(self, pool: Pool, number: int) -> None:

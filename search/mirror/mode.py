@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from search.mirror.experiment import home
-from search.runs.format import program
+from trainable.commands import program, typed
 from trainable.errors import InputError
 
 Mode = Literal["cloud", "offline", "local", "off"]
@@ -77,8 +77,7 @@ def resolve_mode(requested: str, run: Path, project: str = "audio-search", timeo
             f"`{_upload(run)}`."
         )
     if answer.get("broken"):
-        later = f"python run_search.py mirror {shlex.quote(str(run))}"
-        warning = f"this run is not mirrored: {answer['problem']}. Once that is put right: {later}"
+        warning = f"this run is not mirrored: {answer['problem']}. Once that is put right: {typed('mirror', run)}"
         return ResolvedMode("off", "SwanLab is off", warning, project, requested)
     warning = ""
     if answer["key"] is not False:
@@ -138,7 +137,7 @@ def check_login(timeout: float = CHECK_S) -> dict[str, Any]:
 
 
 def _upload(run: Path) -> str:
-    return f"python run_search.py mirror {shlex.quote(str(run))} --swanlab cloud"
+    return typed("mirror", run, "--swanlab", "cloud")
 
 
 def _how(mode: str, run: Path) -> str:

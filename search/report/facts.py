@@ -178,7 +178,7 @@ def progress(run: Run) -> list[Progress]:
 
 
 def _quality(best: Best) -> tuple[int, float, float]:
-    """What makes one best epoch another than the one before it."""
+    """Trial, accuracy and loss of a best epoch: what tells it from the one before it."""
     return best.trial.number, best.accuracy, best.loss
 
 
@@ -340,6 +340,7 @@ def record(run: Run) -> Record:
         ("versions", ", ".join(f"{name} {number}" for name, number in known.get("versions", {}).items())),
         ("hardware", _flat(_said(known.get("hardware", {})))),
         ("weights", _flat(known.get("weights", {}))),
+        *([("pretrained with", _flat(known["pretraining"]))] if known.get("pretraining") else []),
         ("SwanLab", _flat(_said(known.get("mirror", {})))),
         ("sessions", _sessions(run)),
     ]  # fmt: skip

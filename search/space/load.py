@@ -135,6 +135,17 @@ def _parse(source: str, raw: Mapping[str, Any]) -> tuple[Space, list[str]]:
     return space, problems
 
 
+def with_flags(space: Space, flags: Flags) -> Space:
+    """A space that has been loaded before, with what the command line says now.
+
+    Raises:
+        InputError: with every problem of the flags.
+    """
+    if problems := flags.problems(searches_epochs="epochs" in space.dimensions):
+        raise InputError(problems)
+    return _with_flags(space, flags)
+
+
 def _with_flags(space: Space, flags: Flags) -> Space:
     """The space with what the command line says."""
     budget: dict[str, Any] = {"trials": flags.trials, "time": flags.seconds}
@@ -149,7 +160,7 @@ def _with_flags(space: Space, flags: Flags) -> Space:
             update=given(gpu=flags.gpus_per_trial, cpu=flags.cpus_per_trial, at_once=flags.at_once)
         ),
         searcher=space.searcher.model_copy(update=given(seed=flags.seed)),
-        epochs=flags.epochs,
+        epochs=space.epochs if flags.epochs is None else flags.epochs,
     )
 
 
@@ -197,9 +208,10 @@ def parse_search(raw: Any, fixed: Mapping[str, Any]) -> tuple[dict[str, Dimensio
         problems += found
         if name in NOT_SEARCHED:
             problems.append(f"search.{name}: must be the same for all trials, got {shown(value)}. Put it under fixed.")
-        elif name in fixed:
+        elif name in fixed and not (dimension and dimension.when):  # with a condition, fixed has what holds elsewhere
             problems.append(
-                f"search.{name}: stands under fixed too, got {shown(fixed[name])} there. Drop one of the two."
+                f"search.{name}: stands under fixed too, got {shown(fixed[name])} there. Drop one of the two, or say "
+                "with when where it is searched."
             )
         if dimension and name not in NOT_SEARCHED:
             wrong = _wrong_values(dimension)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from trainable.commands import typed
 from trainable.config import TrialConfig
 from trainable.data.audio import LOUD
 from trainable.data.dataset import Dataset, Rejected, load_dataset
@@ -133,7 +133,7 @@ def render(report: DataReport, console: Console) -> None:
     for warning in report.warnings:
         console.print(f"[bold yellow]![/] {_safe(warning)}", soft_wrap=True)
     if not report.warnings:
-        console.print("[green]nothing to mend[/]")
+        console.print("[green]no problems found[/]")
     if not report.split.problems:
         _say(console, "search", report.command)
 
@@ -176,7 +176,7 @@ def _length(seconds: float) -> str:
 
 
 def check_data(data: str, progress: Progress | None = None, config: TrialConfig | None = None) -> DataReport:
-    """What the data set at `data` holds, how `config` would split it, and what to mend.
+    """What the data set at `data` holds, how `config` would split it, and what should be repaired.
 
     Without `config` it is split as the shipped space files do, with a test share.
 
@@ -210,7 +210,7 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
         if group and part:
             by_group.setdefault(group, set()).add(part)
     straddling = tuple(sorted(group for group, where in by_group.items() if len(where) > 1))
-    space = "" if data == "demo" else " --space spaces/small-data.yaml"  # the default space is for the demo set
+    space = [] if data == "demo" else ["--space", "spaces/small-data.yaml"]  # the default space is for the demo set
     return DataReport(
         data=data,
         name=dataset.name,
@@ -228,7 +228,7 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
         straddling_groups=straddling,
         split=facts,
         warnings=(*_warnings(dataset, exact, near, straddling, facts), *dataset.warnings),
-        command=f"python run_search.py{space} --data {shlex.quote(data)}",
+        command=typed(*space, "--data", data),
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -348,7 +348,7 @@ class Learner:
         """
         state = files.load("last")
         if state is not None:
-            if state["config"] != self.config.to_json():
+            if not self._goes_on_from(state):
                 raise InputError(
                     f"{files.path}: must hold a checkpoint of the same configuration, got another one's. "
                     "Name an empty folder."
@@ -363,6 +363,12 @@ class Learner:
             self.history = [EpochResult(**result) for result in state["history"]]
         files.recover(self.history)
 
+    def _goes_on_from(self, state: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint is of this configuration, on the same clips; these may have been moved."""
+        then, now = state["config"], self.config.to_json()
+        same_clips = then["data"] == now["data"] or state.get("data_hash") == self.dataset.hash
+        return same_clips and {**then, "data": ""} == {**now, "data": ""}
+
     def begin(self, files: TrialFolder) -> None:
         """Makes the folder ready for a first epoch: what an earlier training left there is removed."""
         for which in ("last", "best"):
@@ -373,6 +379,7 @@ class Learner:
         """The last checkpoint: all that the next epochs depend on, as plain values and tensors."""
         return {
             "config": self.config.to_json(),
+            "data_hash": self.dataset.hash,
             "history": [dataclasses.asdict(result) for result in self.history],
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,17 +13,20 @@ from filelock import FileLock
 
 from search.commands import search as searching
 from search.commands import session
-from search.commands.search import LEFT_AT_THE_END, Searching, resume
+from search.commands.search import LEFT_AT_THE_END, ResumeOptions, Searching, resume
 from search.mirror import mode as mirror_mode
 from search.mirror.worker import DONE_FILE
 from search.runs import folder as run_folder
+from search.runs.gain import Prospect
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.space.sections import Resources
 from search.space.space import Space
 from search.tune.cluster import Machines
+from search.tune.prepare import hash_of
 from search.tune.searcher import StudySearch
 from tests.support.retrained import make_run
+from tests.support.synthetic import at
 from trainable.errors import InputError
 from trainable.progress import Progress
 
@@ -59,8 +63,8 @@ def change_record(path: Path, **values: object) -> None:
     (path / "run.json").write_text(json.dumps({**record, **values}))
 
 
-def go_on(path: Path, trials: int | None = None, **more: Any) -> int:
-    return resume(path, trials, swanlab=None, address=None, **more)
+def go_on(path: Path, trials: int | None = None, **options: Any) -> int:
+    return resume(path, ResumeOptions(trials, **options))
 
 
 def test_a_finished_search_has_nothing_to_resume_and_says_how_to_extend_it(run: Run, sat: list[Searching]) -> None:
@@ -125,6 +129,21 @@ def test_no_more_trials_run_at_once_than_is_asked_for(run: Run, sat: list[Search
     go_on(run.path, trials=5, at_once=1)
     go_on(run.path, trials=5, at_once=9)
     assert [sitting.session.at_once for sitting in sat] == [2, 1, 2]
+
+
+def test_the_advice_to_extend_a_search_says_what_that_promises(run: Run, sat: list[Searching]) -> None:
+    for number in range(20):
+        trial = run.journal.suggested("search", "", {"lr": 1e-3}, run.trials[-1].config)
+        for epoch in (1, 2):
+            run.journal.reported(trial.number, epoch, 0.5 + 0.01 * number, 1.0, "continue")
+        run.journal.ended(trial.number, "finished")
+    run.journal.session(trials=23)
+    run.journal.stopped("budget")
+    promised = Prospect(1, run.trials).gain()
+    assert promised is not None
+    with pytest.raises(InputError, match=rf"--trials 46 \({re.escape(str(promised))}\)"):
+        go_on(run.path, trials=23)
+    assert sat == []
 
 
 def test_a_search_whose_space_is_used_up_cannot_be_extended(run: Run, sat: list[Searching]) -> None:
@@ -275,12 +294,13 @@ def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
         yield Machines(2, 4.0, 0.0, address, each=((2.0, 0.0), (2.0, 0.0)))
 
     monkeypatch.setattr(searching, "connected", joined)
-    resume(run.path, 4, swanlab=None, address="auto")
+    go_on(run.path, 4, address="auto")
     assert asked == [([run.path, Path(run.record["data"]["path"])], weights)]
 
 
 @pytest.mark.parametrize(
-    ("spent", "reason", "left"), [(40, "interrupted", 60), (40, "time budget", 100), (120, None, 100)]
+    ("spent", "reason", "left"),
+    [(40, "interrupted", 60), (40, "time budget", 100), (120, None, 0), (120, "interrupted", 0)],
 )
 def test_the_time_that_is_left_is_what_was_not_used_up(
     run: Run, sat: list[Searching], monkeypatch: pytest.MonkeyPatch, spent: int, reason: str | None, left: int
@@ -297,3 +317,77 @@ def test_the_time_that_is_left_is_what_was_not_used_up(
         journal.stopped(reason)
     go_on(run.path)
     assert sat[0].time_left == pytest.approx(left)
+
+
+def test_a_time_budget_that_is_given_anew_begins_now_and_is_what_a_kill_leaves_a_rest_of(
+    run: Run, sat: list[Searching]
+) -> None:
+    go_on(run.path, trials=20, time_budget="50")
+    assert sat[0].time_left == sat[0].new_time_budget == 50
+    with at([1000.0]):
+        run.journal.session(trials=20, time_budget=50.0)
+    with at([1020.0]):
+        run.journal.suggested("search", "", {}, run.trials[0].config)
+    go_on(run.path, trials=20)
+    assert (sat[1].time_left, sat[1].new_time_budget) == (pytest.approx(30), None)
+
+
+def test_what_each_trial_gets_can_be_changed_when_a_search_goes_on(run: Run, sat: list[Searching]) -> None:
+    go_on(run.path, trials=4, cpus_per_trial=2.0)
+    assert (sat[0].space.resources.cpu, sat[0].space.epochs) == (2.0, None)
+    with pytest.raises(InputError, match="--cpus-per-trial: must be above 0, got -1"):
+        go_on(run.path, trials=4, cpus_per_trial=-1.0)
+    with pytest.raises(
+        InputError, match="--time-budget: must be a duration above 0 such as 45s, 30m or 1h30m, got 'x'"
+    ):
+        go_on(run.path, trials=4, time_budget="x")
+
+
+def test_data_that_has_moved_is_named_and_everything_finds_it_from_then_on(run: Run, sat: list[Searching]) -> None:
+    old = Path(run.record["data"]["path"])
+    nested = Journal(run.path / "retrained" / "events.jsonl")
+    nested.path.parent.mkdir()
+    nested.suggested("retrain", "simple, seed 1", {}, run.trials[0].config)
+    new = old.rename(old.with_name("moved"))
+    with pytest.raises(InputError):
+        go_on(run.path, trials=4)
+    go_on(run.path, trials=4, data=str(new))
+    assert sat[0].space.fixed["data"] == str(new)
+    assert all(baseline.values["data"] == str(new) for baseline in sat[0].space.baselines)
+    again = load_run(run.path)
+    assert again.record["data"]["path"] == again.record["space"]["fixed"]["data"] == str(new)
+    for journal in (again.journal, Journal(nested.path)):
+        assert {trial.config["data"] for trial in journal.trials.values()} == {str(new)}
+    go_on(run.path, trials=4)  # it needs to be said only once
+    assert len(sat) == 2
+
+
+def test_other_data_is_not_taken_for_the_moved_one(
+    run: Run, sat: list[Searching], make_clips: Callable[..., Path]
+) -> None:
+    before = (run.path / "run.json").read_bytes()
+    other = make_clips(classes=2, clips=3, name="other")
+    with pytest.raises(InputError, match=r"must be the data that the search ran on .*Name the moved data set itself"):
+        go_on(run.path, trials=4, data=str(other))
+    assert (run.path / "run.json").read_bytes() == before
+    assert sat == []
+
+
+def test_clips_that_are_split_otherwise_than_they_were_are_refused(run: Run, sat: list[Searching]) -> None:
+    split = run.record["split"]
+    change_record(run.path, split={**split, "hash": "other"}, git_commit="0123abc", versions={"numpy": "1.0"})
+    with pytest.raises(InputError, match=r"must be split as when the search ran \(split hash other\), got \w+: clips .*"
+                       r"go on with that of the search \(commit 0123abc, numpy 1.0\)"):  # fmt: skip
+        go_on(run.path, trials=4)
+    assert sat == []
+
+
+def test_a_space_file_that_was_edited_since_is_noticed(run: Run, sat: list[Searching]) -> None:
+    source = Path(run.record["space"]["source"])
+    change_record(run.path, space_hash=hash_of(source))
+    go_on(run.path, trials=4)
+    source.write_text(source.read_text() + "# a thought\n")
+    go_on(run.path, trials=4)
+    source.unlink()
+    go_on(run.path, trials=4)
+    assert [any("has been edited since" in note for note in sitting.notes) for sitting in sat] == [False, True, False]

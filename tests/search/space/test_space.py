@@ -339,6 +339,24 @@ def test_every_wish_for_weights_counts(tmp_path: Path) -> None:
     assert space.weights_by_backbone() == (("resnet18", "imagenet"), *searched)
 
 
+def test_a_field_with_a_condition_has_its_fixed_value_elsewhere(tmp_path: Path) -> None:
+    space = space_of(
+        tmp_path,
+        """
+        fixed: {weights: auto, lr: 1.0e-4}
+        search:
+          backbone: {choice: [resnet18, resnet34]}
+          weights: {choice: [auto, none], when: {backbone: resnet18}}
+          method: {choice: [train, probe]}
+          lr: {loguniform: [1.0e-3, 1.0e-2], when: {method: train}}
+        """,
+    )
+    assert space.weights_by_backbone() == (("resnet18", "auto"), ("resnet18", "none"), ("resnet34", "auto"))
+    config = space.config({"backbone": "resnet34", "method": "probe"})
+    assert (config.weights, config.lr) == ("auto", 1e-4)
+    assert space.config({"backbone": "resnet18", "weights": "none", "method": "train", "lr": 0.005}).weights == "none"
+
+
 def test_the_size_of_a_space_is_known_where_it_ends(tmp_path: Path) -> None:
     assert space_of(tmp_path, "search: {mixup: {choice: [0.0, 0.2]}, n_mels: {qrandint: [32, 96, 32]}}").size == 6
     assert space_of(tmp_path, "search: {mixup: {choice: [0.0, 0.2]}, lr: {uniform: [0.1, 0.2]}}").size is None
