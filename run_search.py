@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NoReturn, Optional, TextIO
 
 import typer
 
+from trainable.cores import allowed_cores
 from trainable.streams import open_closed_streams
 
 open_closed_streams()  # first of all, for the messages of the command line itself too
@@ -70,6 +71,8 @@ def load(modules: Sequence[str], stream: TextIO) -> None:
         print("Loading torch and what goes with it ...", end="" if on_terminal else "\n", file=stream, flush=True)
     for name in modules:
         importlib.import_module(name)
+    if torch := sys.modules.get("torch"):  # it counts the machine's cores where a group or a job has fewer
+        torch.set_num_threads(min(torch.get_num_threads(), allowed_cores()))
     if on_terminal:
         print("\r\x1b[K", end="", file=stream, flush=True)
 

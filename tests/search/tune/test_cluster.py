@@ -214,7 +214,9 @@ def test_ray_on_one_machine_is_reached_by_nobody_else_and_needs_no_short_tmpdir(
     monkeypatch.setenv("TMPDIR", str(long))
     monkeypatch.setattr(tempfile, "tempdir", None)  # so that the variable is read anew
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})  # as under `taskset -c 0`
     with connected(None) as machines:
+        assert machines.cpus == 1
         token, place = os.environ["RAY_AUTH_TOKEN"], machines.place
         assert place is not None
         assert place.parent == Path("/tmp")
