@@ -111,7 +111,7 @@ def retrain_run(
             print(f"Stopped. To go on from here: {typed(*sys.argv[1:])}")
             return EXIT_INTERRUPTED
         except TrainingFailed as error:
-            print(error, file=sys.stderr)
+            print(f"{error}\nTo try again: {typed(*sys.argv[1:])}", file=sys.stderr)
             return EXIT_FAILED
     page = write_report([load_run(path)])
     terminal = Terminal()

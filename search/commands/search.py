@@ -20,6 +20,7 @@ from search.commands.session import (
     check_every_node,
     exit_code,
     note_stop,
+    why,
     without_harm,
 )
 from search.console.console import Console
@@ -38,7 +39,6 @@ from search.runs.run import Run, load_run
 from search.runs.tables import TrialsTable, write_trials_csv
 from search.space.load import Flags, given, with_flags
 from search.space.space import Space
-from search.tune.actor import in_words
 from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
 from search.tune.estimate import estimate, render
 from search.tune.lessons import told
@@ -370,13 +370,16 @@ def close_run(run: Run, space: Space, warn: Callable[[str], None]) -> None:
         "study.db": lambda: write_study(space, run.journal, run.path / "study.db"),
         "report.html": lambda: write_report([run]),
     }
+    reasons: dict[str, str] = {}  # by the name of what could not be written
     for name, write in steps.items():
         try:
             write()
         except Exception as error:
-            why = in_words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            again = typed("resume", run.path)
-            warn(f"{run.path / name} could not be written ({why}). To try again: {again}")
+            reasons[name] = why(error)
+    if reasons:
+        said = "; ".join(dict.fromkeys(reasons.values()))
+        again = typed("resume", run.path)
+        warn(f"{run.path}: {', '.join(reasons)} could not be written ({said}). To try again: {again}")
 
 
 def write_best(run: Run) -> None:

@@ -153,12 +153,20 @@ def without_harm(listener: Callable[[dict[str, Any]], None], warn: Callable[[str
         try:
             listener(event)
         except Exception as error:
-            why = in_words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            if why not in told:
-                told.add(why)
-                warn(f"{why}. The search goes on: what is missing is made from the journal at its end")
+            reason = why(error)
+            if reason not in told:
+                told.add(reason)
+                warn(f"{reason}. The search goes on: what is missing is made from the journal at its end")
 
     return listen
+
+
+def why(error: Exception) -> str:
+    """What went wrong with a file that can be made again, on one line."""
+    if isinstance(error, OSError):
+        return in_words(error)
+    database = getattr(error, "orig", None)  # what SQLAlchemy has of it, which adds the whole statement
+    return f"{type(error).__name__}: {' '.join(str(database or error).split())}"
 
 
 def exit_code(stop: Stop, good: bool) -> int:

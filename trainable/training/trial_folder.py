@@ -95,7 +95,7 @@ class TrialFolder:
             try:
                 torch.save(state, temporary)
             except RuntimeError as error:  # torch's own word for a disk that refuses; these are plain tensors
-                raise OSError(errno.ENOSPC, f"a checkpoint could not be written: {error}") from error
+                raise OSError(errno.ENOSPC, "a checkpoint could not be written: is the disk full?") from error
 
     def load(self, which: Which) -> dict[str, Any] | None:
         """The checkpoint's state on the CPU, or None where there is none yet.
