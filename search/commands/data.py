@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from search.console.steps import Steps
 from search.console.table import terminal
-from search.runs.format import program
+from trainable.commands import typed
 
 
 def check(path: str, as_json: bool, group: str | None = None) -> int:
@@ -58,7 +57,7 @@ def get(name: str | None, target: Path | None, mirrors: Sequence[str]) -> int:
         found = fetch_published(record, target or Path(record.title), mirrors=mirrors or None, progress=progress)
     print(found)
     print(
-        f"{program('python')} run_search.py --space spaces/small-data.yaml --data {shlex.quote(str(found))}",
+        typed("--space", "spaces/small-data.yaml", "--data", found),
         file=sys.stderr,
     )
     return 0

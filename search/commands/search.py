@@ -156,11 +156,13 @@ def _resume(run: Run, options: ResumeOptions) -> int:
     )
     # What a search leaves at its end is made by whoever comes next, where it was killed before or its disk was full.
     closed = run.journal.stop_reason is not None and all((run.path / name).exists() for name in LEFT_AT_THE_END)
-    if not run.journal.unfinished and len(run.trials) >= space.trials and closed:
-        extend = typed("resume", run.path, "--trials", 2 * len(run.trials))
+    used_up = run.journal.stop_reason == _USED_UP
+    if not run.journal.unfinished and (len(run.trials) >= space.trials or used_up) and closed:
+        way_out = f". To extend it: {typed('resume', run.path, '--trials', 2 * len(run.trials))}"
+        if used_up or space.trials < space.budget.trials:
+            way_out = f", and {_USED_UP}. Widen it."
         raise InputError(
-            f"{run.path}: must have something left to do, got all {len(run.trials)} trials finished"
-            + (f". To extend it: {extend}" if space.trials == space.budget.trials else f", and {_USED_UP}. Widen it.")
+            f"{run.path}: must have something left to do, got all {len(run.trials)} trials finished{way_out}"
         )
     with Steps() as progress:
         if options.data is None:
@@ -256,7 +258,7 @@ def _search(searching: Searching) -> int:
     def conclude(console: Console) -> int:
         if stop.trouble:
             console.warn(f"stopped: {stop.reason}")
-        note_stop(run, stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP), console.warn)
+        note_stop(run, stop.reason or ("budget" if len(run.trials) >= space.budget.trials else _USED_UP), console.warn)
         close_run(run, space, console.warn)
         return exit_code(stop, good=run.best() is not None)
 

@@ -21,6 +21,7 @@ from search.console.time_left import Plan
 from search.mirror.mirror import Mirror
 from search.mirror.mode import ResolvedMode
 from search.runs.folder import shared_paths
+from search.runs.record import git_commit, versions
 from search.runs.run import Run
 from search.space.sections import Resources
 from search.tune.actor import in_words
@@ -96,7 +97,8 @@ class Session:
         journal, header = self.run.journal, self.header
         console = Console(journal, header, plan)
         mirror = self._mirror = Mirror(self.run, self.mode, self.at_once)
-        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=self.at_once, **noted)
+        by = {"git_commit": git_commit(), "versions": versions()}  # a later session may be another program's
+        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=self.at_once, **by, **noted)
         journal.listen(without_harm(console.on_event, console.warn))
         journal.listen(without_harm(mirror.on_event, console.warn))
         try:

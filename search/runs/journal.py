@@ -108,9 +108,12 @@ class Journal:
         """Notes that a driver has started or resumed the run."""
         self._write({"event": "session", **facts})
 
-    def warmed(self, run: str, trials: list[dict[str, Any]]) -> None:
-        """Notes trials of another run that the sampler learns from, so that a resumed search needs that run no more."""
-        self._write({"event": "warm", "run": run, "trials": trials, "before": len(self.trials)})
+    def warmed(self, run: str, trials: list[dict[str, Any]], numbered: int = 0) -> None:
+        """Notes trials of another run that the sampler learns from, so that a resumed search needs that run no more.
+
+        `numbered`: how many trials that run has; the seeds of this search's proposals go on behind theirs.
+        """
+        self._write({"event": "warm", "run": run, "trials": trials, "numbered": numbered, "before": len(self.trials)})
 
     def learned(self, run: str, trials: list[dict[str, Any]]) -> None:
         """Notes what a run on other data teaches, so that a resumed search needs that run no more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +148,19 @@ class Space:
         if any(dimension.size is None for dimension in self.dimensions.values()):
             return None
         return self._count(tuple(self.dimensions.values()), {}, {})
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """All samples that there can be, where there is an end of them."""
+        return self._beginning_with({}, tuple(self.dimensions.values()))
+
+    def _beginning_with(self, sample: dict[str, Any], dimensions: tuple[Dimension, ...]) -> Iterator[dict[str, Any]]:
+        if not dimensions:
+            yield sample
+            return
+        first, rest = dimensions[0], dimensions[1:]
+        values = first.values() if self.active(first, sample) else (_ABSENT,)
+        for value in values:
+            yield from self._beginning_with(sample if value is _ABSENT else {**sample, first.name: value}, rest)
 
     def _count(self, dimensions: tuple[Dimension, ...], sample: Mapping[str, Any], known: dict[Any, int]) -> int:
         """How many samples begin with `sample`, whose values are those of the dimensions before these.
