@@ -6,11 +6,16 @@ import importlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Optional, TextIO
 
 import typer
+
+from trainable.streams import open_closed_streams
+
+open_closed_streams()  # first of all, for the messages of the command line itself too
 
 # Heavy imports (torch, Ray) happen inside the commands, so that --help answers at once.
 app = typer.Typer(
@@ -46,6 +51,10 @@ Gpus = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(min=0, help="GPUs per trial; a fraction shares one.", show_default="the space file's"),
 ]
+AtOnce = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1, help="Trials that run at the same time at most.", show_default="as many as fit"),
+]
 Cpus = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(min=0.01, help="CPUs per trial, also its torch threads.", show_default="the space file's"),
@@ -77,17 +86,23 @@ def answer(work: Callable[[], int | None], *modules: str, talks: bool = False) -
         load(modules, sys.stdout if talks else sys.stderr)
         code = work() or 0
     except KeyboardInterrupt:  # once trials run, the first one only asks for a stop
-        typer.echo("Interrupted. Nothing that was finished is lost: give the same command again.", err=True)
+        _tell("Interrupted. Nothing that was finished is lost: give the same command again.")
         code = 130
     except InputError as error:
-        typer.echo(str(error), err=True)
+        _tell(str(error))
         code = 2
     except OSError as error:  # a disk, a mount, a network: nothing of ours
         way_out = "Free some space, change its rights or mount it again, and give the same command again."
         place = error.filename or "a file, a folder or the network"
-        typer.echo(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}", err=True)
+        _tell(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}")
         code = 1
     raise typer.Exit(code)
+
+
+def _tell(problem: str) -> None:
+    """Says what went wrong; where nobody can be told, the exit code still does."""
+    with suppress(OSError):
+        typer.echo(problem, err=True)
 
 
 def _say_version(asked: bool) -> None:
@@ -110,6 +125,7 @@ def search(
     time_budget: Annotated[str | None, typer.Option(help="Wall clock, such as 30m or 2h.")] = None,
     gpus_per_trial: Gpus = None,
     cpus_per_trial: Cpus = None,
+    at_once: AtOnce = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search and of its trials.")] = None,
     swanlab: SwanLab = "auto",
     project: Annotated[str, typer.Option(help="The SwanLab project.")] = "audio-search",
@@ -153,8 +169,8 @@ def search(
         return start(
             Options(
                 space=space, data=data, name=name, trials=trials, epochs=epochs, time_budget=time_budget,
-                gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, seed=seed, swanlab=swanlab,
-                project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
+                gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, at_once=at_once, seed=seed,
+                swanlab=swanlab, project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
                 learn_from=tuple(learn_from or ()),
                 dry_run=dry_run, settings=(*(settings or ()), *([f"group_column={_quoted(group)}"] if group else [])),
                 without=without,
@@ -168,6 +184,8 @@ def search(
 def resume(
     run: Run,
     trials: Annotated[int | None, typer.Option(min=1, help="New total, to extend a finished search.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up again what has failed, too.")] = False,
+    at_once: AtOnce = None,
     data: Moved = None,
     time_budget: Annotated[str | None, typer.Option(help="Wall clock from now on, such as 30m or 2h.")] = None,
     gpus_per_trial: Gpus = None,
@@ -189,7 +207,8 @@ def resume(
             _found(run, storage),
             ResumeOptions(
                 trials=trials, data=data, time_budget=time_budget, gpus_per_trial=gpus_per_trial,
-                cpus_per_trial=cpus_per_trial, swanlab=swanlab, address=address,
+                cpus_per_trial=cpus_per_trial, swanlab=swanlab, address=address, retry_failed=retry_failed,
+                at_once=at_once,
             ),
         )  # fmt: skip
 
@@ -212,6 +231,7 @@ def retrain(
     protocol: Annotated[Literal["holdout", "folds"], typer.Option(help="folds: every clip out of fold.")] = "holdout",
     train_on: Annotated[Literal["train", "train+val"], typer.Option(help="What it learns from.")] = "train",
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Save the ensemble of seeds, too.")] = False,
+    at_once: AtOnce = None,
     data: Moved = None,
     swanlab: Annotated[SwanLabMode | None, typer.Option(show_default="as before")] = None,
     address: Address = None,
@@ -230,7 +250,7 @@ def retrain(
             top=top, trial=trial, pareto=cost if pareto else None, config=config, baseline=baseline, seeds=seeds,
             epochs=epochs, protocol=protocol, train_on=train_on, save_ensemble=ensemble,
         )  # fmt: skip
-        return retrain_run(_found(run, storage), options, swanlab, address, data)
+        return retrain_run(_found(run, storage), options, swanlab, address, data, at_once)
 
     answer(work, "search.commands.retrain", talks=True)
 
@@ -386,6 +406,28 @@ def fields(
         return show(name)
 
     answer(work)
+
+
+@app.command()
+def backbones(
+    pattern: Annotated[
+        str | None,
+        typer.Argument(help="Part of a name; timm:PART, or FILE.py:FUNCTION.", show_default="all but timm's"),
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
+) -> None:
+    """List the networks that a search may use: size, cost, and which weights there are.
+
+    Example: python run_search.py backbones mobilenet
+    """
+
+    def work() -> int:
+        from search.commands.backbones import backbones as show
+
+        return show(pattern, _style(csv, json))
+
+    answer(work, "search.commands.backbones")
 
 
 @app.command()

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from trainable.commands import typed
 from trainable.errors import InputError, TrialEnded
 from trainable.files import read_mapping
+from trainable.streams import open_closed_streams
 
 if TYPE_CHECKING:
     from trainable.config import TrialConfig
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
+open_closed_streams()
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 

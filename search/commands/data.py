@@ -56,10 +56,7 @@ def get(name: str | None, target: Path | None, mirrors: Sequence[str]) -> int:
     with Steps(sys.stderr) as progress:
         found = fetch_published(record, target or Path(record.title), mirrors=mirrors or None, progress=progress)
     print(found)
-    print(
-        typed("--space", "spaces/small-data.yaml", "--data", found),
-        file=sys.stderr,
-    )
+    print(typed("--space", "spaces/small-data.yaml", "--data", found), file=sys.stderr)
     return 0
 
 

@@ -126,7 +126,7 @@ def search(
         warm_start: runs whose trials the search learns from, too.
         learn_from: runs on other data that teach what to try; each is let go if it misleads.
         options: what the command line takes, by the same names: data, name, trials, epochs, time_budget, seed,
-            storage, swanlab, cpus_per_trial, gpus_per_trial, address, settings (texts FIELD=VALUE), ...
+            storage, swanlab, cpus_per_trial, gpus_per_trial, at_once, address, settings (texts FIELD=VALUE), ...
 
     Raises:
         InputError: an input is wrong; then nothing has been written.

@@ -35,6 +35,7 @@ from search.runs.data import move_data
 from search.runs.folder import nested_run, sole_run
 from search.runs.journal import Journal, Trial
 from search.runs.run import Run, load_run, trial_folder
+from search.space.load import given
 from search.space.sections import Resources, Scheduler
 from search.space.space import Space
 from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
@@ -75,8 +76,9 @@ class JobSearch(Searcher):  # type: ignore[misc]  # Ray has no types
 
 
 def retrain_run(
-    path: Path, options: RetrainOptions, swanlab: str | None, address: str | None, data: str | None = None
-) -> int:
+    path: Path, options: RetrainOptions, swanlab: str | None, address: str | None, data: str | None = None,
+    at_once: int | None = None,
+) -> int:  # fmt: skip
     """Retrains from a run, prints the result and returns the exit code. `data`: where the data set lies by now.
 
     Raises:
@@ -87,7 +89,7 @@ def retrain_run(
             move_data(held, data, progress)
     run = load_run(path)
     mode = resolve_again(swanlab, run.record["mirror"], run.path / "retrained")
-    wanted = Resources.model_validate(run.record["space"]["resources"])
+    wanted = Resources.model_validate({**run.record["space"]["resources"], **given(at_once=at_once)})
     with nested_run(run.path / "retrained"), connected(address) as machines:
         resources, notes = fit_resources(wanted, machines)
         if not resources.gpu:

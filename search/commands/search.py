@@ -32,10 +32,11 @@ from search.retrain.trust import candidates_of, trust
 from search.runs.data import move_data, same_dataset
 from search.runs.folder import find_run, new_run, only_driver, sole_run
 from search.runs.format import conditions_of
+from search.runs.gain import Prospect
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.runs.tables import TrialsTable, write_trials_csv
-from search.space.load import Flags, with_flags
+from search.space.load import Flags, given, with_flags
 from search.space.space import Space
 from search.tune.actor import in_words
 from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
@@ -71,6 +72,7 @@ class Searching:
     mode: ResolvedMode
     warm_start: tuple[Run, ...] = ()
     learn_from: tuple[Run, ...] = ()
+    retry: tuple[int, ...] = ()  # trials that have failed and are to go on
     time_left: float | None = None  # s
     notes: tuple[str, ...] = ()
     new_time_budget: float | None = None  # s, from now on
@@ -110,7 +112,7 @@ def search(options: Options) -> int:
             return _dry_run(Searching(run, space, machines, mode, notes=notes))
         with new_run(prepared.run, content, options.storage) as run, only_driver(run.path):
             check_every_node(run, machines)
-            return _search(Searching(run, space, machines, mode, warm_start, learn_from, space.budget.time, notes))
+            return _search(Searching(run, space, machines, mode, warm_start, learn_from, (), space.budget.time, notes))
 
 
 def _each_once(paths: Iterable[Path], storage: str = "runs") -> tuple[Run, ...]:
@@ -129,6 +131,8 @@ class ResumeOptions:
     cpus_per_trial: float | None = None
     swanlab: str | None = None
     address: str | None = None
+    retry_failed: bool = False  # takes up again what has failed, too, but for values that do not go together
+    at_once: int | None = None  # trials at a time, at most
 
 
 def resume(path: Path, options: ResumeOptions) -> int:
@@ -156,14 +160,12 @@ def _resume(run: Run, options: ResumeOptions) -> int:
     )
     # What a search leaves at its end is made by whoever comes next, where it was killed before or its disk was full.
     closed = run.journal.stop_reason is not None and all((run.path / name).exists() for name in LEFT_AT_THE_END)
+    failed = tuple(trial.number for trial in run.trials if trial.status == "failed" and not trial.refused)
+    retry = failed if options.retry_failed else ()
     used_up = run.journal.stop_reason == _USED_UP
-    if not run.journal.unfinished and (len(run.trials) >= space.trials or used_up) and closed:
-        way_out = f". To extend it: {typed('resume', run.path, '--trials', 2 * len(run.trials))}"
-        if used_up or space.trials < space.budget.trials:
-            way_out = f", and {_USED_UP}. Widen it."
-        raise InputError(
-            f"{run.path}: must have something left to do, got all {len(run.trials)} trials finished{way_out}"
-        )
+    done = len(run.trials) >= space.trials or used_up
+    if not run.journal.unfinished and not retry and done and closed:
+        raise InputError(_nothing_left(run, space, len(failed)))
     with Steps() as progress:
         if options.data is None:
             same_dataset(run, progress)
@@ -172,7 +174,8 @@ def _resume(run: Run, options: ResumeOptions) -> int:
             space = space.with_fixed(data=run.record["data"]["path"])
     mode = resolve_again(options.swanlab, run.record["mirror"], run.path)
     with connected(options.address) as machines:
-        resources, notes = fit_resources(space.resources, machines, gpus, cpus)
+        wanted = space.resources.model_copy(update=given(at_once=options.at_once))
+        resources, notes = fit_resources(wanted, machines, gpus, cpus)
         notes += _edited(run)
         space = replace(space, resources=resources)
         _check_devices(space, machines)
@@ -184,7 +187,20 @@ def _resume(run: Run, options: ResumeOptions) -> int:
             for key, events in (("warm_start", run.journal.warm), ("learn_from", run.journal.lessons))
         )
         budget = space.budget.time if options.time_budget is not None else None
-        return _search(Searching(run, space, machines, mode, warm, lessons, time_left, notes, budget))
+        return _search(Searching(run, space, machines, mode, warm, lessons, retry, time_left, notes, budget))
+
+
+def _nothing_left(run: Run, space: Space, failed: int) -> str:
+    """Why there is nothing to resume, and what else can be done."""
+    over = f"all {len(run.trials)} trials finished" + (f" or failed ({failed})" if failed else "")
+    if space.trials == space.budget.trials and run.journal.stop_reason != _USED_UP:
+        gain = Prospect(run.grace_epochs, run.trials).gain()
+        promise = f" ({gain})" if gain is not None else ""
+        way_out = f". To extend it: {typed('resume', run.path, '--trials', 2 * len(run.trials))}{promise}"
+    else:
+        way_out = f", and {_USED_UP}. Widen it."
+    again = f"\nTo try again what failed: {typed('resume', run.path, '--retry-failed')}" if failed else ""
+    return f"{run.path}: must have something left to do, got {over}{way_out}{again}"
 
 
 def _edited(run: Run) -> tuple[str, ...]:
@@ -256,8 +272,6 @@ def _search(searching: Searching) -> int:
         )
 
     def conclude(console: Console) -> int:
-        if stop.trouble:
-            console.warn(f"stopped: {stop.reason}")
         note_stop(run, stop.reason or ("budget" if len(run.trials) >= space.budget.trials else _USED_UP), console.warn)
         close_run(run, space, console.warn)
         return exit_code(stop, good=run.best() is not None)
@@ -269,7 +283,7 @@ def _search(searching: Searching) -> int:
         console.finish(run.record["split"]["val"], interrupted=interrupted, trust=trusted)
 
     anew = {} if searching.new_time_budget is None else {"time_budget": searching.new_time_budget}
-    with session.at_work(plan, stop, trials=space.budget.trials, **anew) as console:
+    with session.at_work(plan, stop, searching.retry, trials=space.budget.trials, **anew) as console:
         journal.listen(without_harm(TrialsTable(run).on_event, console.warn))
         journal.listen(without_harm(_study_file(run, space), console.warn))
         for warm in searching.warm_start:

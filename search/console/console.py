@@ -282,6 +282,8 @@ def summary_lines(
     lines += fact("Best", best_in_words(standings), width, "bold green" if standings.top else "")
     for text in _behind_the_best(standings, validation_clips, trust):
         lines += fact("", text, width)
+    if standings.gain is not None:
+        lines += fact("Gain", str(standings.gain), width)
     return [*lines, *fact("Run", header.run, width), Text(), *_next_steps(header, resumable, bool(standings.top))]
 
 

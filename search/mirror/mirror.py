@@ -7,6 +7,7 @@ an experiment that is not marked as complete is removed and mirrored anew, on a 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ class Mirror:
         if mode.mode != "off":
             self._pool = Pool(mode, log_dir(run.path, mode.mode), concurrency, WAIT_FOR_OTHER_S, hung_s)
             for trial in run.trials:
+                if not trial.over:  # it has failed before and is tried again
+                    with suppress(OSError):
+                        (log_dir(run.path, mode.mode) / trial_experiment(run, trial).key / DONE_FILE).unlink()
                 self._mirror(self._pool, trial.number)
 
     @property

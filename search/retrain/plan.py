@@ -12,7 +12,7 @@ from search.runs.cost import COSTS, front_of
 from search.runs.data import same_dataset
 from search.runs.run import Best, Run
 from search.space.space import Space
-from search.tune.prepare import resolve_weights, settle
+from search.tune.prepare import resolve_weights, settle, try_weights
 from trainable.backbones import SPOKEN
 from trainable.config import RECIPES, SHARED_FIELDS, TrialConfig
 from trainable.data.dataset import Dataset, absolute
@@ -115,6 +115,7 @@ def make_plan(run: Run, options: RetrainOptions, progress: Progress | None = Non
     folds = len(fold_splits(dataset, config)) if options.protocol == "folds" else 0
     wanted = (*candidates, baseline)
     wishes = [(each.config.backbone, each.config.weights) for each in wanted]
+    try_weights(wishes, progress)
     weights, without = resolve_weights(wishes, progress)
     notes = tuple(
         f"no {SPOKEN[kind]} weights for {name}: {each.name} starts from {SPOKEN[weights[name]]} weights and is worse "

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,13 +15,16 @@ from search.commands import search as searching
 from search.commands import session
 from search.commands.search import LEFT_AT_THE_END, ResumeOptions, Searching, resume
 from search.mirror import mode as mirror_mode
+from search.mirror.worker import DONE_FILE
 from search.runs import folder as run_folder
+from search.runs.gain import Prospect
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.space.sections import Resources
 from search.space.space import Space
 from search.tune.cluster import Machines
 from search.tune.prepare import hash_of
+from search.tune.searcher import StudySearch
 from tests.support.retrained import make_run
 from tests.support.synthetic import at
 from trainable.errors import InputError
@@ -66,6 +70,79 @@ def go_on(path: Path, trials: int | None = None, **options: Any) -> int:
 def test_a_finished_search_has_nothing_to_resume_and_says_how_to_extend_it(run: Run, sat: list[Searching]) -> None:
     with pytest.raises(InputError, match=r"got all 3 trials finished. To extend it: python run_search.py resume"):
         go_on(run.path)
+    assert sat == []
+
+
+def fail(run: Run, number: int, refused: bool = False) -> None:
+    """A run whose search has come to its end with a failed trial."""
+    lines = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["event"] == "ended" and line["trial"] == number:
+            line |= {"status": "failed", "message": "no such file", "refused": refused}
+    (run.path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_failed_trials_are_tried_again_where_that_is_asked_for(run: Run, sat: list[Searching]) -> None:
+    fail(run, 1)
+    with pytest.raises(InputError, match=r"got all 3 trials finished or failed \(1\)\. To extend it: .* --trials 6\n"):
+        go_on(run.path)
+    with pytest.raises(InputError, match=r"To try again what failed: python run_search.py resume .* --retry-failed$"):
+        go_on(run.path)
+    go_on(run.path, retry_failed=True)
+    assert [sitting.retry for sitting in sat] == [(1,)]
+
+
+def test_values_that_do_not_go_together_are_not_tried_again(run: Run, sat: list[Searching]) -> None:
+    fail(run, 1, refused=True)
+    with pytest.raises(InputError, match=r"got all 3 trials finished\. To extend it: .* --trials 6$"):
+        go_on(run.path, retry_failed=True)
+
+
+def test_a_failed_trial_that_is_tried_again_runs_for_the_console_the_mirror_and_the_searcher(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail(run, 1)
+    mirrored = run.path / "swanlog" / "offline" / "trial_0001" / DONE_FILE
+    mirrored.parent.mkdir(parents=True)
+    mirrored.touch()
+    seen = []
+
+    def run_trials(folder: Path, journal: Journal, make_searcher: Callable[[], StudySearch], *_: object) -> None:
+        seen.append((make_searcher().suggest("x"), mirrored.exists()))
+        journal.ended(1, "finished")
+
+    monkeypatch.setattr(searching, "_prepare_caches", lambda *_: None)
+    monkeypatch.setattr(searching, "close_run", lambda *_: None)
+    monkeypatch.setattr(session, "run_trials", run_trials)
+    space = replace(Space.from_json(run.record["space"]), resources=Resources(cpu=1, gpu=0))
+    mode = mirror_mode.resolve_mode("offline", run.path, "p")
+    code = searching._search(Searching(load_run(run.path), space, Machines(1, 2.0, 0.0), mode, retry=(1,)))
+    assert code == 0
+    assert [(config["number"], there) for config, there in seen] == [(1, False)]
+    after = load_run(run.path).journal
+    assert [trial.status for trial in after.trials.values()].count("failed") == 0
+    assert "[3 of 3, all done]" in capsys.readouterr().out
+
+
+def test_no_more_trials_run_at_once_than_is_asked_for(run: Run, sat: list[Searching]) -> None:
+    go_on(run.path, trials=5)
+    go_on(run.path, trials=5, at_once=1)
+    go_on(run.path, trials=5, at_once=9)
+    assert [sitting.session.at_once for sitting in sat] == [2, 1, 2]
+
+
+def test_the_advice_to_extend_a_search_says_what_that_promises(run: Run, sat: list[Searching]) -> None:
+    for number in range(20):
+        trial = run.journal.suggested("search", "", {"lr": 1e-3}, run.trials[-1].config)
+        for epoch in (1, 2):
+            run.journal.reported(trial.number, epoch, 0.5 + 0.01 * number, 1.0, "continue")
+        run.journal.ended(trial.number, "finished")
+    run.journal.session(trials=23)
+    run.journal.stopped("budget")
+    promised = Prospect(1, run.trials).gain()
+    assert promised is not None
+    with pytest.raises(InputError, match=rf"--trials 46 \({re.escape(str(promised))}\)"):
+        go_on(run.path, trials=23)
     assert sat == []
 
 
@@ -207,7 +284,8 @@ def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
 ) -> None:
     asked: list[tuple[list[Path], dict[str, str]]] = []
     monkeypatch.setattr(session, "check_nodes", lambda *wanted: asked.append(wanted))
-    change_record(run.path, weights={"resnet18": "imagenet", "densenet121": "none"})
+    weights = {"resnet18": "imagenet", "densenet121": "none"}
+    change_record(run.path, weights=weights)
     go_on(run.path, trials=4)
     assert asked == []  # there is one machine, this one
 
@@ -217,7 +295,7 @@ def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
 
     monkeypatch.setattr(searching, "connected", joined)
     go_on(run.path, 4, address="auto")
-    assert asked == [([run.path, Path(run.record["data"]["path"])], {"resnet18": "imagenet", "densenet121": "none"})]
+    assert asked == [([run.path, Path(run.record["data"]["path"])], weights)]
 
 
 @pytest.mark.parametrize(
