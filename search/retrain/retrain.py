@@ -39,7 +39,7 @@ from search.retrain.text import other_horizon, protocol_in_words, sentence
 from search.retrain.trust import candidates_of
 from search.runs.journal import Journal
 from search.runs.record import git_commit, versions
-from search.runs.run import Run
+from search.runs.run import Run, result_of
 from trainable.files import safe_cell, write_atomically
 from trainable.inference.metrics import comparison, with_temperature
 from trainable.inference.model import save_ensemble, save_trial
@@ -96,11 +96,10 @@ def _options(options: RetrainOptions) -> dict[str, Any]:
 
 def _earlier(folder: Path) -> list[dict[str, Any]]:
     """The results that this run had before: whoever looks at the test clips often has chosen on them in the end."""
-    path = folder / "result.json"
-    if not path.exists():
+    old = result_of(folder.parent)
+    if old is None:
         return []
-    old = json.loads(path.read_text())
-    return [*old["earlier"], {key: old[key] for key in ("created", "options", "measured_on", "accuracy")}]
+    return [*old.get("earlier", []), {key: old.get(key) for key in ("created", "options", "measured_on", "accuracy")}]
 
 
 def _result(

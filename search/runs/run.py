@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from search.runs.journal import Journal, Trial
+from search.runs.shapes import Result, RunRecord
 from trainable.errors import InputError
+from trainable.shapes import read_json
 from trainable.training.trial_folder import EpochResult, TrialFolder
 
 
@@ -94,17 +95,43 @@ def load_run(path: str | Path) -> Run:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text())
-        found = repr(record)[:40]
-    except ValueError as error:
-        record, found = None, f"no JSON ({error})"
-    if not isinstance(record, dict) or "space" not in record:
-        raise InputError(
-            f"{path}: must hold the record of a run, got {found}. Put back a copy of it, or search anew; "
-            f"python -m trainable --config {path.parent}/trial_NNNN/config.json repeats a trial without it."
-        )
+    way_out = (
+        f"Put back a copy of it, or search anew; python -m trainable --config {path.parent}/trial_NNNN/config.json "
+        "repeats a trial without it."
+    )
+    record: dict[str, Any] = read_json(path, RunRecord, way_out)
     return record
+
+
+# What a search or a retraining reads of the run that it goes on with.
+GOING_ON = ("data", "split", "weights", "mirror", "notes")
+
+
+def need(run: Run, *keys: str) -> None:
+    """Refuses a run whose run.json does not say what is needed to go on with it; to look at it, it may.
+
+    Raises:
+        InputError: a key is missing.
+    """
+    missing = [key for key in keys if run.record.get(key) is None]
+    if missing:
+        raise InputError(
+            f"{run.path / 'run.json'}: {', '.join(missing)}: must be there to go on with the run, got nothing. "
+            "Put back a copy of the file, or search anew."
+        )
+
+
+def result_of(run: Path) -> dict[str, Any] | None:
+    """What `retrained/result.json` of a run folder says, or None where nothing was retrained.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = run / "retrained" / "result.json"
+    if not path.exists():
+        return None
+    result: dict[str, Any] = read_json(path, Result, "Delete the file and retrain: what was trained is used again.")
+    return result
 
 
 def validates(config: Mapping[str, Any]) -> bool:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from pydantic import BaseModel, ValidationError
 
 from search.space.dimension import Dimension, parse_dimension
 from search.space.sections import Budget, Constraints, Resources, Scheduler, Searcher, rungs_before
-from trainable.config import COUNTED_IN_EPOCHS, TrialConfig
+from trainable.config import COUNTED_IN_EPOCHS, TrialConfig, describe
 from trainable.errors import InputError
 from trainable.training.network import checked_config
 
@@ -27,6 +28,10 @@ class Baseline:
     note: str = ""  # how it was completed, or why the sampler does not hear of it
 
 
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "budget": Budget, "resources": Resources, "scheduler": Scheduler, "searcher": Searcher,
+    "constraints": Constraints,
+}  # fmt: skip
 _ABSENT, _OTHER = object(), object()  # no value, and one that no condition asks for
 
 
@@ -233,23 +238,36 @@ class Space:
         """The space that `to_json` has written; how its values go together is not checked again.
 
         Raises:
-            InputError: another version has written it, with a dimension that this one does not know.
+            InputError: somebody has edited it, or another version has written it, with what this one does not know.
         """
         parsed = {name: parse_dimension(name, raw) for name, raw in values["search"].items()}
         problems = [f"{values['source']}: {line}" for _, found in parsed.values() for line in found]
+        sections: dict[str, Any] = {}
+        for name, section in _SECTIONS.items():
+            try:
+                sections[name] = section.model_validate(values.get(name, {}))  # older runs have no constraints
+            except ValidationError as error:
+                problems += [f"{values['source']}: {name}.{line}" for line in describe(error)]
+        fixed = dict(values["fixed"])
+        mappings = {"fixed": fixed, **{f"baselines.{each['name']}": each["values"] for each in values["baselines"]}}
+        for name, mapping in mappings.items():
+            try:
+                TrialConfig.model_validate(mapping)
+            except ValidationError as error:
+                problems += [f"{values['source']}: {name}.{line}" for line in describe(error)]
         if problems:
-            raise InputError(problems)
+            raise InputError([f"run.json, of {problem}" for problem in problems])
         return cls(
             values["source"],
-            dict(values["fixed"]),
+            fixed,
             {name: dimension for name, (dimension, _) in parsed.items() if dimension},
             tuple(Baseline(**baseline) for baseline in values["baselines"]),
-            Budget.model_validate(values["budget"]),
-            Resources.model_validate(values["resources"]),
-            Scheduler.model_validate(values["scheduler"]),
-            Searcher.model_validate(values["searcher"]),
+            sections["budget"],
+            sections["resources"],
+            sections["scheduler"],
+            sections["searcher"],
             values["epochs"],
-            Constraints.model_validate(values.get("constraints", {})),  # older runs have none
+            sections["constraints"],
         )
 
     def _values(self, name: str, backbone: str | None = None) -> tuple[Any, ...]:
