@@ -138,7 +138,7 @@ def search(
     learn_from: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A run on other data whose results guide the proposals, as long as they prove right; may be given again."
+            help="A run on other data whose results guide proposals, as long as they prove right; may be given again."
         ),
     ] = None,
     settings: Annotated[

@@ -34,7 +34,7 @@ from search.runs.folder import find_run, new_run, only_driver, sole_run
 from search.runs.format import conditions_of
 from search.runs.gain import Prospect
 from search.runs.journal import Journal
-from search.runs.run import GOING_ON, Run, load_run, need
+from search.runs.run import Run, load_run, need_whole
 from search.runs.tables import TrialsTable, write_trials_csv
 from search.space.load import Flags, given, with_flags
 from search.space.space import Space
@@ -146,7 +146,7 @@ def resume(path: Path, options: ResumeOptions) -> int:
 
 
 def _resume(run: Run, options: ResumeOptions) -> int:
-    need(run, *GOING_ON)
+    need_whole(run)
     space, trials = Space.from_json(run.record["space"]), options.trials
     if trials is None:  # an extension that was interrupted is still one
         trials = run.journal.sessions[-1].get("trials") if run.journal.sessions else None

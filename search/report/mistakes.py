@@ -200,7 +200,7 @@ def mistakes(run: Run, found: Scored, config: TrialConfig) -> Mistakes:
     """The surest mistakes, each with a picture and a sound, and a sentence for each file that cannot be had."""
     if found.lost:
         return Mistakes((), (), found.lost)
-    root = run.record["data"]["path"]
+    root = str(run.record.get("data", {}).get("path", ""))
     explain = explainer(run)
     cards: list[Card] = []
     lost: list[str] = []

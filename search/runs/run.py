@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from search.runs.journal import Journal, Trial
-from search.runs.shapes import Result, RunRecord
+from search.runs.shapes import Result, RunRecord, WholeRecord
 from trainable.errors import InputError
-from trainable.shapes import read_json
+from trainable.shapes import checked, read_json
 from trainable.training.trial_folder import EpochResult, TrialFolder
 
 
@@ -103,22 +103,14 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-# What a search or a retraining reads of the run that it goes on with.
-GOING_ON = ("data", "split", "weights", "mirror", "notes")
-
-
-def need(run: Run, *keys: str) -> None:
-    """Refuses a run whose run.json does not say what is needed to go on with it; to look at it, it may.
+def need_whole(run: Run) -> None:
+    """Refuses to go on with a run whose run.json does not say all that takes; to look at it, it may.
 
     Raises:
-        InputError: a key is missing.
+        InputError: with the keys that are missing.
     """
-    missing = [key for key in keys if run.record.get(key) is None]
-    if missing:
-        raise InputError(
-            f"{run.path / 'run.json'}: {', '.join(missing)}: must be there to go on with the run, got nothing. "
-            "Put back a copy of the file, or search anew."
-        )
+    way_out = "That is needed to go on with the run: put back a copy of the file, or search anew."
+    checked(run.record, WholeRecord, str(run.path / "run.json"), way_out)
 
 
 def result_of(run: Path) -> dict[str, Any] | None:

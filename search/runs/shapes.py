@@ -28,35 +28,41 @@ class _Budget(Record):
 
 
 class _Space(Record):
-    source: Text
-    fixed: dict[str, Any]
-    search: dict[str, dict[str, Any]]
-    baselines: list[_Baseline]
+    source: Text = ""
+    fixed: dict[str, Any] = Field(default={})
+    search: dict[str, dict[str, Any]] = Field(default={})
+    baselines: list[_Baseline] = Field(default=[])
     budget: _Budget
-    resources: dict[str, Any]
-    scheduler: dict[str, Any]
-    searcher: dict[str, Any]
-    epochs: Annotated[int, Field(ge=1, le=10**9)] | None
+    resources: dict[str, Any] = Field(default={})
+    scheduler: dict[str, Any] = Field(default={})
+    searcher: dict[str, Any] = Field(default={})
+    epochs: Annotated[int, Field(ge=1, le=10**9)] | None = None
 
 
 class _Data(Record):
-    path: Text
-    hash: Text
-    clips: Count
-    labels: list[Text]
-    rejected: Count | list[Any]
+    path: Text = ""
+    hash: Text = ""
+    clips: Count = 0
+    labels: list[Text] = Field(default=[])
+    rejected: Count | list[Any] = 0
     name: Text = ""
     group_column: Text | None = None
     groups: Count = 0
 
 
 class _Split(Record):
-    name: Text
-    hash: Text
-    train: Count
-    val: Count
-    test: Count
-    notes: list[Text]
+    name: Text = ""
+    hash: Text = ""
+    train: Count = 0
+    val: Count = 0
+    test: Count = 0
+    notes: list[Text] = Field(default=[])
+
+
+class _Mirror(Record):
+    mode: Text = ""
+    project: Text = ""
+    requested: Text = ""
 
 
 class RunRecord(Record):
@@ -72,13 +78,50 @@ class RunRecord(Record):
     seed: int | None = None
     weights: dict[str, str] | None = None
     own_backbones: dict[str, str] = Field(default={})
-    mirror: dict[str, Any] | None = None
+    mirror: _Mirror | None = None
     warm_start: list[Text] = Field(default=[])
     learn_from: list[Text] = Field(default=[])
     notes: list[Text] = Field(default=[])
     versions: dict[str, str] = Field(default={})
     git_commit: Text | None = None
     hardware: dict[str, Any] = Field(default={})
+
+
+class WholeRecord(Record):
+    """What a search or a retraining that goes on needs of run.json."""
+
+    class _WholeSpace(_Space):
+        source: Text
+        fixed: dict[str, Any]
+        search: dict[str, dict[str, Any]]
+        baselines: list[_Baseline]
+
+    class _WholeData(_Data):
+        path: Text
+        hash: Text
+        labels: list[Text]
+        clips: Count
+        rejected: Count | list[Any]
+
+    class _WholeSplit(_Split):
+        name: Text
+        hash: Text
+        train: Count
+        val: Count
+        test: Count
+        notes: list[Text]
+
+    class _WholeMirror(_Mirror):
+        mode: Text
+        project: Text
+
+    space: _WholeSpace
+    space_file: Text
+    data: _WholeData
+    split: _WholeSplit
+    weights: dict[str, str]
+    mirror: _WholeMirror
+    notes: list[Text]
 
 
 class Event(Record):

@@ -28,6 +28,7 @@ class Baseline:
     note: str = ""  # how it was completed, or why the sampler does not hear of it
 
 
+_KEYS: dict[str, type] = {"source": str, "fixed": dict, "search": dict, "baselines": list, "budget": dict}
 _SECTIONS: dict[str, type[BaseModel]] = {
     "budget": Budget, "resources": Resources, "scheduler": Scheduler, "searcher": Searcher,
     "constraints": Constraints,
@@ -240,6 +241,11 @@ class Space:
         Raises:
             InputError: somebody has edited it, or another version has written it, with what this one does not know.
         """
+        wrong = [name for name, kind in _KEYS.items() if not isinstance(values.get(name), kind)]
+        if wrong:
+            raise InputError(
+                f"run.json: space.{wrong[0]}: must be as a space has it, got another. Put back a copy of it."
+            )
         parsed = {name: parse_dimension(name, raw) for name, raw in values["search"].items()}
         problems = [f"{values['source']}: {line}" for _, found in parsed.values() for line in found]
         sections: dict[str, Any] = {}
@@ -266,7 +272,7 @@ class Space:
             sections["resources"],
             sections["scheduler"],
             sections["searcher"],
-            values["epochs"],
+            values.get("epochs"),
             sections["constraints"],
         )
 

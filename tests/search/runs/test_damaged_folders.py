@@ -19,7 +19,7 @@ from search.commands.compare import compare
 from search.report.report import write_report
 from search.retrain.plan import RetrainOptions, make_plan
 from search.retrain.suspects import suspects_of
-from search.runs.run import Run, load_run
+from search.runs.run import Run, load_run, need_whole
 from tests.support.damage import damage, edits
 from tests.support.synthetic import add_result, add_scores, data_record, make_run, write_clips
 from trainable.errors import InputError
@@ -37,8 +37,8 @@ budget: {trials: 5, grace_epochs: 1, reduction_factor: 3}
 LOOKS: dict[str, Any] = {
     "compare": lambda run: compare([run]),
     "report": lambda run: write_report([run]),
-    "plan": lambda run: make_plan(run, RetrainOptions(top=2, seeds=1)),
-    "suspects": suspects_of,
+    "plan": lambda run: (need_whole(run), make_plan(run, RetrainOptions(top=2, seeds=1))),
+    "suspects": lambda run: (need_whole(run), suspects_of(run)),
 }
 
 
@@ -48,8 +48,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("whole")
     dataset = write_clips(folder / "clips", ("a", "b"), clips=8, seconds=0.3)
     text = TEXT.replace("DATA", str(folder / "clips"))
-    run = make_run(folder / "run", trials=5, text=text, labels=dataset.labels, data=data_record(dataset), notes=[],
-                   mirror={"requested": "off", "mode": "off", "project": "p"}, weights={})  # fmt: skip
+    told = {"mirror": {"requested": "off", "mode": "off", "project": "p"}, "weights": {}, "space_file": "x.yaml"}
+    record = {"labels": dataset.labels, "data": data_record(dataset), "notes": [], **told}
+    run = make_run(folder / "run", trials=5, text=text, **record)
     calibration = {"temperature": 1.5, "ece_before": 0.1, "ece_after": 0.05}
     bins = [{"low": 0.5, "high": 1.0, "clips": 4, "accuracy": 0.75, "confidence": 0.8}]
     row = {"name": "trial 1", "trial": 1, "searched": 0.9, "validation": {"mean": 0.8, "deviation": 0.1},
@@ -109,7 +110,7 @@ def test_a_damaged_run_is_read_or_refused_in_one_error(
     ("change", "said"),
     [
         (lambda r: r["space"]["budget"].update(grace_epochs="1"), "space.budget.grace_epochs: must be a valid integer"),
-        (lambda r: r["space"].pop("search"), "space.search: must be there, got nothing"),
+        (lambda r: r["space"].pop("budget"), "space.budget: must be there, got nothing"),
         (lambda r: r["data"].update(labels={}), "data.labels: must be a valid list, got {}"),
         (lambda r: r["split"].update(val=-4), "split.val: must be greater than or equal to 0, got -4"),
     ],
