@@ -35,7 +35,7 @@ from search.runs.folder import find_run, new_run, only_driver, sole_run
 from search.runs.format import conditions_of
 from search.runs.gain import Prospect
 from search.runs.journal import Journal
-from search.runs.run import Run, load_run
+from search.runs.run import Run, load_run, need_whole
 from search.runs.tables import TrialsTable, write_trials_csv
 from search.space.load import Flags, given, with_flags
 from search.space.space import Space
@@ -146,6 +146,7 @@ def resume(path: Path, options: ResumeOptions) -> int:
 
 
 def _resume(run: Run, options: ResumeOptions) -> int:
+    need_whole(run)
     space, trials = Space.from_json(run.record["space"]), options.trials
     if trials is None:  # an extension that was interrupted is still one
         trials = run.journal.sessions[-1].get("trials") if run.journal.sessions else None
@@ -162,7 +163,9 @@ def _resume(run: Run, options: ResumeOptions) -> int:
     closed = run.journal.stop_reason is not None and all((run.path / name).exists() for name in LEFT_AT_THE_END)
     failed = tuple(trial.number for trial in run.trials if trial.status == "failed" and not trial.refused)
     retry = failed if options.retry_failed else ()
-    if not run.journal.unfinished and not retry and len(run.trials) >= space.trials and closed:
+    used_up = run.journal.stop_reason == _USED_UP
+    done = len(run.trials) >= space.trials or used_up
+    if not run.journal.unfinished and not retry and done and closed:
         raise InputError(_nothing_left(run, space, len(failed)))
     with Steps() as progress:
         if options.data is None:
@@ -191,7 +194,7 @@ def _resume(run: Run, options: ResumeOptions) -> int:
 def _nothing_left(run: Run, space: Space, failed: int) -> str:
     """Why there is nothing to resume, and what else can be done."""
     over = f"all {len(run.trials)} trials finished" + (f" or failed ({failed})" if failed else "")
-    if space.trials == space.budget.trials:
+    if space.trials == space.budget.trials and run.journal.stop_reason != _USED_UP:
         gain = Prospect(run.grace_epochs, run.trials).gain()
         promise = f" ({gain})" if gain is not None else ""
         way_out = f". To extend it: {typed('resume', run.path, '--trials', 2 * len(run.trials))}{promise}"
@@ -270,7 +273,7 @@ def _search(searching: Searching) -> int:
         )
 
     def conclude(console: Console) -> int:
-        note_stop(run, stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP), console.warn)
+        note_stop(run, stop.reason or ("budget" if len(run.trials) >= space.budget.trials else _USED_UP), console.warn)
         close_run(run, space, console.warn)
         return exit_code(stop, good=run.best() is not None)
 

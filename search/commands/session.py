@@ -22,6 +22,7 @@ from search.console.time_left import Plan
 from search.mirror.mirror import Mirror
 from search.mirror.mode import ResolvedMode
 from search.runs.folder import shared_paths
+from search.runs.record import git_commit, versions
 from search.runs.run import Run
 from search.space.sections import Resources
 from search.tune.actor import in_words
@@ -97,7 +98,8 @@ class Session:
         Within it signals ask for a stop. At its end the mirror is closed, and what SwanLab could not do is a warning.
         """
         journal, header = self.run.journal, self.header
-        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=self.at_once, **noted)
+        by = {"git_commit": git_commit(), "versions": versions()}  # a later session may be another program's
+        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=self.at_once, **by, **noted)
         for number in retry:
             journal.retried(number)
         console = Console(journal, header, plan)
