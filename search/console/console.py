@@ -33,8 +33,9 @@ from search.console.views import (
     live_lines,
     top_table,
 )
-from search.runs.format import ABSENT, duration, program, short, value_of
+from search.runs.format import ABSENT, duration, short, value_of
 from search.runs.journal import Journal
+from trainable.commands import program, typed
 
 
 def split_parts(split: Mapping[str, Any]) -> str:
@@ -60,8 +61,8 @@ class Header:
 
     def command(self, name: str) -> str:
         """The `name` command on this run as one would type it here, on the cluster where that trains something."""
-        there = f" --address {shlex.quote(self.address)}" if self.address and name in ("resume", "retrain") else ""
-        return f"{program('python')} run_search.py {name} {shlex.quote(self.run)}{there}"
+        there = ["--address", self.address] if self.address and name in ("resume", "retrain") else []
+        return typed(name, self.run, *there)
 
     def lines(self, width: int | None = None) -> list[Text]:
         """The facts, each on as many lines of `width` characters as it needs (None: on one)."""
@@ -313,8 +314,7 @@ def _failures(standings: Standings, run: str) -> list[str]:
     lines = [ending(trial, run) for trial in standings.failed[:FAILURES_SHOWN]]
     more = len(standings.failed) - FAILURES_SHOWN
     if more > 0:
-        which = f"compare {shlex.quote(run)} --where \"status == 'failed'\""
-        lines.append(f"{more} more failed: python run_search.py {which}")
+        lines.append(f"{more} more failed: {typed('compare', run, '--where')} \"status == 'failed'\"")
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,9 +136,29 @@ class Space:
     def weights_by_backbone(self) -> tuple[tuple[str, str], ...]:
         """Every pair of a backbone and its `weights` that a trial may have."""
         used = [(b.values["backbone"], b.values["weights"]) for b in self.baselines]
-        if self.dimensions:
-            used += [(name, weights) for name in self._values("backbone") for weights in self._values("weights")]
-        return tuple(dict.fromkeys(used))
+        return tuple(dict.fromkeys([*used, *self.searched_weights()]))
+
+    def searched_weights(self) -> tuple[tuple[str, str], ...]:
+        """Those pairs that the sampler may propose."""
+        if not self.dimensions:
+            return ()
+        return tuple((name, weights) for name in self._values("backbone") for weights in self._values("weights", name))
+
+    def without(self, backbones: Collection[str], baselines: Collection[str]) -> Space:
+        """The space without these choices of `backbone`, what hangs on them, and the baselines of these names."""
+        dimensions: dict[str, Dimension] = {}
+        for dimension in self.dimensions.values():
+            when = tuple(
+                (parent, tuple(v for v in values if parent != "backbone" or v not in backbones))
+                for parent, values in dimension.when
+            )
+            if dimension.name == "backbone" and dimension.kind == "choice":
+                args = tuple(value for value in dimension.args if value not in backbones)
+                dimension = dataclasses.replace(dimension, args=args)
+            if all(values and parent in dimensions for parent, values in when):
+                dimensions[dimension.name] = dataclasses.replace(dimension, when=when)
+        kept = tuple(baseline for baseline in self.baselines if baseline.name not in baselines)
+        return dataclasses.replace(self, dimensions=dimensions, baselines=kept)
 
     @property
     def size(self) -> int | None:
@@ -219,10 +239,16 @@ class Space:
             Constraints.model_validate(values.get("constraints", {})),  # older runs have none
         )
 
-    def _values(self, name: str) -> tuple[Any, ...]:
-        if name in self.dimensions:
-            return self.dimensions[name].corners()
-        return (self.fixed.get(name, TrialConfig.model_fields[name].default),)
+    def _values(self, name: str, backbone: str | None = None) -> tuple[Any, ...]:
+        """The values that a field may have in a sample; of this backbone, where one is named."""
+        otherwise = (self.fixed.get(name, TrialConfig.model_fields[name].default),)
+        dimension = self.dimensions.get(name)
+        if dimension is None:
+            return otherwise
+        if backbone is not None and any(p == "backbone" and backbone not in values for p, values in dimension.when):
+            return otherwise
+        always = all(parent == "backbone" for parent, _ in dimension.when) if backbone else not dimension.when
+        return dimension.corners() if always else tuple(dict.fromkeys((*dimension.corners(), *otherwise)))
 
 
 def scaled(epochs: int, factor: float) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 import sys
 import time
@@ -14,13 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from search.runs.cost import COSTS
-from search.runs.folder import free_folder
+from search.runs.folder import find_run, free_folder
 from search.runs.record import git_commit, versions
 from search.space.load import load_space
 from search.space.space import Space
 from search.tune.estimate import sample_configs
 from search.tune.study import check_cmaes
-from trainable.backbones import KINDS, SPOKEN, backbone, best_weights, fetch_weights, source_hash
+from trainable.backbones import (
+    KINDS,
+    SPOKEN,
+    backbone,
+    best_weights,
+    fetch_weights,
+    pretraining,
+    source_hash,
+    weights_here,
+)
 from trainable.config import TrialConfig
 from trainable.data.dataset import Dataset, absolute, load_dataset
 from trainable.data.duplicates import near_copies_across
@@ -29,7 +39,8 @@ from trainable.errors import InputError
 from trainable.features.mel_cache import check_front_end
 from trainable.files import plain_cell, safe_cell, write_atomically
 from trainable.progress import Progress
-from trainable.training.cost import cost_of
+from trainable.training.cost import cost_of, shown_frames
+from trainable.training.network import check_shape, input_shape
 
 GTZAN_FOLDER = "GTZAN/genres_original"  # where `data gtzan GTZAN` puts it
 
@@ -46,6 +57,7 @@ class Options:
     time_budget: str | None = None
     gpus_per_trial: float | None = None
     cpus_per_trial: float | None = None
+    at_once: int | None = None
     seed: int | None = None
     swanlab: str = "auto"
     project: str = "audio-search"
@@ -80,8 +92,8 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     """
     space = load_space(
         options.space, trials=options.trials, epochs=options.epochs, time_budget=options.time_budget,
-        gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, seed=options.seed,
-        settings=options.settings,
+        gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, at_once=options.at_once,
+        seed=options.seed, settings=options.settings,
     )  # fmt: skip
     check_cmaes(space)
     check_learning(space, options.learn_from)
@@ -97,8 +109,11 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     near = near_copies_across(dataset, split, progress) if data != "demo" else ()  # a test holds that it has none
     check_front_ends(space, dataset)
     check_constraints(space, dataset)
+    try_weights(space.weights_by_backbone(), progress)
+    space, weightless = with_weights_at_hand(space)
+    check_networks(space, dataset)
     weights, missing = resolve_weights(space.weights_by_backbone(), progress)
-    notes += without_weights(missing)
+    notes += (*weightless, *without_weights(missing))
     return Prepared(run, space, dataset, split, weights, (*notes, *silent_defaults(space, split), *near))
 
 
@@ -240,12 +255,91 @@ def check_front_ends(space: Space, dataset: Dataset) -> None:
         raise InputError(list(problems))
 
 
+def check_networks(space: Space, dataset: Dataset) -> None:
+    """Tries somebody's own networks, and timm's, on inputs as the shortest and the longest clip give them.
+
+    torchvision's and the AudioSet networks are known to take what their records say.
+
+    Raises:
+        InputError: one does not take them, or answers with something else than a logit per class.
+    """
+    order = sorted(range(len(dataset.clips)), key=lambda index: dataset.clips[index].seconds)
+    tried: set[tuple[Any, ...]] = set()
+    problems: dict[str, None] = {}
+    for config in first_configs(space):
+        if ":" not in config.backbone:
+            continue
+        for frames in dict.fromkeys(shown_frames(dataset, clip, config) for clip in (order[0], order[-1])):
+            shape = (config.backbone, config.input_channels, *input_shape(config, frames))
+            if shape in tried:
+                continue
+            tried.add(shape)
+            try:
+                check_shape(config, len(dataset.labels), frames)
+            except InputError as error:
+                problems.update(dict.fromkeys(f"{space.source}: {problem}" for problem in error.problems))
+    if problems:
+        raise InputError(list(problems))
+
+
+def try_weights(wanted: Iterable[tuple[str, str]], progress: Progress | None) -> None:
+    """Downloads what `wanted`, pairs of a backbone and its wish, may start from, as far as it can be had.
+
+    In one call, which waits for a dead network only once. What is missing then, the others here deal with.
+    """
+    with suppress(InputError):
+        fetch_weights(
+            [(name, kind) for name, wish in wanted if (kind := _hoped_for(name) if wish == "auto" else wish) in KINDS],
+            progress,
+        )
+
+
+def _hoped_for(name: str) -> str:
+    """The kind of weights that `auto` would like best for a backbone."""
+    published = backbone(name).weights
+    return published[0].kind if published else "none"
+
+
+def with_weights_at_hand(space: Space) -> tuple[Space, tuple[str, ...]]:
+    """The space without what has no point for want of weights, and a sentence for each kind of them.
+
+    That is a baseline whose weights cannot be had, be it by name or because only AudioSet has taught its network, and
+    such a network among the choices of a space. Where nothing else is left, all of it stays: it is an error by name,
+    and random weights otherwise.
+    """
+    gone: dict[tuple[str, str], list[str]] = {}
+    for baseline in space.baselines:
+        name, wish = baseline.values["backbone"], baseline.values["weights"]
+        if lacking := _lacks(name, wish):
+            gone.setdefault((name, lacking), []).append(baseline.name)
+    searched = [name for name, wish in space.searched_weights() if wish == "auto" and _lacks(name, wish)]
+    choices = space.dimensions["backbone"].corners() if "backbone" in space.dimensions else ()
+    searched = list(dict.fromkeys(searched)) if set(choices) - set(searched) else []
+    reduced = space.without(searched, [name for names in gone.values() for name in names])
+    if not (reduced.dimensions or reduced.baselines):
+        return space, ()
+    notes = []
+    for name, kind in dict.fromkeys([*gone, *((name, _hoped_for(name)) for name in searched)]):
+        lost = ["it is not searched"] if name in searched else []
+        lost += [f"the baseline {each} is left out" for each in gone.get((name, kind), [])]
+        notes.append(f"no {SPOKEN[kind]} weights for {name}, so {' and '.join(lost)}")
+    return reduced, tuple(notes)
+
+
+def _lacks(name: str, wish: str) -> str:
+    """The kind of weights that a backbone needs for this wish and that is not here; "" where there is none."""
+    kind = _hoped_for(name) if wish == "auto" else wish
+    needed = kind in KINDS if wish != "auto" else kind == "audioset"
+    return kind if needed and not weights_here(name, kind) else ""
+
+
 def resolve_weights(
     wanted: Iterable[tuple[str, str]], progress: Progress | None
 ) -> tuple[dict[str, str], tuple[tuple[str, str], ...]]:
     """What `weights: auto` means for each backbone, or else the best that is asked for; and what auto cannot have.
 
-    The latter are pairs of a backbone and the kind that is missing. `wanted` are pairs of a backbone and its wish.
+    The latter are pairs of a backbone and the kind that is missing. `wanted` are pairs of a backbone and its wish;
+    `try_weights` has fetched what they hope for.
 
     Raises:
         InputError: what is asked for by name cannot be had.
@@ -253,16 +347,11 @@ def resolve_weights(
     wanted = tuple(wanted)
     fetch_weights(sorted((name, kind) for name, kind in wanted if kind in KINDS), progress)
     hopeful = sorted({name for name, wish in wanted if wish == "auto"})
-    # "auto" means exactly this: without, and said in the header. In one call, which waits for a dead network only once.
-    with suppress(InputError):
-        fetch_weights(
-            [(name, published.kind) for name in hopeful for published in backbone(name).weights[:1]], progress
-        )
     resolved = {}
     for name in dict.fromkeys(name for name, _ in wanted):
         wishes = [wish for other, wish in wanted if other == name]
         resolved[name] = best_weights(name) if "auto" in wishes else min(wishes, key=_strength)
-    first = {name: published[0].kind for name in hopeful if (published := backbone(name).weights)}
+    first = {name: kind for name in hopeful if (kind := _hoped_for(name)) in KINDS}
     return resolved, tuple((name, kind) for name, kind in first.items() if resolved[name] != kind)
 
 
@@ -308,6 +397,11 @@ def own_sources(backbones: Iterable[str]) -> dict[str, str]:
     return {name: digest for name in backbones if (digest := source_hash(name))}
 
 
+def hash_of(file: Path) -> str:
+    """The start of a file's SHA-256."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
 def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]:
     """What goes into run.json: all that someone needs to repeat the search."""
     dataset, split = prepared.dataset, prepared.split
@@ -316,6 +410,7 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "space_file": str(options.space),
         "space": prepared.space.to_json(),
+        "space_hash": hash_of(Path(prepared.space.source)),
         "data": {
             "path": prepared.space.fixed["data"], "group_column": prepared.space.fixed.get("group_column"),
             "name": dataset.name, "hash": dataset.hash,
@@ -328,10 +423,11 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         },
         "seed": prepared.space.searcher.seed,
         "weights": prepared.weights,
+        "pretraining": {name: ", ".join(pretraining(name, kind)) for name, kind in prepared.weights.items()},
         "own_backbones": own_sources(prepared.weights),
         "mirror": mirror,
-        "warm_start": [str(path.resolve()) for path in options.warm_start],
-        "learn_from": [str(path.resolve()) for path in options.learn_from],
+        "warm_start": [str(find_run(path, options.storage).resolve()) for path in options.warm_start],
+        "learn_from": [str(find_run(path, options.storage).resolve()) for path in options.learn_from],
         "notes": list(prepared.notes),
         "versions": versions(),
         "git_commit": git_commit(),

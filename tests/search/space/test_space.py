@@ -223,10 +223,11 @@ def test_a_condition_keeps_apart_what_does_not_go_together(tmp_path: Path) -> No
 
 def test_flags_replace_what_the_file_says(tmp_path: Path) -> None:
     space = space_of(
-        tmp_path, CONDITIONAL, trials=7, time_budget="1h30m", gpus_per_trial=0.5, cpus_per_trial=3, seed=9, data="x"
-    )
+        tmp_path, CONDITIONAL, trials=7, time_budget="1h30m", gpus_per_trial=0.5, cpus_per_trial=3, at_once=2, seed=9,
+        data="x",
+    )  # fmt: skip
     assert (space.budget.trials, space.budget.time) == (7, 5400)
-    assert (space.resources.gpu, space.resources.cpu) == (0.5, 3)
+    assert (space.resources.gpu, space.resources.cpu, space.resources.at_once) == (0.5, 3, 2)
     assert (space.searcher.seed, space.fixed["seed"], space.fixed["data"]) == (9, 9, "x")
 
 
@@ -336,6 +337,24 @@ def test_every_wish_for_weights_counts(tmp_path: Path) -> None:
     )
     searched = [(name, wish) for name in ("resnet18", "resnet34") for wish in ("none", "auto")]
     assert space.weights_by_backbone() == (("resnet18", "imagenet"), *searched)
+
+
+def test_a_field_with_a_condition_has_its_fixed_value_elsewhere(tmp_path: Path) -> None:
+    space = space_of(
+        tmp_path,
+        """
+        fixed: {weights: auto, lr: 1.0e-4}
+        search:
+          backbone: {choice: [resnet18, resnet34]}
+          weights: {choice: [auto, none], when: {backbone: resnet18}}
+          method: {choice: [train, probe]}
+          lr: {loguniform: [1.0e-3, 1.0e-2], when: {method: train}}
+        """,
+    )
+    assert space.weights_by_backbone() == (("resnet18", "auto"), ("resnet18", "none"), ("resnet34", "auto"))
+    config = space.config({"backbone": "resnet34", "method": "probe"})
+    assert (config.weights, config.lr) == ("auto", 1e-4)
+    assert space.config({"backbone": "resnet18", "weights": "none", "method": "train", "lr": 0.005}).weights == "none"
 
 
 def test_the_size_of_a_space_is_known_where_it_ends(tmp_path: Path) -> None:
