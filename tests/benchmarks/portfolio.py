@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,14 +73,18 @@ def choose(grid: Mapping[str, Sequence[Any]], tables: Sequence[Table], size: int
     return [points[number] for number in chosen]
 
 
-def baselines(grid: Mapping[str, Sequence[Any]], tables: Sequence[Table]) -> str:
-    """The portfolio as lines of a space file: trials that come first and may be cut like any other."""
+def baselines(grid: Mapping[str, Sequence[Any]], tables: Sequence[Table], name_weights: bool = False) -> str:
+    """The portfolio as lines of a space file: trials that come first and may be cut like any other.
+
+    name_weights: whether the space searches them: then all but MobileNetV2 have random ones, as they were recorded.
+    """
     lines = ["baselines:"]
     for number, point in enumerate(choose(grid, tables), start=1):
         varied = {name: value for name, value in zip(grid, point, strict=True) if len(grid[name]) > 1}
         values = ", ".join(f"{name}: {'null' if value is None else value}" for name, value in varied.items())
-        line = f"- {{name: portfolio-{number}, cut: true, {values}}}"
-        lines.append(textwrap.fill(line, 120, initial_indent="  ", subsequent_indent="     "))
+        if name_weights and varied.get("backbone") != "mobilenet_v2":
+            values = f"weights: none, {values}"
+        lines += [f"  - {{name: portfolio-{number}, cut: true,", f"     {values}}}"]
     return "\n".join(lines)
 
 
@@ -109,7 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     tables = [table for table in curves.TABLES.values() if table.file.exists()]
     if not args.check:
-        print(baselines(grid_in(load_space(args.space)), tables))
+        space = load_space(args.space)
+        print(baselines(grid_in(space), tables, name_weights="weights" in space.dimensions))
         return
     for table in tables:
         grid = table.grid

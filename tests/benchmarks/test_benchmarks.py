@@ -30,6 +30,7 @@ SPACE = """
 """
 
 
+SMALL_DATA = Path("spaces/small-data.yaml")
 RECORDED = [table for table in curves.TABLES.values() if table.file.exists()]
 
 
@@ -203,11 +204,17 @@ def test_the_portfolio_is_chosen_from_what_a_space_allows_and_its_lines_are_tria
     assert all(baseline.cut and baseline.params for baseline in space.baselines)
 
 
+def test_the_portfolio_that_ships_is_what_the_script_makes_of_the_recorded_tables() -> None:
+    space = load_space(SMALL_DATA)
+    lines = portfolio.baselines(portfolio.grid_in(space), RECORDED, name_weights="weights" in space.dimensions)
+    assert lines.removeprefix("baselines:\n") in SMALL_DATA.read_text()  # else run tests.benchmarks.portfolio again
+
+
 def test_shipped_settings_are_scaled_to_the_epochs_of_each_set(capsys: pytest.CaptureFixture[str]) -> None:
     benchmark_efficiency.main(["--shipped", "--seeds", "1", "--trials", "8", "--only", "demo set, 12"])
     said = capsys.readouterr().out
     for name in ("quick", "small-data", "wide"):
-        space = load_space(Path("spaces") / f"{name}.yaml")
+        space = load_space(SMALL_DATA.with_stem(name))
         grace = max(1, 12 * space.budget.grace_epochs // space.max_epochs)
         assert f"{name} ({grace}/{space.budget.reduction_factor:g}) " in said
 
