@@ -221,7 +221,7 @@ def _not_known_yet(run: Run, key: str, events: list[dict[str, Any]]) -> tuple[Ru
 
 
 def _check_devices(space: Space, machines: Machines) -> None:
-    """Nothing, if trials can have the device that the space fixes, and those that its baselines name themselves."""
+    """Checks that trials can have the device that the space fixes, and those that its baselines name themselves."""
     named = {space.device: "fixed.device"}
     for baseline in space.baselines:
         named.setdefault(baseline.values["device"], f"baselines.{baseline.name}.device")

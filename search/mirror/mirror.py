@@ -30,7 +30,7 @@ class Mirror:
     """Mirrors the trials of a run. All methods return at once, but `close`."""
 
     def __init__(self, run: Run, mode: ResolvedMode, concurrency: int = 1, *, hung_s: float | None = None) -> None:
-        """Takes up what the run has and SwanLab has not: on a resume, the trials of earlier sittings, too.
+        """Takes up what the run has and SwanLab has not: on a resume, the trials of earlier sessions, too.
 
         `concurrency`: as many children as trials run at once. `hung_s`: how long SwanLab may do nothing, s.
         """

@@ -24,7 +24,7 @@ from search.mirror.worker import DONE_FILE
 from trainable.progress import Progress
 
 HUNG_S = {"cloud": 180.0, "offline": 60.0, "local": 60.0}  # SwanLab itself gives a network 76 s
-TRIES = 3  # per experiment and sitting
+TRIES = 3  # per experiment and session
 PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0  # after a failure, doubling: SwanLab is down, and more children do not help
 GOODBYE_S = 6.0  # for the children to go after the last order
 TICK_S = 0.5

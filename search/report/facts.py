@@ -178,7 +178,7 @@ def progress(run: Run) -> list[Progress]:
 
 
 def _quality(best: Best) -> tuple[int, float, float]:
-    """What makes one best epoch another than the one before it."""
+    """Trial, accuracy and loss of a best epoch: what tells it from the one before it."""
     return best.trial.number, best.accuracy, best.loss
 
 

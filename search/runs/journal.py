@@ -81,7 +81,7 @@ class Journal:
         self._listeners: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._valid_bytes = 0
         self._seconds = self._seconds_before_budget = 0.0
-        self._last_time: float | None = None  # of the last event of the current sitting
+        self._last_time: float | None = None  # of the last event of the current session
         for number, line in enumerate(self._lines(), start=1):
             try:
                 self._apply(json.loads(line))
@@ -156,7 +156,7 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """Wall time of all sittings so far, s; a kill counts until its last event."""
+        """Wall time of all sessions so far, s; a kill counts until its last event."""
         return self._seconds
 
     @property

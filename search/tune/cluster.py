@@ -295,7 +295,7 @@ def _knock(family: socket.AddressFamily, address: Any) -> Literal["open", "close
 
 
 def _ask(address: str) -> None:
-    """Nothing, if a Ray cluster answers at `address`; joining it would try for minutes.
+    """Checks that a Ray cluster answers at `address`; joining one that does not would try for minutes.
 
     Raises:
         InputError: none does, or it asks for a token.
@@ -366,7 +366,7 @@ def _sharing(gpus: float, each: float) -> float:
 
 
 def check_device(device: str, where: str, machines: Machines, gpus: float) -> None:
-    """Nothing, if trials of `gpus` GPUs each can have the `device` that is asked for at `where`, a file and a key.
+    """Checks that trials of `gpus` GPUs each can have the `device` that `where`, a file and a key, asks for.
 
     Raises:
         InputError: it is a GPU, and there is none, or trials get none, or not this one.
@@ -418,7 +418,7 @@ def concurrency(machines: Machines, cpus: float, gpus: float) -> int:
 
 
 def check_nodes(paths: list[Path], weights: dict[str, str]) -> None:
-    """Nothing, if every node of the cluster has this project, sees all of `paths`, and has the weights.
+    """Checks that every node of the cluster has this project, sees all of `paths`, and has the weights.
 
     `weights`: those that each backbone wants.
 

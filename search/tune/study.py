@@ -258,14 +258,14 @@ class AsOfNow(InMemoryStorage):
     every running trial among the bad ones, so that parallel workers keep apart: in a search with cuts that turns it
     away from the best trial there is, for as long as that trains, longest of all. Here every trial that has trained an
     epoch has as its value the share of duels that it wins (`standings`). One that broke has lost all of them, and one
-    that nobody may cut is not shown until it ends: getting far proves nothing of it.
+    that is never cut is not shown until it ends: how far it got says nothing about its quality.
     """
 
     def __init__(self, space: Space) -> None:
         super().__init__()
         self._applies = space.searcher.kind == "tpe" and space.scheduler == "asha"
         self._asked = False
-        self.unchallenged: set[int] = set()  # trials that nobody cuts, by Optuna's numbers
+        self.unchallenged: set[int] = set()  # trials that are never cut, by Optuna's numbers
         self.merits: dict[int, list[float]] = {}  # of each trial, one per epoch, by Optuna's numbers
 
     @contextmanager
@@ -343,7 +343,7 @@ def _numeric(space: Space) -> dict[str, optuna.distributions.BaseDistribution]:
 
 
 def check_cmaes(space: Space) -> None:
-    """Nothing, if the space leaves CMA-ES out, or it can search what there is to search.
+    """Checks that CMA-ES can search the space, where it is asked to.
 
     Raises:
         InputError: the package is missing, or there are fewer than two numbers to search.
