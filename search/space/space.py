@@ -119,6 +119,8 @@ class Space:
     @property
     def max_epochs(self) -> int:
         """The longest horizon of a searched trial, epochs."""
+        if self.fixed.get("method") == "probe":  # solved at once
+            return 1
         if self.epochs is not None:
             return self.epochs
         default = int(self.fixed.get("epochs", TrialConfig.model_fields["epochs"].default))

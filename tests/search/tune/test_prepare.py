@@ -302,6 +302,16 @@ def test_wrong_constraints_are_named(constraints: str, problem: str, tmp_path: P
     assert any(line.startswith(f"{path}: {problem}") for line in caught.value.problems), caught.value.problems
 
 
+def test_a_network_with_a_front_end_of_its_own_leaves_no_scale_to_the_default(
+    tmp_path: Path, make_clips: Callable[..., Path]
+) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "fixed: {backbone: mn04, weights: none, test_share: 0.2}\nsearch: {lr: {choice: [1.0e-3]}}\n"
+    )
+    space = load_space(tmp_path / "space.yaml")
+    assert silent_defaults(space, split_dataset(load_dataset(str(make_clips())), space.default_config())) == ()
+
+
 # --- networks of one's own
 
 OWN = """
