@@ -126,7 +126,7 @@ def _within_budget(
     samples = sample_configs(space) if space.dimensions else []
     try:
         with Steps() as progress:
-            paces = measure(space, samples, clips, len(prepared.dataset.labels), seconds, progress)
+            paces = measure(space, samples, clips, len(prepared.dataset.labels), seconds, machines, progress)
     except InputError as error:
         return space, None, (f"what the time budget buys is not known: {error}",)
     bought = purchase(space, samples, clips, paces, at_once, seconds)

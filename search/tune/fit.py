@@ -1,7 +1,6 @@
 """What a time budget buys, and how long trainings may be so that it buys a search.
 
-Before the first epoch each network of the space is timed on made-up inputs, by workers like those of the trials and as
-many at a time. What follows is arithmetic: see `purchase`.
+Before the first epoch each network of the space is timed on made-up inputs. What follows is arithmetic: see `purchase`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,7 +19,7 @@ import ray
 from search.runs.format import duration
 from search.space.sections import rungs_before
 from search.space.space import Baseline, Space, scaled
-from search.tune.cluster import hide_gpus
+from search.tune.cluster import Machines
 from search.tune.estimate import expect, scored_windows, window_cost, window_frames
 from trainable.config import TrialConfig
 from trainable.data.dataset import Dataset
@@ -28,6 +27,7 @@ from trainable.data.split import Split
 from trainable.errors import InputError
 from trainable.features.frontend import mel_settings
 from trainable.progress import Progress
+from trainable.training.timing import mel_seconds, window_seconds
 
 LEAST_PROPOSALS = 10  # of the sampler's own: fewer are no search
 LEAST_EPOCHS = 4  # shorter trainings do not tell good configurations from bad ones
@@ -243,39 +243,64 @@ def bought_in_words(bought: Purchase, space: Space, seconds: float) -> str:
 
 
 def measure(
-    space: Space, samples: Sequence[TrialConfig], clips: Clips, classes: int, seconds: float,
+    space: Space, samples: Sequence[TrialConfig], clips: Clips, classes: int, seconds: float, machines: Machines,
     progress: Progress | None = None,
 ) -> dict[str, Pace]:  # fmt: skip
-    """The pace of each backbone that the space may use, timed by workers like those of its trials.
+    """The pace of each backbone that the space may use.
 
-    A network that does not run is as fast as the others in the mean: its trials will end at once.
+    On this machine's processor it is timed at once, as a worker takes longer to start; on a GPU or a cluster by workers
+    like those of the trials. A network that does not run, or is not timed in `MOST_TIMING` of the `seconds` of the
+    budget, is as fast as the others in the mean.
 
     Raises:
         InputError: none could be timed.
     """
     kinds = _one_of_each(space, samples, clips)
-    timing = ray.remote(num_cpus=space.resources.cpu or 1, num_gpus=space.resources.gpu or 0, max_retries=0)(_pace_here)
+    cpus, gpus = space.resources.cpu or 1, space.resources.gpu or 0
     jobs = {
-        timing.remote(config.to_json(), clips.seconds, clips.rate, classes, not space.resources.gpu): name
+        name: (_without_gpu(config) if not gpus else config, clips.seconds, clips.rate, classes, max(1, int(cpus)))
         for name, config in kinds.items()
     }
+    until = time.monotonic() + MOST_TIMING * seconds
+    here = not gpus and machines.address is None
+    answers = _timed_here(jobs, until) if here else _timed_by_workers(jobs, until, cpus, gpus)
     found: dict[str, Pace] = {}
-    until, waiting, why = time.monotonic() + MOST_TIMING * seconds, list(jobs), "no answer in time"
-    while waiting and time.monotonic() < until:
-        done, waiting = ray.wait(waiting, num_returns=1, timeout=0.5)
-        for job in done:
-            try:
-                found[jobs[job]] = Pace(*ray.get(job))
-            except (ray.exceptions.RayError, InputError) as error:
-                why = str(error).strip().splitlines()[-1]
-            if progress:
-                progress("Timing networks", len(jobs) - len(waiting), len(jobs))
-    for job in waiting:
-        ray.cancel(job, force=True)
+    why = "no answer in time"
+    for done, (name, answer) in enumerate(answers, start=1):
+        if isinstance(answer, Pace):
+            found[name] = answer
+        else:
+            why = answer
+        if progress:
+            progress("Timing networks", done, len(jobs))
     if not found:
         raise InputError(f"no network could be timed ({why})")
     usual = Pace(_mean([pace.training for pace in found.values()]), _mean([pace.mel for pace in found.values()]))
     return {name: found.get(name, usual) for name in kinds}
+
+
+def _timed_here(jobs: Mapping[str, tuple[Any, ...]], until: float) -> Iterator[tuple[str, Pace | str]]:
+    """The pace of each backbone, or why it has none."""
+    for name, job in jobs.items():
+        if time.monotonic() < until:
+            yield name, _pace_here(*job)
+
+
+def _timed_by_workers(
+    jobs: Mapping[str, tuple[Any, ...]], until: float, cpus: float, gpus: float
+) -> Iterator[tuple[str, Pace | str]]:
+    """The same, as many at a time as there will be trials."""
+    timing = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_pace_here)
+    waiting = {timing.remote(*job): name for name, job in jobs.items()}
+    while waiting and time.monotonic() < until:
+        for job in ray.wait(list(waiting), num_returns=1, timeout=0.5)[0]:
+            name = waiting.pop(job)
+            try:
+                yield name, ray.get(job)
+            except ray.exceptions.RayError as error:
+                yield name, str(error).strip().splitlines()[-1]
+    for job in waiting:
+        ray.cancel(job, force=True)
 
 
 def _one_of_each(space: Space, samples: Sequence[TrialConfig], clips: Clips) -> dict[str, TrialConfig]:
@@ -292,17 +317,18 @@ def _usual(configs: Sequence[TrialConfig], clips: Clips) -> TrialConfig:
     return sorted(trained, key=lambda config: window_cost(config, clips.seconds))[len(trained) // 2]
 
 
-def _pace_here(
-    values: dict[str, Any], seconds: float, rate: int, classes: int, without_gpu: bool
-) -> tuple[float, float]:
-    """On a worker: the numbers of a `Pace`."""
-    if without_gpu:
-        hide_gpus()
-    from trainable.training.timing import mel_seconds, window_seconds
+def _without_gpu(config: TrialConfig) -> TrialConfig:
+    """The configuration where trials get no GPU, though there may be one."""
+    return config.model_copy(update={"device": "cpu"}) if config.device == "auto" else config
 
-    config = TrialConfig.model_validate({**values, "weights": "none", "method": "train"})
-    each = window_seconds(config, window_frames(config, seconds), classes)
-    return each / window_cost(config, seconds), mel_seconds(config, config.sample_rate or rate)
+
+def _pace_here(config: TrialConfig, seconds: float, rate: int, classes: int, threads: int) -> Pace | str:
+    """The pace of a configuration's network in this process, or why it does not run."""
+    try:
+        each = window_seconds(config, window_frames(config, seconds), classes, threads)
+    except (InputError, RuntimeError, MemoryError) as error:  # its trials will say the same
+        return f"{config.backbone}: {error}".splitlines()[0]
+    return Pace(each / window_cost(config, seconds), mel_seconds(config, config.sample_rate or rate))
 
 
 def within(space: Space, bought: Purchase, lengthened: Callable[[int], Space]) -> Space:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 
 import torch
@@ -57,14 +56,24 @@ def seconds_per_epoch(config: TrialConfig, progress: Progress | None = None) -> 
     return step * batches[0] * (1 + FORWARD_SHARE * forwards)
 
 
-def window_seconds(config: TrialConfig, frames: int, classes: int) -> float:
-    """Seconds to learn from one input of so many frames here, from a few steps on made-up ones.
+def window_seconds(config: TrialConfig, frames: int, classes: int, threads: int) -> float:
+    """Seconds to learn from one input of so many frames here on so many `threads`, from a few steps on made-up ones.
 
     Needs neither clips nor weights. The optimiser's own part is left out.
+
+    Raises:
+        InputError: the network cannot be built.
+        RuntimeError: it does not run, or has no room.
     """
-    threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # Ray sets it to the trial's CPUs
-    if threads.isdecimal():
-        torch.set_num_threads(max(1, int(threads)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _window_seconds(config, frames, classes)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _window_seconds(config: TrialConfig, frames: int, classes: int) -> float:
     device = find_device(config.device)
     model = build_network(config.model_copy(update={"weights": "none"}), classes)
     precision = choose_precision(config, model, device)
