@@ -6,11 +6,16 @@ import importlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Optional, TextIO
 
 import typer
+
+from trainable.streams import open_closed_streams
+
+open_closed_streams()  # first of all, for the messages of the command line itself too
 
 # Heavy imports (torch, Ray) happen inside the commands, so that --help answers at once.
 app = typer.Typer(
@@ -22,8 +27,13 @@ app.add_typer(data_app, name="data")
 
 SwanLabMode = Literal["auto", "cloud", "offline", "local", "off"]
 
-Run = Annotated[Path, typer.Argument(help="A run folder, such as runs/quick-1.", show_default=False)]
-Runs = Annotated[list[Path], typer.Argument(help="Run folders, such as runs/quick-1.", show_default=False)]
+Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name in --storage.", show_default=False)]
+Runs = Annotated[list[Path], typer.Argument(help="Runs: their folders, or names in --storage.", show_default=False)]
+Storage = Annotated[str, typer.Option(help="Where run folders are that are given by name.")]
+Moved = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Where the data set lies by now, if it was moved.", show_default="as before"),
+]
 Data = Annotated[
     Optional[str],  # noqa: UP045 - typer reads annotations at run time, on all supported versions
     typer.Option(help="A folder of class folders, a CSV, or 'demo'.", show_default="GTZAN if it is there, else demo"),
@@ -40,6 +50,10 @@ Address = Annotated[
 Gpus = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(min=0, help="GPUs per trial; a fraction shares one.", show_default="the space file's"),
+]
+AtOnce = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1, help="Trials that run at the same time at most.", show_default="as many as fit"),
 ]
 Cpus = Annotated[
     Optional[float],  # noqa: UP045
@@ -72,17 +86,23 @@ def answer(work: Callable[[], int | None], *modules: str, talks: bool = False) -
         load(modules, sys.stdout if talks else sys.stderr)
         code = work() or 0
     except KeyboardInterrupt:  # once trials run, the first one only asks for a stop
-        typer.echo("Interrupted. Nothing that was finished is lost: give the same command again.", err=True)
+        _tell("Interrupted. Nothing that was finished is lost: give the same command again.")
         code = 130
     except InputError as error:
-        typer.echo(str(error), err=True)
+        _tell(str(error))
         code = 2
     except OSError as error:  # a disk, a mount, a network: nothing of ours
         way_out = "Free some space, change its rights or mount it again, and give the same command again."
         place = error.filename or "a file, a folder or the network"
-        typer.echo(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}", err=True)
+        _tell(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}")
         code = 1
     raise typer.Exit(code)
+
+
+def _tell(problem: str) -> None:
+    """Says what went wrong; where nobody can be told, the exit code still does."""
+    with suppress(OSError):
+        typer.echo(problem, err=True)
 
 
 def _say_version(asked: bool) -> None:
@@ -105,6 +125,7 @@ def search(
     time_budget: Annotated[str | None, typer.Option(help="Wall clock, such as 30m or 2h.")] = None,
     gpus_per_trial: Gpus = None,
     cpus_per_trial: Cpus = None,
+    at_once: AtOnce = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search and of its trials.")] = None,
     swanlab: SwanLab = "auto",
     project: Annotated[str, typer.Option(help="The SwanLab project.")] = "audio-search",
@@ -148,8 +169,8 @@ def search(
         return start(
             Options(
                 space=space, data=data, name=name, trials=trials, epochs=epochs, time_budget=time_budget,
-                gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, seed=seed, swanlab=swanlab,
-                project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
+                gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, at_once=at_once, seed=seed,
+                swanlab=swanlab, project=project, storage=storage, address=address, warm_start=tuple(warm_start or ()),
                 learn_from=tuple(learn_from or ()),
                 dry_run=dry_run, settings=(*(settings or ()), *([f"group_column={_quoted(group)}"] if group else [])),
                 without=without,
@@ -163,8 +184,15 @@ def search(
 def resume(
     run: Run,
     trials: Annotated[int | None, typer.Option(min=1, help="New total, to extend a finished search.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up again what has failed, too.")] = False,
+    at_once: AtOnce = None,
+    data: Moved = None,
+    time_budget: Annotated[str | None, typer.Option(help="Wall clock from now on, such as 30m or 2h.")] = None,
+    gpus_per_trial: Gpus = None,
+    cpus_per_trial: Cpus = None,
     swanlab: Annotated[SwanLabMode | None, typer.Option(show_default="as before")] = None,
     address: Address = None,
+    storage: Storage = "runs",
 ) -> None:
     """Continue a search that was interrupted, killed or is to be longer.
 
@@ -172,9 +200,17 @@ def resume(
     """
 
     def work() -> int:
+        from search.commands.search import ResumeOptions
         from search.commands.search import resume as start
 
-        return start(run, trials=trials, swanlab=swanlab, address=address)
+        return start(
+            _found(run, storage),
+            ResumeOptions(
+                trials=trials, data=data, time_budget=time_budget, gpus_per_trial=gpus_per_trial,
+                cpus_per_trial=cpus_per_trial, swanlab=swanlab, address=address, retry_failed=retry_failed,
+                at_once=at_once,
+            ),
+        )  # fmt: skip
 
     answer(work, "search.commands.search", talks=True)
 
@@ -195,8 +231,11 @@ def retrain(
     protocol: Annotated[Literal["holdout", "folds"], typer.Option(help="folds: every clip out of fold.")] = "holdout",
     train_on: Annotated[Literal["train", "train+val"], typer.Option(help="What it learns from.")] = "train",
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Save the ensemble of seeds, too.")] = False,
+    at_once: AtOnce = None,
+    data: Moved = None,
     swanlab: Annotated[SwanLabMode | None, typer.Option(show_default="as before")] = None,
     address: Address = None,
+    storage: Storage = "runs",
 ) -> None:
     """Train the best configurations anew on several seeds and test each model once.
 
@@ -211,13 +250,13 @@ def retrain(
             top=top, trial=trial, pareto=cost if pareto else None, config=config, baseline=baseline, seeds=seeds,
             epochs=epochs, protocol=protocol, train_on=train_on, save_ensemble=ensemble,
         )  # fmt: skip
-        return retrain_run(run, options, swanlab, address)
+        return retrain_run(_found(run, storage), options, swanlab, address, data, at_once)
 
     answer(work, "search.commands.retrain", talks=True)
 
 
 @app.command()
-def report(runs: Runs) -> None:
+def report(runs: Runs, storage: Storage = "runs") -> None:
     """Write report.html, one page that opens offline; several runs are compared.
 
     Example: python run_search.py report runs/wide-1
@@ -226,7 +265,7 @@ def report(runs: Runs) -> None:
     def work() -> int:
         from search.commands.report import report as write
 
-        return write(runs)
+        return write([_found(run, storage) for run in runs])
 
     answer(work, "search.commands.report")
 
@@ -238,6 +277,7 @@ def compare(
     sort: Annotated[str | None, typer.Option(help="By this column; -COLUMN: descending.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
+    storage: Storage = "runs",
 ) -> None:
     """Print the trials of one or several runs as one table.
 
@@ -247,7 +287,7 @@ def compare(
     def work() -> None:
         from search.commands.compare import print_comparison
 
-        print_comparison(runs, where, sort, _style(csv, json))
+        print_comparison([_found(run, storage) for run in runs], where, sort, _style(csv, json))
 
     answer(work)
 
@@ -316,6 +356,7 @@ def push(
     run: Annotated[Path, typer.Argument(help="A run that was retrained, or a model folder.")],
     target: Annotated[str, typer.Argument(help="Where to: hf:USER/NAME.", metavar="TARGET")],
     private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
+    storage: Storage = "runs",
 ) -> None:
     r"""Upload a retrained model with its card to the Hugging Face hub. Needs pip install -e '.\[hub]'.
 
@@ -325,7 +366,7 @@ def push(
     def work() -> int:
         from search.commands.push import push as upload
 
-        return upload(run, target, private)
+        return upload(_found(run, storage), target, private)
 
     answer(work)
 
@@ -335,6 +376,7 @@ def mirror(
     run: Run,
     swanlab: SwanLab = "auto",
     project: Annotated[str | None, typer.Option(help="The SwanLab project.", show_default="the run's")] = None,
+    storage: Storage = "runs",
 ) -> None:
     """Mirror to SwanLab what is not there yet, from the run's folder.
 
@@ -344,7 +386,7 @@ def mirror(
     def work() -> int:
         from search.commands.mirror import mirror as replay
 
-        return replay(run, swanlab, project)
+        return replay(_found(run, storage), swanlab, project)
 
     answer(work)
 
@@ -364,6 +406,28 @@ def fields(
         return show(name)
 
     answer(work)
+
+
+@app.command()
+def backbones(
+    pattern: Annotated[
+        str | None,
+        typer.Argument(help="Part of a name; timm:PART, or FILE.py:FUNCTION.", show_default="all but timm's"),
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
+) -> None:
+    """List the networks that a search may use: size, cost, and which weights there are.
+
+    Example: python run_search.py backbones mobilenet
+    """
+
+    def work() -> int:
+        from search.commands.backbones import backbones as show
+
+        return show(pattern, _style(csv, json))
+
+    answer(work, "search.commands.backbones")
 
 
 @app.command()
@@ -417,28 +481,44 @@ def data_demo(target: Annotated[Path, typer.Argument(help="Where to write it.")]
     answer(work, "trainable.data.demo")
 
 
-@data_app.command("gtzan")
-def data_gtzan(
-    target: Annotated[Path, typer.Argument(help="Where to put genres_original.")],
-    mirrors: Annotated[list[str] | None, typer.Option("--mirror", help="Try this address; may be repeated.")] = None,
-) -> None:
-    """Download GTZAN (1.2 GB), going on where a broken download ended, and check it.
+Mirrors = Annotated[list[str] | None, typer.Option("--mirror", help="Try this address; may be repeated.")]
 
-    Example: python run_search.py data gtzan GTZAN
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str | None, typer.Argument(help="Of the set.", show_default="list them")] = None,
+    target: Annotated[Path | None, typer.Argument(help="Where to put it.", show_default="the set's title")] = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """Download a published data set, going on where a broken download ended, and check it.
+
+    Example: python run_search.py data get esc-50 ESC-50
     """
 
     def work() -> int:
-        from search.commands.data import gtzan
+        from search.commands.data import get
 
-        return gtzan(target, mirrors or [])
+        return get(name, target, mirrors or [])
 
-    answer(work, "trainable.data.gtzan")
+    answer(work, "trainable.data.catalogue")
+
+
+@data_app.command("gtzan")
+def data_gtzan(
+    target: Annotated[Path, typer.Argument(help="Where to put genres_original.")], mirrors: Mirrors = None
+) -> None:
+    """Download GTZAN (1.2 GB): the same as data get gtzan.
+
+    Example: python run_search.py data gtzan GTZAN
+    """
+    data_get("gtzan", target, mirrors)
 
 
 @data_app.command("suspects")
 def data_suspects(
     run: Run,
     target: Annotated[Path | None, typer.Option(help="The CSV to write.", show_default="RUN/suspects.csv")] = None,
+    storage: Storage = "runs",
 ) -> None:
     """List the clips whose label is most likely wrong, by models that have not learned from them.
 
@@ -448,7 +528,7 @@ def data_suspects(
     def work() -> int:
         from search.commands.suspects import suspects
 
-        return suspects(run, target)
+        return suspects(_found(run, storage), target)
 
     answer(work, "search.retrain.suspects")
 
@@ -468,15 +548,23 @@ def data_cache(clear: Annotated[bool, typer.Option("--clear", help="Remove what 
     answer(work, "trainable.features.mel_cache")
 
 
+def _found(run: Path, storage: str) -> Path:
+    """The folder of a run that is given by its path or by its name."""
+    from search.runs.folder import find_run
+
+    return find_run(run, storage)
+
+
 def _refuse_flags_before(context: typer.Context, command: str) -> None:
     """Nothing, unless a flag stands before the command: there it would be the search's, and be lost."""
     sources = {param: context.get_parameter_source(param.name) for param in context.command.params if param.name}
     flags = [param.opts[0] for param, source in sources.items() if source and source.name == "COMMANDLINE"]
 
     def work() -> None:
+        from trainable.commands import typed
         from trainable.errors import InputError
 
-        way_out = f"Move it, or leave it out: python run_search.py {command} --help shows what {command} takes."
+        way_out = f"Move it, or leave it out: {typed(command, '--help')} shows what {command} takes."
         raise InputError([f"{flag}: belongs behind the command, got it before {command}. {way_out}" for flag in flags])
 
     if flags:

@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each package, or module on the top level of one, imports only from rows above its own, and `search` from `trainable`.
 ROWS = (
+    ("trainable.commands",),
     ("trainable.errors",),
-    ("trainable.cores", "trainable.files", "trainable.progress"),
+    ("trainable.cores", "trainable.files", "trainable.progress", "trainable.streams"),
     ("trainable.config",),
     ("trainable.backbones", "trainable.data"),
     ("trainable.features",),

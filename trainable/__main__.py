@@ -11,8 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from trainable.commands import typed
 from trainable.errors import InputError, TrialEnded
 from trainable.files import read_mapping
+from trainable.streams import open_closed_streams
 
 if TYPE_CHECKING:
     from trainable.config import TrialConfig
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
+open_closed_streams()
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -186,7 +189,7 @@ def _hand_over(files: TrialFolder, console: Console) -> None:
         )
     else:
         save_trial(files, model)
-    console.print(f"model: {model}\nlabel files with: python run_search.py predict {model} FILE ...")
+    console.print(f"model: {model}\nlabel files with: {typed('predict', model, 'FILE', '...')}")
 
 
 if __name__ == "__main__":

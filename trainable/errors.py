@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from trainable.commands import typed
+
 
 def visible(text: object, longest: int = 0) -> str:
     """`text` safe to show: what would steer a terminal, or is no valid text, as its code; shortened to `longest`.
@@ -84,7 +86,7 @@ def shown(value: Any) -> str:
     return _SHORT.repr(value)
 
 
-def did_you_mean(name: str, known: list[str] | tuple[str, ...], listed_by: str = "python run_search.py fields") -> str:
+def did_you_mean(name: str, known: list[str] | tuple[str, ...], listed_by: str = "fields") -> str:
     """A closing sentence for an unknown `name`: the nearest known one, or all of them where they are few.
 
     Among equally near ones the first of `known` is meant, and among those that begin with `name` too: whoever has a
@@ -97,4 +99,4 @@ def did_you_mean(name: str, known: list[str] | tuple[str, ...], listed_by: str =
     nearest = family[0] if family else max(known, key=alike.__getitem__, default=None)
     if nearest and (family or alike[nearest] >= 0.6):
         return f"Did you mean {nearest}?"
-    return f"Use one of {', '.join(known)}." if len(known) <= 12 else f"`{listed_by}` lists them."
+    return f"Use one of {', '.join(known)}." if len(known) <= 12 else f"`{typed(listed_by)}` lists them."

@@ -1,4 +1,4 @@
-"""The commands `data check`, `data demo`, `data gtzan` and `data cache`."""
+"""The commands `data check`, `data demo`, `data get` and `data cache`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from search.console.steps import Steps
 from search.console.table import terminal
+from trainable.commands import typed
 
 
 def check(path: str, as_json: bool, group: str | None = None) -> int:
@@ -37,12 +38,25 @@ def demo(target: Path) -> int:
     return 0
 
 
-def gtzan(target: Path, mirrors: Sequence[str]) -> int:
-    """Downloads and unpacks GTZAN."""
-    from trainable.data.gtzan import fetch_gtzan
+def get(name: str | None, target: Path | None, mirrors: Sequence[str]) -> int:
+    """Downloads and unpacks a published set and says how to cite it; without a name lists those that there are."""
+    from trainable.data.catalogue import CATALOGUE, fetch_published, published
 
+    if name is None:
+        table = Table("name", "clips", "classes", "MB", "licence", "citation", box=None, pad_edge=False)
+        for each in CATALOGUE:
+            facts = (str(each.clips), str(each.classes), str(each.megabytes), each.licence, each.citation)
+            table.add_row(each.name, *facts)
+        terminal().print(table)
+        return 0
+    record = published(name)
+    print(f"{record.title}: {record.citation}. Licence: {record.licence}.", file=sys.stderr)
+    if record.checksum is None:
+        print("No checksum is published: what arrives is counted, not compared.", file=sys.stderr)
     with Steps(sys.stderr) as progress:
-        print(fetch_gtzan(target, mirrors=mirrors or None, progress=progress))
+        found = fetch_published(record, target or Path(record.title), mirrors=mirrors or None, progress=progress)
+    print(found)
+    print(typed("--space", "spaces/small-data.yaml", "--data", found), file=sys.stderr)
     return 0
 
 

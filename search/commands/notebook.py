@@ -12,10 +12,11 @@ import pandas as pd
 
 from search.commands.compare import compare as compare_runs
 from search.commands.retrain import retrain_run
+from search.commands.search import ResumeOptions
 from search.commands.search import resume as resume_run
 from search.commands.search import search as search_with
 from search.retrain.plan import RetrainOptions
-from search.runs.folder import free_name
+from search.runs.folder import find_run, free_name
 from search.runs.run import Run as RunFolder
 from search.runs.run import load_run as open_folder
 from search.space.load import space_path
@@ -108,7 +109,7 @@ def load_run(path: str | Path) -> Run:
     Raises:
         InputError: it is no run folder.
     """
-    return Run(path)
+    return Run(_path(path))
 
 
 def search(
@@ -125,16 +126,12 @@ def search(
         warm_start: runs whose trials the search learns from, too.
         learn_from: runs on other data that teach what to try; each is let go if it misleads.
         options: what the command line takes, by the same names: data, name, trials, epochs, time_budget, seed,
-            storage, swanlab, cpus_per_trial, gpus_per_trial, address, settings (texts FIELD=VALUE), ...
+            storage, swanlab, cpus_per_trial, gpus_per_trial, at_once, address, settings (texts FIELD=VALUE), ...
 
     Raises:
         InputError: an input is wrong; then nothing has been written.
     """
-    known = {field.name for field in dataclasses.fields(Options)}
-    if unknown := sorted(options.keys() - known):
-        raise InputError(
-            f"{unknown[0]}: unknown option, got {options[unknown[0]]!r}. Use one of {', '.join(sorted(known))}."
-        )
+    _known(options, Options)
     file = space_path(space)
     options.setdefault("name", free_name(file))
     plain: dict[str, Any] = {
@@ -146,25 +143,28 @@ def search(
     return Run(Path(given.storage) / str(given.name))
 
 
-def resume(run: str | Path | Run, *, trials: int | None = None, swanlab: str | None = None) -> Run:
+def resume(run: str | Path | Run, **options: Any) -> Run:
     """Goes on with an interrupted search, or makes a finished one longer, and returns the run.
+
+    `options` are those of the command line: trials (the new total), data, time_budget, swanlab, ...
 
     Raises:
         InputError: there is no such run, or nothing left to do.
     """
-    resume_run(_path(run), trials, swanlab, None)
+    resume_run(_path(run), ResumeOptions(**_known(options, ResumeOptions)))
     return Run(_path(run))
 
 
-def retrain(run: str | Path | Run, *, swanlab: str | None = None, **options: Any) -> Run:
+def retrain(run: str | Path | Run, *, swanlab: str | None = None, data: str | None = None, **options: Any) -> Run:
     """Retrains the best configurations on new seeds, tests them once, and returns the run with its result.
 
-    `options` are those of the command line: top, trial, seeds, epochs, protocol, baseline, ...
+    `data`: where the data set lies by now. `options` are those of the command line: top, trial, seeds, epochs,
+    protocol, baseline, ...
 
     Raises:
         InputError: the run, its data or the options do not allow it.
     """
-    retrain_run(_path(run), RetrainOptions(**options), swanlab, None)
+    retrain_run(_path(run), RetrainOptions(**_known(options, RetrainOptions)), swanlab, None, data)
     return Run(_path(run))
 
 
@@ -197,4 +197,14 @@ def compare(*runs: str | Path | Run, where: str | None = None, sort: str | None 
 
 
 def _path(run: str | Path | Run) -> Path:
-    return run.path if isinstance(run, Run) else Path(run)
+    return run.path if isinstance(run, Run) else find_run(Path(run))
+
+
+def _known(options: dict[str, Any], of: type[Any]) -> dict[str, Any]:
+    """The options, where a command has all of them."""
+    known = {field.name for field in dataclasses.fields(of)}
+    if unknown := sorted(options.keys() - known):
+        raise InputError(
+            f"{unknown[0]}: unknown option, got {options[unknown[0]]!r}. Use one of {', '.join(sorted(known))}."
+        )
+    return options

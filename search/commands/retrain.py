@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,15 +31,17 @@ from search.retrain.jobs import Interrupted, TrainingFailed, missing
 from search.retrain.plan import Job, RetrainOptions
 from search.retrain.retrain import retrain
 from search.retrain.text import view
-from search.runs.folder import nested_run
-from search.runs.format import program
+from search.runs.data import move_data
+from search.runs.folder import nested_run, sole_run
 from search.runs.journal import Journal, Trial
 from search.runs.run import Run, load_run, trial_folder
+from search.space.load import given
 from search.space.sections import Resources, Scheduler
 from search.space.space import Space
 from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
 from search.tune.scheduler import JournalASHA
 from search.tune.stop import Stop
+from trainable.commands import typed
 
 
 class JobSearch(Searcher):  # type: ignore[misc]  # Ray has no types
@@ -74,15 +75,21 @@ class JobSearch(Searcher):  # type: ignore[misc]  # Ray has no types
         return {}  # Tune pickles its searcher beside its results and we never read it
 
 
-def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, address: str | None) -> int:
-    """Retrains from a run, prints the result and returns the exit code.
+def retrain_run(
+    path: Path, options: RetrainOptions, swanlab: str | None, address: str | None, data: str | None = None,
+    at_once: int | None = None,
+) -> int:  # fmt: skip
+    """Retrains from a run, prints the result and returns the exit code. `data`: where the data set lies by now.
 
     Raises:
         InputError: the run, its data or the flags do not allow it.
     """
+    if data is not None:
+        with sole_run(path) as held, Steps() as progress:
+            move_data(held, data, progress)
     run = load_run(path)
     mode = resolve_again(swanlab, run.record["mirror"], run.path / "retrained")
-    wanted = Resources.model_validate(run.record["space"]["resources"])
+    wanted = Resources.model_validate({**run.record["space"]["resources"], **given(at_once=at_once)})
     with nested_run(run.path / "retrained"), connected(address) as machines:
         resources, notes = fit_resources(wanted, machines)
         if not resources.gpu:
@@ -101,8 +108,7 @@ def retrain_run(path: Path, options: RetrainOptions, swanlab: str | None, addres
             with steps:
                 result = retrain(run, options, runner, steps)
         except Interrupted:
-            command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-            print(f"Stopped. To go on from here: {program('python')} {command}")
+            print(f"Stopped. To go on from here: {typed(*sys.argv[1:])}")
             return EXIT_INTERRUPTED
         except TrainingFailed as error:
             print(error, file=sys.stderr)

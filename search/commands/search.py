@@ -20,6 +20,7 @@ from search.commands.session import (
     check_every_node,
     exit_code,
     note_stop,
+    trials_at_once,
     without_harm,
 )
 from search.console.console import Console
@@ -28,24 +29,37 @@ from search.console.table import terminal
 from search.console.time_left import Plan
 from search.mirror.mode import ResolvedMode, resolve_again, resolve_mode
 from search.report.report import write_report
-from search.retrain.plan import same_dataset
 from search.retrain.trust import candidates_of, trust
-from search.runs.folder import new_run, only_driver, sole_run
+from search.runs.data import move_data, same_dataset
+from search.runs.folder import find_run, new_run, only_driver, sole_run
 from search.runs.format import conditions_of
+from search.runs.gain import Prospect
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.runs.tables import TrialsTable, write_trials_csv
+from search.space.load import Flags, given, with_flags
 from search.space.space import Space
 from search.tune.actor import in_words
-from search.tune.cluster import Machines, check_device, concurrency, connected, fit_resources, hide_gpus
+from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
 from search.tune.estimate import estimate, render, sample_configs
 from search.tune.fit import Clips, Limit, bought_in_words, measure, purchase, within
 from search.tune.lessons import told
-from search.tune.prepare import Options, Prepared, affordable, first_configs, lengthened, prepare, record, settle
+from search.tune.prepare import (
+    Options,
+    Prepared,
+    affordable,
+    first_configs,
+    hash_of,
+    lengthened,
+    prepare,
+    record,
+    settle,
+)
 from search.tune.scheduler import JournalASHA
 from search.tune.searcher import StudySearch
 from search.tune.stop import Stop
-from search.tune.study import export_study
+from search.tune.study_file import StudyFile, write_study
+from trainable.commands import typed
 from trainable.config import TrialConfig
 from trainable.data.dataset import load_dataset
 from trainable.errors import InputError
@@ -68,8 +82,10 @@ class Searching:
     mode: ResolvedMode
     warm_start: tuple[Run, ...] = ()
     learn_from: tuple[Run, ...] = ()
+    retry: tuple[int, ...] = ()  # trials that have failed and are to go on
     time_left: float | None = None  # s
     notes: tuple[str, ...] = ()
+    new_time_budget: float | None = None  # s, from now on
 
     @property
     def session(self) -> Session:
@@ -89,7 +105,7 @@ def search(options: Options) -> int:
     Raises:
         InputError: an input is wrong; then nothing has been written.
     """
-    warm_start, learn_from = _each_once(options.warm_start), _each_once(options.learn_from)
+    warm_start, learn_from = (_each_once(paths, options.storage) for paths in (options.warm_start, options.learn_from))
     with Steps() as progress:
         prepared = prepare(options, progress)
     mode = resolve_mode(options.swanlab, prepared.run, options.project)
@@ -112,14 +128,14 @@ def search(options: Options) -> int:
         with new_run(prepared.run, content, options.storage) as run, only_driver(run.path):
             check_every_node(run, machines)
             left = space.budget.time and max(1.0, space.budget.time - (time.monotonic() - started))
-            return _search(Searching(run, space, machines, mode, warm_start, learn_from, left, notes))
+            return _search(Searching(run, space, machines, mode, warm_start, learn_from, (), left, notes))
 
 
 def _within_budget(
     space: Space, prepared: Prepared, options: Options, machines: Machines
 ) -> tuple[Space, Limit | None, tuple[str, ...]]:
     """The space as its time budget can hold it, what a proposal may take, and what a person must know of both."""
-    seconds, at_once = space.budget.time, concurrency(machines, space.resources.cpu or 0, space.resources.gpu or 0)
+    seconds, at_once = space.budget.time, trials_at_once(machines, space.resources)
     if seconds is None:
         return space, None, ()
     clips = Clips.of(prepared.dataset, prepared.split)
@@ -134,22 +150,38 @@ def _within_budget(
     return fitting, bought.limit, (bought_in_words(bought, space, seconds),)
 
 
-def _each_once(paths: Iterable[Path]) -> tuple[Run, ...]:
-    return tuple(load_run(path) for path in {path.resolve(): path for path in paths}.values())
+def _each_once(paths: Iterable[Path], storage: str = "runs") -> tuple[Run, ...]:
+    found = [find_run(path, storage) for path in paths]
+    return tuple(load_run(path) for path in {path.resolve(): path for path in found}.values())
 
 
-def resume(path: Path, trials: int | None, swanlab: str | None, address: str | None) -> int:
+@dataclass(frozen=True)
+class ResumeOptions:
+    """The flags of `resume`; None means "as before"."""
+
+    trials: int | None = None  # the new total
+    data: str | None = None  # where the data set lies by now
+    time_budget: str | None = None  # from now on
+    gpus_per_trial: float | None = None
+    cpus_per_trial: float | None = None
+    swanlab: str | None = None
+    address: str | None = None
+    retry_failed: bool = False  # takes up again what has failed, too, but for values that do not go together
+    at_once: int | None = None  # trials at a time, at most
+
+
+def resume(path: Path, options: ResumeOptions) -> int:
     """Runs an interrupted or finished search on and returns the exit code.
 
     Raises:
         InputError: there is no such run, another driver has it, its data has changed, or there is nothing left to do.
     """
     with sole_run(path) as run:
-        return _resume(run, trials, swanlab, address)
+        return _resume(run, options)
 
 
-def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | None) -> int:
-    space = Space.from_json(run.record["space"])
+def _resume(run: Run, options: ResumeOptions) -> int:
+    space, trials = Space.from_json(run.record["space"]), options.trials
     if trials is None:  # an extension that was interrupted is still one
         trials = run.journal.sessions[-1].get("trials") if run.journal.sessions else None
     elif trials < len(run.trials):
@@ -157,31 +189,63 @@ def _resume(run: Run, trials: int | None, swanlab: str | None, address: str | No
             f"--trials: is the new total and must be at least what there is ({len(run.trials)}), got {trials}. "
             "Raise it."
         )
-    if trials is not None:
-        space = space.with_budget(trials=trials)
+    gpus, cpus = options.gpus_per_trial, options.cpus_per_trial
+    space = with_flags(
+        space, Flags(trials=trials, time_budget=options.time_budget, gpus_per_trial=gpus, cpus_per_trial=cpus)
+    )
     # What a search leaves at its end is made by whoever comes next, where it was killed before or its disk was full.
     closed = run.journal.stop_reason is not None and all((run.path / name).exists() for name in LEFT_AT_THE_END)
-    if not run.journal.unfinished and len(run.trials) >= space.trials and closed:
-        extend = f"python run_search.py resume {shlex.quote(str(run.path))} --trials {2 * len(run.trials)}"
-        raise InputError(
-            f"{run.path}: must have something left to do, got all {len(run.trials)} trials finished"
-            + (f". To extend it: {extend}" if space.trials == space.budget.trials else f", and {_USED_UP}. Widen it.")
-        )
+    failed = tuple(trial.number for trial in run.trials if trial.status == "failed" and not trial.refused)
+    retry = failed if options.retry_failed else ()
+    if not run.journal.unfinished and not retry and len(run.trials) >= space.trials and closed:
+        raise InputError(_nothing_left(run, space, len(failed)))
     with Steps() as progress:
-        same_dataset(run, progress)
-    mode = resolve_again(swanlab, run.record["mirror"], run.path)
-    with connected(address) as machines:
-        resources, notes = fit_resources(space.resources, machines)
+        if options.data is None:
+            same_dataset(run, progress)
+        else:
+            run = move_data(run, options.data, progress)
+            space = space.with_fixed(data=run.record["data"]["path"])
+    mode = resolve_again(options.swanlab, run.record["mirror"], run.path)
+    with connected(options.address) as machines:
+        wanted = space.resources.model_copy(update=given(at_once=options.at_once))
+        resources, notes = fit_resources(wanted, machines, gpus, cpus)
+        notes += _edited(run)
         space = replace(space, resources=resources)
         _check_devices(space, machines)
-        time_left = _time_left(run.journal, space.budget.time)
+        time_left = _time_left(run.journal, space.budget.time, anew=options.time_budget is not None)
         check_every_node(run, machines)
         # A driver that was killed before its first trial may not have come to learn from the others.
         warm, lessons = (
             _not_known_yet(run, key, events)
             for key, events in (("warm_start", run.journal.warm), ("learn_from", run.journal.lessons))
         )
-        return _search(Searching(run, space, machines, mode, warm, lessons, time_left, notes))
+        budget = space.budget.time if options.time_budget is not None else None
+        return _search(Searching(run, space, machines, mode, warm, lessons, retry, time_left, notes, budget))
+
+
+def _nothing_left(run: Run, space: Space, failed: int) -> str:
+    """Why there is nothing to resume, and what else can be done."""
+    over = f"all {len(run.trials)} trials finished" + (f" or failed ({failed})" if failed else "")
+    if space.trials == space.budget.trials:
+        gain = Prospect(run.grace_epochs, run.trials).gain()
+        promise = f" ({gain})" if gain is not None else ""
+        way_out = f". To extend it: {typed('resume', run.path, '--trials', 2 * len(run.trials))}{promise}"
+    else:
+        way_out = f", and {_USED_UP}. Widen it."
+    again = f"\nTo try again what failed: {typed('resume', run.path, '--retry-failed')}" if failed else ""
+    return f"{run.path}: must have something left to do, got {over}{way_out}{again}"
+
+
+def _edited(run: Run) -> tuple[str, ...]:
+    """What to say where somebody has changed the space file since the search began."""
+    source = Path(run.record["space"]["source"])
+    known = run.record.get("space_hash")
+    if known is None or not source.is_file() or hash_of(source) == known:
+        return ()
+    return (
+        f"{source} has been edited since this search began, which goes on with the space that it began with (space in "
+        f"{run.path / 'run.json'}): to search the new one, begin a new search, with --warm-start {run.path}",
+    )
 
 
 def _not_known_yet(run: Run, key: str, events: list[dict[str, Any]]) -> tuple[Run, ...]:
@@ -234,8 +298,6 @@ def _search(searching: Searching) -> int:
         return StudySearch(space, journal, settle=lambda config: settle(config, weights), refused=refused)
 
     def conclude(console: Console) -> int:
-        if stop.trouble:
-            console.warn(f"stopped: {stop.reason}")
         note_stop(run, stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP), console.warn)
         close_run(run, space, console.warn)
         return exit_code(stop, good=run.best() is not None)
@@ -246,8 +308,10 @@ def _search(searching: Searching) -> int:
         interrupted = stop.reason == "interrupted" or stop.trouble
         console.finish(run.record["split"]["val"], interrupted=interrupted, trust=trusted)
 
-    with session.at_work(plan, stop, trials=space.budget.trials) as console:
+    anew = {} if searching.new_time_budget is None else {"time_budget": searching.new_time_budget}
+    with session.at_work(plan, stop, searching.retry, trials=space.budget.trials, **anew) as console:
         journal.listen(without_harm(TrialsTable(run).on_event, console.warn))
+        journal.listen(without_harm(_study_file(run, space), console.warn))
         for warm in searching.warm_start:
             learned = make_searcher().add_warm(warm, run.record["split"]["hash"])
             console.warn(
@@ -277,12 +341,29 @@ def _refused(run: Run, space: Space) -> Callable[[TrialConfig], bool] | None:
     return lambda config: not keeps(config) or (limit is not None and not limit.allows(config))
 
 
-def _time_left(journal: Journal, budget: float | None) -> float | None:
-    """Seconds left of the time budget: what a killed driver had left; all of it anew where it had been used up."""
-    if budget is None:
-        return None
-    left = budget - journal.seconds_of_budget
-    return left if left > 0 else budget
+def _study_file(run: Run, space: Space) -> Callable[[dict[str, Any]], None]:
+    """A listener that keeps study.db up to date, opened with the first event: what fails then is a warning."""
+    opened: list[StudyFile] = []
+
+    def listen(event: dict[str, Any]) -> None:
+        if not opened:
+            file = StudyFile(space, run.journal, run.path / "study.db")
+            opened.append(file)
+            file.write()
+        opened[0].on_event(event)
+
+    return listen
+
+
+def _time_left(journal: Journal, budget: float | None, anew: bool = False) -> float | None:
+    """Seconds left of the time budget: what an earlier driver had left, nothing if it was killed at its end.
+
+    All of it where it is a new one (`anew`), or was used up in an earlier session that had come to its end.
+    """
+    if anew:
+        return budget
+    budget = journal.time_budget if journal.time_budget is not None else budget
+    return None if budget is None else max(budget - journal.seconds_of_budget, 0.0)
 
 
 class _Stopped(Exception):
@@ -327,7 +408,7 @@ def close_run(run: Run, space: Space, warn: Callable[[str], None]) -> None:
     steps: dict[str, Callable[[], object]] = {
         "trials.csv": lambda: write_trials_csv(run),
         "best.yaml": lambda: write_best(run),
-        "study.db": lambda: export_study(space, run.journal, run.path / "study.db"),
+        "study.db": lambda: write_study(space, run.journal, run.path / "study.db"),
         "report.html": lambda: write_report([run]),
     }
     for name, write in steps.items():
@@ -335,7 +416,7 @@ def close_run(run: Run, space: Space, warn: Callable[[str], None]) -> None:
             write()
         except Exception as error:
             why = in_words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            again = f"python run_search.py resume {shlex.quote(str(run.path))}"
+            again = typed("resume", run.path)
             warn(f"{run.path / name} could not be written ({why}). To try again: {again}")
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Session:
     @property
     def at_once(self) -> int:
         """How many trials run at the same time."""
-        return concurrency(self.machines, self.resources.cpu or 0, self.resources.gpu or 0)
+        return trials_at_once(self.machines, self.resources)
 
     @property
     def header(self) -> Header:
@@ -88,15 +89,18 @@ class Session:
         )
 
     @contextmanager
-    def at_work(self, plan: Plan, stop: Stop, **noted: Any) -> Iterator[Console]:
+    def at_work(self, plan: Plan, stop: Stop, retry: Sequence[int] = (), **noted: Any) -> Iterator[Console]:
         """The console that shows what happens, for the time of the context; `noted` goes into the journal.
 
+        `retry`: the numbers of trials that have failed and are to go on.
         Within it signals ask for a stop. At its end the mirror is closed, and what SwanLab could not do is a warning.
         """
         journal, header = self.run.journal, self.header
+        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=self.at_once, **noted)
+        for number in retry:
+            journal.retried(number)
         console = Console(journal, header, plan)
         mirror = self._mirror = Mirror(self.run, self.mode, self.at_once)
-        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=self.at_once, **noted)
         journal.listen(without_harm(console.on_event, console.warn))
         journal.listen(without_harm(mirror.on_event, console.warn))
         try:
@@ -131,10 +135,16 @@ class Session:
         run_trials(
             self.run.path, self.run.journal, make_searcher, make_scheduler, stop,
             Running(
-                train, self.resources.cpu or 1, self.resources.gpu or 0, self.at_once, console.warn,
-                lambda: start_again(self.machines), give_up,
+                partial(train, data_hash=self.run.record["data"]["hash"]), self.resources.cpu or 1,
+                self.resources.gpu or 0, self.at_once, console.warn, lambda: start_again(self.machines), give_up,
             ),
         )  # fmt: skip
+
+
+def trials_at_once(machines: Machines, resources: Resources) -> int:
+    """How many trials run at the same time with these resources for each."""
+    fit = concurrency(machines, resources.cpu or 0, resources.gpu or 0)
+    return min(fit, resources.at_once or fit)
 
 
 def without_harm(listener: Callable[[dict[str, Any]], None], warn: Callable[[str], None]) -> Callable[..., None]:
@@ -168,7 +178,7 @@ def note_stop(run: Run, reason: str, warn: Callable[[str], None]) -> None:
     try:
         run.journal.stopped(reason)
     except OSError as error:
-        warn(f"{in_words(error)}: why the search ended could not be noted")
+        warn(f"stopped: {reason} (which could not be noted: {in_words(error)})")
 
 
 def check_every_node(run: Run, machines: Machines) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 
 from search.console.steps import Steps
 from search.console.table import Column, fit, terminal
 from search.retrain.suspects import suspects_of, write_suspects
-from search.runs.format import percent, program
+from search.runs.format import percent
 from search.runs.run import load_run
+from trainable.commands import typed
 
 SHOWN = 20
 
@@ -40,6 +40,5 @@ def suspects(path: Path, target: Path | None) -> int:
         print(f"and {len(found) - SHOWN} more in {target}")
     # Which of them are wrong only ears can tell: lines of clips that are right have to go.
     print("Listen to them, delete the lines of those that are right, and search again without the rest:")
-    data = shlex.quote(str(run.record["data"]["path"]))
-    print(f"{program('python')} run_search.py --data {data} --without {shlex.quote(str(target))}")
+    print(typed("--data", run.record["data"]["path"], "--without", target))
     return 0

@@ -33,8 +33,9 @@ from search.console.views import (
     live_lines,
     top_table,
 )
-from search.runs.format import ABSENT, duration, program, short, value_of
+from search.runs.format import ABSENT, duration, short, value_of
 from search.runs.journal import Journal
+from trainable.commands import program, typed
 
 
 def split_parts(split: Mapping[str, Any]) -> str:
@@ -60,8 +61,8 @@ class Header:
 
     def command(self, name: str) -> str:
         """The `name` command on this run as one would type it here, on the cluster where that trains something."""
-        there = f" --address {shlex.quote(self.address)}" if self.address and name in ("resume", "retrain") else ""
-        return f"{program('python')} run_search.py {name} {shlex.quote(self.run)}{there}"
+        there = ["--address", self.address] if self.address and name in ("resume", "retrain") else []
+        return typed(name, self.run, *there)
 
     def lines(self, width: int | None = None) -> list[Text]:
         """The facts, each on as many lines of `width` characters as it needs (None: on one)."""
@@ -281,6 +282,8 @@ def summary_lines(
     lines += fact("Best", best_in_words(standings), width, "bold green" if standings.top else "")
     for text in _behind_the_best(standings, validation_clips, trust):
         lines += fact("", text, width)
+    if standings.gain is not None:
+        lines += fact("Gain", str(standings.gain), width)
     return [*lines, *fact("Run", header.run, width), Text(), *_next_steps(header, resumable, bool(standings.top))]
 
 
@@ -311,8 +314,7 @@ def _failures(standings: Standings, run: str) -> list[str]:
     lines = [ending(trial, run) for trial in standings.failed[:FAILURES_SHOWN]]
     more = len(standings.failed) - FAILURES_SHOWN
     if more > 0:
-        which = f"compare {shlex.quote(run)} --where \"status == 'failed'\""
-        lines.append(f"{more} more failed: python run_search.py {which}")
+        lines.append(f"{more} more failed: {typed('compare', run, '--where')} \"status == 'failed'\"")
     return lines
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from typing import Any
 
 from search.console.time_left import History, Plan, Underway, pace_of, time_left
+from search.runs.gain import Gain, Prospect
 from search.runs.journal import Journal, Trial
 from search.runs.run import Best, best_epoch, rank
 
@@ -32,6 +34,8 @@ class Standings:
         self._estimated = 0.0  # when, s since 1970
         self._journal = journal
         self._history = History(plan)
+        self._prospect = Prospect(plan.grace_epochs)
+        self._gain: tuple[tuple[int, float], Gain | None] | None = None  # with what it was made from
         self._reports: deque[float] = deque(maxlen=WINDOW)  # times of the newest ones in this session
         for trial in journal.trials.values():
             self._take_in(trial)
@@ -90,6 +94,15 @@ class Standings:
         return max(low - since, 0.0), max(high - since, 0.0)
 
     @property
+    def gain(self) -> Gain | None:
+        """What as many trials again are expected to gain on the best; None before that can be said."""
+        best = self.top[0].accuracy if self.top else -math.inf
+        made_from = (sum(self.counts.values()), best)
+        if self._gain is None or self._gain[0] != made_from:
+            self._gain = (made_from, self._prospect.gain(best))
+        return self._gain[1]
+
+    @property
     def _sessions(self) -> list[float]:
         return [session["time"] for session in self._journal.sessions]
 
@@ -118,6 +131,7 @@ class Standings:
         self.running.pop(trial.number, None)
         self.counts[trial.status] += 1
         self._history.end(len(trial.reports), pace_of(trial, self._sessions), self.plan.cuts(trial))
+        self._prospect.ended(trial)
         if trial.status == "failed":
             self.failed.append(trial)
 

@@ -75,7 +75,7 @@ def live_lines(standings: Standings, frame: Frame, window: Window, now: float) -
 
 
 def status_lines(standings: Standings, run: str, window: Window, now: float) -> list[Text]:
-    """Counts, best, speed with time left, and the last failure where there is one."""
+    """Counts, best, speed with time left, what going on promises, and the last failure where there is one."""
     counts = counts_in_words(standings)
     over, total = sum(standings.counts.values()), standings.plan.trials
     bar = _bar(over, total, max(min(24, window.width - 10 - len(counts)), 4), window)
@@ -87,6 +87,8 @@ def status_lines(standings: Standings, run: str, window: Window, now: float) -> 
         one_line(f"Best    {best_in_words(standings)}", window.width, "bold green" if standings.top else ""),
         one_line(f"Speed   {', '.join([*pace, in_words(standings.time_left(now)), *target])}", window.width),
     ]
+    if standings.gain is not None and window.height >= 20:
+        lines.append(one_line(f"Gain    {standings.gain}", window.width))
     if standings.failed:
         failed = standings.failed[-1]
         text = f"Failed  {label(failed)}: {last_line(failed.message)}{traceback_hint(failed, run)}"

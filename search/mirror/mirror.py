@@ -7,7 +7,7 @@ an experiment that is not marked as complete is removed and mirrored anew, on a 
 
 from __future__ import annotations
 
-import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from search.mirror.mode import Mode, ResolvedMode
 from search.mirror.pool import Pool
 from search.mirror.worker import DONE_FILE
 from search.runs.run import Run, load_run
+from trainable.commands import typed
 from trainable.errors import InputError
 from trainable.progress import Progress
 
@@ -38,6 +39,9 @@ class Mirror:
         if mode.mode != "off":
             self._pool = Pool(mode, log_dir(run.path, mode.mode), concurrency, WAIT_FOR_OTHER_S, hung_s)
             for trial in run.trials:
+                if not trial.over:  # it has failed before and is tried again
+                    with suppress(OSError):
+                        (log_dir(run.path, mode.mode) / trial_experiment(run, trial).key / DONE_FILE).unlink()
                 self._mirror(self._pool, trial.number)
 
     @property
@@ -68,7 +72,7 @@ class Mirror:
         if self._pool is not None:
             self._pool.close(timeout)
             if left := self._pool.waiting:
-                again = f"python run_search.py mirror {shlex.quote(str(self._run.path))}"
+                again = typed("mirror", self._run.path)
                 self._pool.warn(f"{left} trials are not mirrored in full: {again}")
 
     def _mirror(self, pool: Pool, number: int) -> None:

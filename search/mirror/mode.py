@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from search.mirror.experiment import home
-from search.runs.format import program
+from trainable.commands import program, typed
 from trainable.errors import InputError
 
 Mode = Literal["cloud", "offline", "local", "off"]
@@ -132,7 +132,7 @@ def check_login(timeout: float = CHECK_S) -> dict[str, Any]:
 
 
 def _upload(run: Path) -> str:
-    return f"python run_search.py mirror {shlex.quote(str(run))} --swanlab cloud"
+    return typed("mirror", run, "--swanlab", "cloud")
 
 
 def _how(mode: str, run: Path) -> str:

@@ -340,6 +340,7 @@ def record(run: Run) -> Record:
         ("versions", ", ".join(f"{name} {number}" for name, number in known.get("versions", {}).items())),
         ("hardware", _flat(_said(known.get("hardware", {})))),
         ("weights", _flat(known.get("weights", {}))),
+        *([("pretrained with", _flat(known["pretraining"]))] if known.get("pretraining") else []),
         ("SwanLab", _flat(_said(known.get("mirror", {})))),
         ("sessions", _sessions(run)),
     ]  # fmt: skip

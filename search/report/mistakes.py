@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.report.facts import label
-from search.retrain.plan import same_dataset
+from search.runs.data import same_dataset
 from search.runs.format import percent, percent_range
 from search.runs.run import Run
 from trainable.config import TrialConfig

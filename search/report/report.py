@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,13 +63,13 @@ from search.runs.format import (
     percent_spread,
     points,
     points_range,
-    program,
     short,
     status_in_words,
     status_word,
 )
 from search.runs.journal import BROKEN
 from search.runs.run import Best, Run, best_epoch, load_run, validates
+from trainable.commands import typed
 from trainable.config import TrialConfig
 from trainable.errors import InputError
 from trainable.files import write_atomically
@@ -537,7 +536,7 @@ def _cost(run: Run, key: str) -> Content | None:
     numbers = [best.trial.number for best in ordered]
     return {
         "figures": drawn, "front": Table(headers, table, frozenset((1, 3, 4, 5, 6)), trials=numbers),
-        "command": f"{program('python')} run_search.py retrain {shlex.quote(str(run.path))} --pareto",
+        "command": typed("retrain", run.path, "--pareto"),
     }  # fmt: skip
 
 
@@ -601,7 +600,7 @@ def _labels(run: Run, key: str) -> Content | None:
     config = TrialConfig.parse(values, source=str(run.path))
     return {
         "count": len(found), "cards": suspect_cards(dataset, found, config),
-        "command": f"{program('python')} run_search.py data suspects {shlex.quote(str(run.path))}",
+        "command": typed("data", "suspects", run.path),
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from search.runs.format import interval_in_words, percent, percent_spread, quantity
+from trainable.backbones import pretraining as pretraining_of
 from trainable.training.trial_folder import Cost
 
 MEASURED = {"test": "test clips", "folds": "clips out of fold", "validation": "validation clips"}
@@ -53,13 +54,10 @@ def model_card(result: Mapping[str, Any], cost: Cost | None) -> str:
 
 def pretraining(config: Mapping[str, Any]) -> tuple[str, str]:
     """What the network's weights were before it was trained, and under which terms those are given away."""
-    if config["weights"] == "none":
-        return "nothing: random weights", "none applies"
-    return (
-        f"{config['weights']}: torchvision's weights of {config['backbone']}",
-        "torchvision is under BSD-3-Clause; its weights may be bound by the terms of ImageNet, which is for "
-        "non-commercial research",
-    )
+    source, licence = pretraining_of(config["backbone"], config["weights"])
+    if config["weights"] == "imagenet":
+        licence += "; they may be bound by the terms of ImageNet, which is for non-commercial research"
+    return source, licence
 
 
 def _numbers(result: Mapping[str, Any]) -> list[str]:

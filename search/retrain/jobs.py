@@ -99,6 +99,7 @@ class ScoreBook:
     """
 
     run: Path
+    data: str  # where the clips lie by now
     progress: Progress | None = None
 
     def of(self, model: TrialFolder, part: Part) -> Scores:
@@ -108,6 +109,6 @@ class ScoreBook:
         path = self.run / "retrained" / "scores" / f"{'-'.join(place.parts)}.{part}.npz"
         scores = load_scores(path)
         if scores is None:
-            scores = score_trial(model, part, self.progress)
+            scores = score_trial(model, part, self.progress, self.data)
             save_scores(path, scores)
         return scores

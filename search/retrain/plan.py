@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from search.runs.cost import COSTS, front_of
+from search.runs.data import same_dataset
 from search.runs.run import Best, Run
 from search.space.space import Space
 from search.tune.prepare import resolve_weights, settle, try_weights
 from trainable.backbones import SPOKEN
 from trainable.config import RECIPES, SHARED_FIELDS, TrialConfig
-from trainable.data.dataset import Dataset, absolute, load_dataset
+from trainable.data.dataset import Dataset, absolute
 from trainable.data.split import Split, fold_splits, split_dataset
 from trainable.errors import InputError, did_you_mean
 from trainable.files import read_mapping
@@ -135,22 +136,6 @@ def make_plan(run: Run, options: RetrainOptions, progress: Progress | None = Non
 def changed(candidate: Candidate, **changes: Any) -> TrialConfig:
     """The candidate's configuration with other values, checked."""
     return checked_config({**candidate.config.to_json(), **changes}, source=candidate.name)
-
-
-def same_dataset(run: Run, progress: Progress | None = None) -> Dataset:
-    """The data set of a run, as it was when the search ran.
-
-    Raises:
-        InputError: it has changed since, so that other clips would be trained on, scored and set aside for the test.
-    """
-    data = run.record["data"]
-    dataset = load_dataset(data["path"], progress, data.get("group_column"))
-    if dataset.hash != data["hash"]:
-        raise InputError(
-            f"{data['path']}: must be the data that the search ran on (hash {data['hash']}), got {dataset.hash}: "
-            "the clips would be split otherwise. Put the old files back, or search again."
-        )
-    return dataset
 
 
 def _check_flags(options: RetrainOptions) -> None:

@@ -58,7 +58,7 @@ def retrain(run: Run, options: RetrainOptions, runner: Runner, progress: Progres
     folder.mkdir(exist_ok=True)
     write_atomically(folder / "run.json", json.dumps(_record(run, plan), indent=2) + "\n")
     protocol = folds if plan.folds else holdout
-    outcome = protocol(run, plan, folder, runner, ScoreBook(run.path, progress))
+    outcome = protocol(run, plan, folder, runner, ScoreBook(run.path, run.record["data"]["path"], progress))
     result = _result(run, plan, outcome, _earlier(folder))
     _write_models(folder, plan, outcome, result)
     write_atomically(folder / "predictions.csv", _predictions(plan, outcome))

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from search.retrain.plan import same_dataset
+from search.runs.data import same_dataset
 from search.runs.run import Run
 from trainable.data.dataset import Dataset
 from trainable.errors import InputError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +10,9 @@ from rich.text import Text
 from search.console.table import Column, fact, fit
 from search.retrain.plan import Plan
 from search.retrain.protocols import Outcome
-from search.runs.format import interval_in_words, percent, percent_range, percent_spread, points, points_range, program
+from search.runs.format import interval_in_words, percent, percent_range, percent_spread, points, points_range
 from search.runs.run import Run
+from trainable.commands import typed
 from trainable.data.split import fold_splits
 
 OPTIMISTIC = "validation, chosen by the search: optimistic"
@@ -80,8 +80,7 @@ def view(result: Mapping[str, Any], folder: str, width: int | None) -> list[Text
     for name, text in _facts(result):
         lines += fact(name, text, width)
     if result["model"]:
-        command = f"{program('python')} run_search.py predict {shlex.quote(f'{folder}/model')} FILE..."
-        lines += fact("next", command, None)  # whole, to be copied
+        lines += fact("next", typed("predict", f"{folder}/model", "FILE..."), None)  # whole, to be copied
     return lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from search.retrain.plan import same_dataset
+from search.runs.data import same_dataset
 from search.runs.format import interval_in_words
 from search.runs.run import Best, Run
 from trainable.data.split import group_numbers

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from urllib.parse import unquote, urlparse
 from filelock import FileLock, Timeout
 
 from search.runs.run import Run, load_run, record_of
+from trainable.commands import typed
 from trainable.errors import InputError
 from trainable.files import write_atomically
 
@@ -48,6 +48,18 @@ def free_folder(storage: str, name: str | None, space: Path) -> Path:
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(_not_writable(storage))
     return run
+
+
+def find_run(given: Path, storage: str | Path = "runs") -> Path:
+    """The folder of the run that a person means, by its path or by its name in `storage`."""
+    named = Path(storage).expanduser() / given
+    if (given / "run.json").exists() or given.is_absolute() or len(given.parts) != 1:
+        return given
+    return named if (named / "run.json").exists() or (not given.exists() and any(_runs_in(named.parent))) else given
+
+
+def _runs_in(storage: Path) -> Iterator[Path]:
+    return storage.glob("*/run.json")
 
 
 def free_name(space: Path) -> str:
@@ -153,7 +165,7 @@ def _remove_empty(above: list[Path]) -> None:
 def _taken(run: Path) -> str:
     return (
         f"--name: must be new, because runs are never overwritten, got {run.name!r} ({run} exists). "
-        f"Choose another name, or continue it: python run_search.py resume {shlex.quote(str(run))}"
+        f"Choose another name, or continue it: {typed('resume', run)}"
     )
 
 

@@ -1,14 +1,10 @@
-"""The one place where values become text: settings, durations, shares, statuses, and commands as typed here."""
+"""The one place where values become text: settings, durations, shares and statuses."""
 
 from __future__ import annotations
 
 import math
-import os
 import re
-import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -170,17 +166,3 @@ def label(trial: Trial) -> str:
 def _identity(value: Any) -> tuple[bool, Any]:
     """Equal for equal values, but tells yes from 1."""
     return isinstance(value, bool), value
-
-
-def program(name: str) -> str:
-    """How to call `name` of this Python environment, such as python or swanlab.
-
-    By its name where the shell finds that very program, by its path elsewhere: without an activated environment
-    `python` is another Python, which has none of what this one has installed.
-    """
-    here = Path(sys.executable).absolute().parent / name
-    found = shutil.which(name)
-    if found and Path(found).absolute() == here:
-        return name
-    relative = os.path.relpath(here)
-    return str(here) if relative.startswith("..") else relative

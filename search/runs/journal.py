@@ -74,10 +74,11 @@ class Journal:
         self.sessions: list[dict[str, Any]] = []  # one per start or resume of the driver: time, command, ...
         self.warm: list[dict[str, Any]] = []  # trials of other runs that the sampler has learned from
         self.lessons: list[dict[str, Any]] = []  # runs on other data that the sampler learns from
+        self.time_budget: float | None = None  # s, that a session was given in the place of the search's own
         self.stop_reason: str | None = None  # why the last session ended; None while it runs or after a kill
         self.endings: list[int] = []  # the numbers of the trials that are over, in the order of their ends
         self.set_aside: set[int] = set()  # what this driver has tried often enough; a resumed search tries it again
-        self._listeners: list[Callable[[dict[str, Any]], None]] = []
+        self._listeners: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._valid_bytes = 0
         self._seconds = self._seconds_before_budget = 0.0
         self._last_time: float | None = None  # of the last event of the current sitting
@@ -95,9 +96,13 @@ class Journal:
         # Ray pickles whatever its searcher, stopper and callbacks hold; who listens here may hold a terminal.
         return Journal, (self.path,)
 
-    def listen(self, listener: Callable[[dict[str, Any]], None]) -> None:
-        """Calls `listener` with every event after it has been applied and written."""
-        self._listeners.append(listener)
+    def listen(self, listener: Callable[[dict[str, Any]], None], role: str = "") -> None:
+        """Calls `listener` with every event after it has been applied and written.
+
+        It takes the place of the one that had its `role` before: what is made anew for every round would otherwise go
+        on listening for ever.
+        """
+        self._listeners[role or f"listener {len(self._listeners)}"] = listener
 
     def session(self, **facts: Any) -> None:
         """Notes that a driver has started or resumed the run."""
@@ -110,6 +115,10 @@ class Journal:
     def learned(self, run: str, trials: list[dict[str, Any]]) -> None:
         """Notes what a run on other data teaches, so that a resumed search needs that run no more."""
         self._write({"event": "learned", "run": run, "trials": trials, "before": len(self.trials)})
+
+    def moved(self, data: str) -> None:
+        """Notes that the data set lies at another place by now."""
+        self._write({"event": "moved", "data": data})
 
     def suggested(
         self, kind: Kind, name: str, params: dict[str, Any], config: dict[str, Any],
@@ -197,7 +206,7 @@ class Journal:
             raise OSError(error.errno, error.strerror or str(error), str(self.path)) from error
         self._valid_bytes += len(line)
         self._apply(event)
-        for listener in self._listeners:
+        for listener in list(self._listeners.values()):
             listener(event)
 
     def _apply(self, event: dict[str, Any]) -> None:
@@ -208,6 +217,11 @@ class Journal:
             case "session":
                 self.sessions.append(event)
                 self.stop_reason = None
+                if "time_budget" in event:  # a new one, which begins here
+                    self.time_budget, self._seconds_before_budget = event["time_budget"], self._seconds
+            case "moved":
+                for trial in self.trials.values():
+                    trial.config = {**trial.config, "data": event["data"]}
             case "warm":
                 self.warm.append(event)
             case "learned":

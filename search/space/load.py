@@ -72,6 +72,7 @@ def load_space(
     time_budget: str | float | None = None,
     gpus_per_trial: float | None = None,
     cpus_per_trial: float | None = None,
+    at_once: int | None = None,
     seed: int | None = None,
     settings: Sequence[str] = (),
 ) -> Space:
@@ -82,7 +83,7 @@ def load_space(
     Raises:
         InputError: with every problem of the file and of the flags.
     """
-    flags = Flags(data, trials, epochs, time_budget, gpus_per_trial, cpus_per_trial, seed)
+    flags = Flags(data, trials, epochs, time_budget, gpus_per_trial, cpus_per_trial, at_once, seed)
     path = space_path(path)
     raw, wrong_settings = with_settings(read_mapping(path), settings)
     raw = with_whole_paths(raw)
@@ -134,6 +135,17 @@ def _parse(source: str, raw: Mapping[str, Any]) -> tuple[Space, list[str]]:
     return space, problems
 
 
+def with_flags(space: Space, flags: Flags) -> Space:
+    """A space that has been loaded before, with what the command line says now.
+
+    Raises:
+        InputError: with every problem of the flags.
+    """
+    if problems := flags.problems(searches_epochs="epochs" in space.dimensions):
+        raise InputError(problems)
+    return _with_flags(space, flags)
+
+
 def _with_flags(space: Space, flags: Flags) -> Space:
     """The space with what the command line says."""
     budget: dict[str, Any] = {"trials": flags.trials, "time": flags.seconds}
@@ -144,9 +156,11 @@ def _with_flags(space: Space, flags: Flags) -> Space:
         space,
         fixed={**space.fixed, **given(data=flags.data, seed=flags.seed)},
         budget=space.budget.model_copy(update=given(**budget)),
-        resources=space.resources.model_copy(update=given(gpu=flags.gpus_per_trial, cpu=flags.cpus_per_trial)),
+        resources=space.resources.model_copy(
+            update=given(gpu=flags.gpus_per_trial, cpu=flags.cpus_per_trial, at_once=flags.at_once)
+        ),
         searcher=space.searcher.model_copy(update=given(seed=flags.seed)),
-        epochs=flags.epochs,
+        epochs=space.epochs if flags.epochs is None else flags.epochs,
     )
 
 
@@ -285,6 +299,7 @@ class Flags:
     time_budget: str | float | None = None
     gpus_per_trial: float | None = None
     cpus_per_trial: float | None = None
+    at_once: int | None = None  # trials
     seed: int | None = None  # of the searcher, and of every trial
 
     @property
@@ -294,7 +309,7 @@ class Flags:
 
     def problems(self, searches_epochs: bool) -> list[str]:
         """What is wrong with the flags, as `--FLAG: rule, got VALUE. What to do.`"""
-        least = {"trials": 1, "epochs": 1, "seed": 0, "gpus_per_trial": 0}
+        least = {"trials": 1, "epochs": 1, "seed": 0, "gpus_per_trial": 0, "at_once": 1}
         found = [
             f"--{name.replace('_', '-')}: must be at least {low}, got {getattr(self, name):g}. Raise it."
             for name, low in least.items()

@@ -89,6 +89,10 @@ class Resources(_Section):
         None, gt=0, description="CPU cores per trial, also torch's threads; left out: as they fit"
     )
 
+    at_once: int | None = Field(
+        None, ge=1, description="trials that run at the same time at most; left out: as many as fit"
+    )
+
     @field_validator("gpu")
     @classmethod
     def _whole_above_one(cls, gpu: float | None) -> float | None:

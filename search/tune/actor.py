@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
+import sys
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +77,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
             return self._ended("interrupted", "")
         except TrialEnded as error:
             return self._ended(error.status, str(error))
-        except (OSError, Unavailable) as error:
-            # A disk, a mount, a network or a permission: no configuration decides these.
+        except (OSError, ImportError, Unavailable) as error:
+            # A disk, a mount, a network, a permission or what is installed here: no configuration decides these.
             return self._ended("unavailable", in_words(error))
         except InputError as error:
             return {**self._ended("failed", str(error)), "refused": True}
@@ -85,6 +88,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._folder = TrialFolder(Path(config["folder"]))
+        self._error_file = self._folder.path / "error.txt"
         self._stop_file = self._folder.path.parent / STOP_FILE
         self._next_look = 0.0
         self._values = config["config"]
@@ -106,6 +110,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
     def _start(self) -> Iterator[EpochResult]:
         config = TrialConfig.model_validate(self._values)  # the driver has parsed it, with all the checks
         self._take_folder()
+        with suppress(OSError):
+            self._error_file.unlink(missing_ok=True)  # of an attempt before `resume --retry-failed`
         if not self._folder.config_file.exists():
             self._folder.write_config(config.to_json())
         self._last_epoch = config.epochs
@@ -164,7 +170,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         """
         try:
             self._folder.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._folder.path / "error.txt", traceback.format_exc())
+            write_atomically(self._error_file, traceback.format_exc())
         except OSError as error:
             return f" (its traceback could not be written to error.txt: {error.strerror or error})"
         return ""
@@ -177,10 +183,12 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         }  # fmt: skip
 
 
-def in_words(error: OSError | Unavailable) -> str:
+def in_words(error: OSError | ImportError | Unavailable) -> str:
     """What cannot be had, and where."""
     if isinstance(error, Unavailable):
         return str(error)
+    if isinstance(error, ImportError):
+        return f"{error}: must be installed where trials run, in {sys.prefix} on {socket.gethostname()}"
     place = f"{error.filename}: " if error.filename else ""
     return f"{place}{error.strerror or error or type(error).__name__}"
 

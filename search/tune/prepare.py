@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 import sys
 import time
@@ -14,13 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from search.runs.cost import COSTS
-from search.runs.folder import free_folder
+from search.runs.folder import find_run, free_folder
 from search.runs.record import git_commit, versions
 from search.space.load import load_space
 from search.space.space import Space
 from search.tune.estimate import sample_configs
 from search.tune.study import check_cmaes
-from trainable.backbones import KINDS, SPOKEN, backbone, best_weights, fetch_weights, source_hash, weights_here
+from trainable.backbones import (
+    KINDS,
+    SPOKEN,
+    backbone,
+    best_weights,
+    fetch_weights,
+    pretraining,
+    source_hash,
+    weights_here,
+)
 from trainable.config import TrialConfig
 from trainable.data.dataset import Dataset, absolute, load_dataset
 from trainable.data.duplicates import near_copies_across
@@ -29,7 +39,8 @@ from trainable.errors import InputError
 from trainable.features.mel_cache import check_front_end
 from trainable.files import plain_cell, safe_cell, write_atomically
 from trainable.progress import Progress
-from trainable.training.cost import cost_of
+from trainable.training.cost import cost_of, shown_frames
+from trainable.training.network import check_shape, input_shape
 
 GTZAN_FOLDER = "GTZAN/genres_original"  # where `data gtzan GTZAN` puts it
 
@@ -46,6 +57,7 @@ class Options:
     time_budget: str | None = None
     gpus_per_trial: float | None = None
     cpus_per_trial: float | None = None
+    at_once: int | None = None
     seed: int | None = None
     swanlab: str = "auto"
     project: str = "audio-search"
@@ -95,6 +107,7 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     check_constraints(space, dataset)
     try_weights(space.weights_by_backbone(), progress)
     space, weightless = with_weights_at_hand(space)
+    check_networks(space, dataset)
     weights, missing = resolve_weights(space.weights_by_backbone(), progress)
     notes += (*weightless, *without_weights(missing))
     return Prepared(run, space, dataset, split, weights, (*notes, *silent_defaults(space, split), *near))
@@ -103,8 +116,8 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
 def _load(options: Options, epochs: int | None) -> Space:
     return load_space(
         options.space, trials=options.trials, epochs=epochs, time_budget=options.time_budget,
-        gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, seed=options.seed,
-        settings=options.settings,
+        gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, at_once=options.at_once,
+        seed=options.seed, settings=options.settings,
     )  # fmt: skip
 
 
@@ -251,6 +264,33 @@ def check_front_ends(space: Space, dataset: Dataset) -> None:
         raise InputError(list(problems))
 
 
+def check_networks(space: Space, dataset: Dataset) -> None:
+    """Tries somebody's own networks, and timm's, on inputs as the shortest and the longest clip give them.
+
+    torchvision's and the AudioSet networks are known to take what their records say.
+
+    Raises:
+        InputError: one does not take them, or answers with something else than a logit per class.
+    """
+    order = sorted(range(len(dataset.clips)), key=lambda index: dataset.clips[index].seconds)
+    tried: set[tuple[Any, ...]] = set()
+    problems: dict[str, None] = {}
+    for config in first_configs(space):
+        if ":" not in config.backbone:
+            continue
+        for frames in dict.fromkeys(shown_frames(dataset, clip, config) for clip in (order[0], order[-1])):
+            shape = (config.backbone, config.input_channels, *input_shape(config, frames))
+            if shape in tried:
+                continue
+            tried.add(shape)
+            try:
+                check_shape(config, len(dataset.labels), frames)
+            except InputError as error:
+                problems.update(dict.fromkeys(f"{space.source}: {problem}" for problem in error.problems))
+    if problems:
+        raise InputError(list(problems))
+
+
 def try_weights(wanted: Iterable[tuple[str, str]], progress: Progress | None) -> None:
     """Downloads what `wanted`, pairs of a backbone and its wish, may start from, as far as it can be had.
 
@@ -366,6 +406,11 @@ def own_sources(backbones: Iterable[str]) -> dict[str, str]:
     return {name: digest for name in backbones if (digest := source_hash(name))}
 
 
+def hash_of(file: Path) -> str:
+    """The start of a file's SHA-256."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
 def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]:
     """What goes into run.json: all that someone needs to repeat the search."""
     dataset, split = prepared.dataset, prepared.split
@@ -374,6 +419,7 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "space_file": str(options.space),
         "space": prepared.space.to_json(),
+        "space_hash": hash_of(Path(prepared.space.source)),
         "data": {
             "path": prepared.space.fixed["data"], "group_column": prepared.space.fixed.get("group_column"),
             "name": dataset.name, "hash": dataset.hash,
@@ -386,10 +432,11 @@ def record(prepared: Prepared, options: Options, mirror: dict[str, Any], hardwar
         },
         "seed": prepared.space.searcher.seed,
         "weights": prepared.weights,
+        "pretraining": {name: ", ".join(pretraining(name, kind)) for name, kind in prepared.weights.items()},
         "own_backbones": own_sources(prepared.weights),
         "mirror": mirror,
-        "warm_start": [str(path.resolve()) for path in options.warm_start],
-        "learn_from": [str(path.resolve()) for path in options.learn_from],
+        "warm_start": [str(find_run(path, options.storage).resolve()) for path in options.warm_start],
+        "learn_from": [str(find_run(path, options.storage).resolve()) for path in options.learn_from],
         "notes": list(prepared.notes),
         "versions": versions(),
         "git_commit": git_commit(),

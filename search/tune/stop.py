@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 from ray import tune
 
+from search.runs.gain import Prospect
 from search.runs.journal import Journal, Trial
 from search.runs.run import best_epoch, best_of
-from search.tune.gain import gain_of
 
 # So many trials in a row failing for one and the same reason is a broken setup, not bad luck.
 HOPELESS_AFTER = 5
@@ -47,10 +47,12 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         self._gain = gain
         self._clock = clock
         self._deadline = clock() + seconds if seconds is not None else None
+        self._prospect = Prospect(grace_epochs, journal.trials.values())
         if journal.sessions and journal.stop_reason is None:  # killed, perhaps after what should have stopped it
             for trial in journal.trials.values():
                 self._look_at(trial)
             self._look_for_hopelessness()
+            self._look_for_gain()
         elif any(self._reaches_target(trial) for trial in journal.trials.values()):
             self._target = None  # it has stopped a sitting; who searches on all the same wants more
         if journal.sessions and journal.stop_reason == LITTLE_TO_GAIN:
@@ -86,15 +88,18 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
             self._look_at(self._journal.trials[event["trial"]])
         if event["event"] == "ended" and event["status"] == "failed":
             self._look_for_hopelessness()
-        if event["event"] == "ended" and self._gain is not None:
-            promised = gain_of(self._journal.trials.values(), self._grace_epochs)
-            if promised and promised.expected < self._gain and not self._leads_underway():
-                self.request(LITTLE_TO_GAIN)
+        if event["event"] == "ended":
+            self._prospect.ended(self._journal.trials[event["trial"]])
+            self._look_for_gain()
 
-    def _leads_underway(self) -> bool:
-        """Whether the best trial is still running: it may get better by itself."""
+    def _look_for_gain(self) -> None:
+        """Stops where going on promises too little; not while the best trial runs, which may get better by itself."""
+        promised = self._prospect.gain() if self._gain is not None else None
+        if self._gain is None or promised is None or promised.expected >= self._gain:
+            return
         best = best_of(self._journal.trials.values(), self._grace_epochs)
-        return best is not None and not best.trial.over
+        if best is not None and best.trial.over:
+            self.request(LITTLE_TO_GAIN)
 
     def _look_at(self, trial: Trial) -> None:
         if self._reaches_target(trial):

@@ -1,4 +1,4 @@
-"""A run's Optuna study and samplers: made from its journal, kept in step with it, exported one way.
+"""A run's Optuna study and samplers: made from its journal and kept in step with it.
 
 The study holds nothing of its own. Every trial in it comes from an event of the journal, by one path for a running
 search and for a resumed one, so both have the same study down to the last bit and the sampler proposes the same.
@@ -7,14 +7,10 @@ search and for a resumed one, so both have the same study down to the last bit a
 from __future__ import annotations
 
 import copy
-import dataclasses
 import importlib
-import os
 import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +18,9 @@ import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.engine import URL
 
 from search.runs.journal import UNTRAINABLE, Journal, Trial
-from search.runs.run import best_epoch, trial_folder
+from search.runs.run import best_epoch
 from search.space.space import Space
 from search.tune.lessons import DRAWN_BY_SAMPLER, Lessons, Seen
 from search.tune.standing import merit, standings
@@ -66,7 +61,7 @@ class JournalStudy:
             self._add(trial)
         for event in warm:
             self._add_warm(event)
-        journal.listen(self._on_event)
+        journal.listen(self._on_event, role="study")  # the one before it need not go on
 
     def propose(self, number: int, attempt: int) -> tuple[optuna.Trial, dict[str, Any]]:
         """A new trial of the study, to be `accepted` or `rejected`, and its sample."""
@@ -226,58 +221,6 @@ def beliefs_of(space: Space, journal: Journal) -> dict[str, float]:
     if not journal.lessons:
         return {}
     return JournalStudy(space, Journal(journal.path)).beliefs  # a journal of its own: nobody needs to go on listening
-
-
-def export_study(space: Space, journal: Journal, path: Path) -> None:
-    """Writes the study to an SQLite file that `optuna-dashboard sqlite:///PATH` opens; an old file is replaced.
-
-    Optuna takes about 45 ms for a trial of 15 epochs, so this belongs at the end of a sitting and not into its course.
-    Quantised values appear as themselves, and each trial carries its number and its status in this run.
-    """
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        # Not as an f-string: in a URL, `?` ends the path and `%20` is a space.
-        url = URL.create("sqlite", database=str(temporary.resolve()))
-        storage = optuna.storages.RDBStorage(url.render_as_string())
-        study = optuna.create_study(storage=storage, study_name=path.resolve().parent.name, direction="maximize")
-        study.add_trials(
-            [_shown(space, trial, costs(path.parent, trial)) for trial in journal.trials.values() if trial.params]
-        )
-        storage.engine.dispose()
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def costs(run: Path, trial: Trial) -> dict[str, float]:
-    """What a trial costs to use, as far as it is known; the dashboard shows it among the trial's attributes."""
-    cost = trial_folder(run, trial.number).cost()
-    known = dataclasses.asdict(cost) if cost else {}
-    return {name: value for name, value in known.items() if value is not None}
-
-
-def _shown(space: Space, trial: Trial, cost: Mapping[str, float]) -> FrozenTrial:
-    """A trial as the exported study has it."""
-    state = OUTCOMES[trial.status] if trial.over else TrialState.RUNNING
-    best = best_epoch(trial, space.budget.grace_epochs)
-    values = {report.epoch: report.value for report in trial.reports}
-    value = {
-        TrialState.COMPLETE: BAD_VALUE if trial.status in UNTRAINABLE or not best else best.accuracy,
-        TrialState.PRUNED: trial.reports[-1].value if trial.reports else None,
-    }.get(state)
-    shown = create_trial(
-        state=state,
-        value=value,
-        params=trial.params,
-        distributions={name: space.dimensions[name].shown_distribution for name in trial.params},
-        intermediate_values=values,
-        user_attrs={"number": trial.number, "kind": trial.kind, "name": trial.name, "status": trial.status, **cost},
-    )
-    shown.datetime_start = datetime.fromtimestamp(trial.started)
-    if trial.ended is not None:
-        shown.datetime_complete = datetime.fromtimestamp(trial.ended)
-    return shown
 
 
 # After so many draws of trials that have been there, chance takes over from a sampler that insists.

@@ -12,12 +12,12 @@ import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from search.runs.journal import Trial
+from search.runs.gain import Gain, Prospect
 from search.runs.run import best_of
-from search.tune.gain import Gain, gain_of
 from tests.benchmarks.benchmark_efficiency import Recorded, recorded_sets
 from tests.benchmarks.contestants import Ours, epochs_to_target
 
@@ -31,15 +31,18 @@ def history(searched: Recorded, seed: int) -> list[tuple[int, int, float, Gain |
         landscape = replace(searched.landscape(Path(scratch), seed), target=2.0)
         ours = Ours(landscape.space, Path(scratch) / "run")
         grace, found = landscape.space.budget.grace_epochs, []
+        prospect = Prospect(grace)
 
-        def look(event: dict[str, object]) -> None:
+        def look(event: dict[str, Any]) -> None:
             if event["event"] != "ended":
                 return
-            trials: list[Trial] = list(ours.journal.trials.values())
+            trials = list(ours.journal.trials.values())
+            prospect.ended(ours.journal.trials[event["trial"]])
             best = best_of(trials, grace)
             epochs = sum(len(trial.reports) for trial in trials)
             over = sum(trial.over for trial in trials)
-            found.append((over, epochs, best.accuracy if best else 0.0, gain_of(trials, grace)))
+            accuracy = best.accuracy if best else 0.0
+            found.append((over, epochs, accuracy, prospect.gain(accuracy)))
 
         ours.journal.listen(look)
         epochs_to_target(ours, landscape, workers=4)

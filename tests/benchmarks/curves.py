@@ -239,11 +239,9 @@ def jobs(tables: Sequence[Table]) -> Iterator[tuple[Table, Point]]:
 
 def _trained(values: Mapping[str, Any], until: float) -> Curve | None:
     """One training's curve; None where the time was up before its end."""
-    from trainable.backbones.weights import weights_available
     from trainable.training.loop import train
 
-    there = values["weights"] == "auto" and weights_available(values["backbone"])
-    config = TrialConfig.parse({**values, "weights": "imagenet" if there else "none"})
+    config = TrialConfig.parse(values)  # weights "auto": those that are here, random ones otherwise
     accuracies, losses = [], []
     try:
         for epoch in train(config):

@@ -24,7 +24,7 @@ def test_the_package_shows_what_the_design_names_and_imports_it_late() -> None:
 
 
 def test_retrain_is_a_call_whether_or_not_its_package_was_imported_before() -> None:
-    code = "import search; import search.retrain.plan as plan; print(callable(search.retrain), plan.TOP > 0)"
+    code = "import search; import search.retrain.plan as plan; print(callable(search.retrain), plan.TOP['holdout'] > 0)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True True\n"
     code = "from search import retrain; import search.retrain.plan; print(callable(retrain), retrain is search.retrain)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True True\n"
@@ -48,6 +48,7 @@ def test_a_notebook_searches_looks_retrains_and_labels(
         "fixed: {backbone: shufflenet_v2_x0_5, weights: none, image_size: 32, n_fft: 256, hop_length: 64, n_mels: 24, "
         "epochs: 2, test_share: 0.2, scale: log}\nsearch: {lr: {loguniform: [1e-3, 1e-2]}}\n"
         "budget: {trials: 2, grace_epochs: 1}\nresources: {cpu: 1, gpu: 0}\n"
+        "baselines: [{name: plain, lr: 1e-3}]\n"
     )
     run = search.search(space, data=str(clips), name="mine", swanlab="off", cpus_per_trial=1)
     assert run.path.name == "mine"
@@ -62,7 +63,7 @@ def test_a_notebook_searches_looks_retrains_and_labels(
     again = search.load_run("runs/mine")
     assert again.trials.equals(run.trials)
     assert len(search.compare(run, "runs/mine")) == 4
-    result = search.retrain(again, top=1, seeds=1, epochs=1, baseline="tutorial-simple-small", swanlab="off").retrained
+    result = search.retrain(again, top=1, seeds=1, epochs=1, baseline="plain", swanlab="off").retrained
     assert result["measured_on"].iloc[0] == "test"
     assert 0 <= result["low_95"].iloc[0] <= result["accuracy"].iloc[0] <= result["high_95"].iloc[0] <= 1
     labels = search.predict(run, clips / "class0", tmp_path / "gone.wav")

@@ -117,7 +117,9 @@ class Judge:
     folder: Path
     asked: list[tuple[str, str, Part, bool]] = field(default_factory=list)  # backbone, folder, part, choice made
 
-    def __call__(self, model: TrialFolder, part: Part, progress: Progress | None = None) -> Scores:
+    def __call__(
+        self, model: TrialFolder, part: Part, progress: Progress | None = None, data: str | None = None
+    ) -> Scores:
         values = self._values(model)
         config = TrialConfig.parse(values)
         chosen = (self.folder / "retrained" / "choice.json").exists()

@@ -14,14 +14,15 @@ from torch import nn
 from trainable.backbones import efficientat, own, timm, torchvision
 from trainable.backbones.head import add_dropout, stages
 from trainable.backbones.own import located, source_hash
-from trainable.backbones.record import KINDS, SPOKEN, Backbone
+from trainable.backbones.record import KINDS, SPOKEN, Backbone, Weights
 from trainable.backbones.weights import check_own, fetch, folder_facts, load_own, load_published
 from trainable.errors import InputError, did_you_mean
 from trainable.progress import Progress
 
 __all__ = [
-    "BACKBONES", "KINDS", "SPOKEN", "Backbone", "backbone", "best_weights", "build_backbone", "check_backbone",
-    "fetch_weights", "located", "matching", "native_values", "source_hash", "weights_here",
+    "BACKBONES", "KINDS", "SPOKEN", "Backbone", "Weights", "backbone", "best_weights", "build_backbone",
+    "check_backbone", "fetch_weights", "located", "matching", "native_values", "pretraining", "source_hash",
+    "weights_here",
 ]  # fmt: skip
 
 _SOURCES = (torchvision, efficientat, timm, own)
@@ -43,7 +44,7 @@ def backbone(name: str) -> Backbone:
         return found
     records = [record for other in BACKBONES if (record := _find(other))]
     by_cost = tuple(record.name for record in sorted(records, key=lambda record: record.operations or 0.0))
-    hint = did_you_mean(name, by_cost, "python run_search.py backbones")
+    hint = did_you_mean(name, by_cost, "backbones")
     raise InputError(
         "backbone: must be the name of a network (torchvision's, mn01 to mn40, timm:NAME) or a function of your own, "
         f"file.py:make, got {name!r}. {hint}"
@@ -56,9 +57,11 @@ def _find(name: str) -> Backbone | None:
 
 
 def matching(pattern: str | None) -> tuple[str, ...]:
-    """The names of all backbones that hold `pattern`; timm's only where it asks for them."""
+    """The names of all backbones that hold `pattern`; timm's only where it asks for them, one's own by its name."""
     if pattern and pattern.startswith(timm.PREFIX):
         return timm.search(pattern)
+    if pattern and own.is_own(pattern):
+        return (pattern,)
     return tuple(name for name in BACKBONES if pattern is None or pattern in name)
 
 
@@ -130,16 +133,37 @@ def native_values(name: str, weights: str) -> Mapping[str, Any]:
 
 
 def weights_here(name: str, kind: str) -> bool:
-    """Whether this machine has the weights: published ones in torch's cache, own ones at their path."""
+    """Whether this machine has the weights: published ones in torch's cache, own ones at their path.
+
+    Raises:
+        InputError: it does not even have the network.
+    """
+    published = backbone(name).of_kind(kind)
     if kind not in KINDS:
         return kind == "none" or Path(kind).exists()
-    published = backbone(name).of_kind(kind)
     return published is not None and published.here
 
 
 def best_weights(name: str) -> str:
     """The kind that `weights: auto` means on this machine: of what is here, that which fits sound best."""
     return next((known.kind for known in backbone(name).weights if known.here), "none")
+
+
+def pretraining(name: str, kind: str) -> tuple[str, str]:
+    """What a network of that name begins with, in words, and the licence of that; `kind` is never "auto".
+
+    What a model's folder began with is told too, as far as folders go that are still there.
+    """
+    record = backbone(name)
+    if published := record.of_kind(kind):
+        return f"{SPOKEN[kind]}: weights of {record.source}", published.licence
+    if kind == "none":
+        return "nothing: random weights", "none applies"
+    facts = folder_facts(Path(kind)) if Path(kind).is_dir() else None
+    if facts is None:
+        return f"the weights in {kind}", "as whoever made them says"
+    before, licence = pretraining(name, facts["config"]["weights"])
+    return f"the model in {kind}, which began with {before}", licence
 
 
 def fetch_weights(wanted: Iterable[tuple[str, str]], progress: Progress | None = None) -> None:

@@ -75,7 +75,7 @@ def find(name: str) -> Backbone | None:
         native=FRONT_END,
         parameters=network.parameters,
         operations=network.operations,
-        pixels=128 * 1000,
+        size=(128, 1000),
         translate=lambda state, model, side: rename(state),
     )
 

@@ -37,6 +37,8 @@ def find(name: str) -> Backbone | None:
         lambda classes, channels, side, initialise: _made(name, function, classes, channels),
         channels=(1, 3),
         native={"image_size": None, "channels": "one"},
+        size=(128, 1000),
+        bare=False,  # its function may read weights
     )
 
 
@@ -94,6 +96,8 @@ def _module(name: str) -> ModuleType:
         raise InputError(f"backbone: must name a Python file, got {name!r}. Check the path.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[known] = module
+    if str(path.parent) not in sys.path:  # a file may import what lies beside it; last, so that it hides nothing
+        sys.path.append(str(path.parent))
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever somebody's file does when it is read

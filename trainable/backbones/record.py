@@ -57,14 +57,20 @@ class Backbone:
     smallest: int = 1  # px: the shortest side that it takes
     multiple: int = 1  # px: its sides must be multiples of this
     parameters: int | None = None  # with its published classes; None: depends on what somebody wrote
-    operations: float | None = None  # 10^9 multiply-adds for an input of `pixels`
-    pixels: int = 1
+    operations: float | None = None  # 10^9 multiply-adds for an input of `size`
+    size: tuple[int, int] = (224, 224)  # rows and columns of the input that it was made for
+    bare: bool = True  # whether it can be built without memory for its numbers, to be counted
     # A state under torchvision's or the module's own names, whatever those of the file; `side` as for `make`.
     translate: Callable[[State, nn.Module, int | None], State] = lambda state, model, side: state
 
+    @property
+    def input_channels(self) -> int:
+        """How many channels it sees where a configuration leaves that open."""
+        return 1 if self.native.get("channels") == "one" else 3
+
     def giga(self, pixels: int) -> float | None:
         """10^9 multiply-adds for an input of so many pixels, None where nobody has counted."""
-        return None if self.operations is None else self.operations * pixels / self.pixels
+        return None if self.operations is None else self.operations * pixels / (self.size[0] * self.size[1])
 
     def of_kind(self, kind: str) -> Weights | None:
         """The published weights of that kind."""

@@ -47,12 +47,13 @@ def find(name: str) -> Backbone | None:
         f"timm's {own}",
         lambda classes, channels, side, initialise: _make(own, classes, channels),
         channels=(1, 3),
-        weights=_weights(own, expects),
+        weights=_weights(expects),
         # Networks that were taught with pictures whose numbers lie around 0 with a deviation of about 1.
         native={"image_size": side, "normalise": "train"},
         any_shape=not fixed,
         smallest=side if fixed else int(least),
         multiple=side if fixed else 1,
+        size=(side, side),
     )
 
 
@@ -65,13 +66,17 @@ def search(pattern: str) -> tuple[str, ...]:
     return tuple(PREFIX + name for name in timm.list_models(f"*{pattern.removeprefix(PREFIX)}*"))
 
 
-def _weights(own: str, expects: Any) -> tuple[Weights, ...]:
-    if not expects or not expects.hf_hub_id:
+def _weights(expects: Any) -> tuple[Weights, ...]:
+    """What timm's own place on the hub has; files of other people's, under other names, wait for timm to change them.
+
+    A file of the hub is always called model.safetensors: in torch's cache it gets the name of its folder there.
+    """
+    if not expects or not str(expects.hf_hub_id).startswith("timm/") or expects.hf_hub_filename or expects.custom_load:
         return ()
-    tagged = expects.hf_hub_id if "." in expects.hf_hub_id else f"{expects.hf_hub_id}{own}.{expects.tag}"
-    url = f"https://huggingface.co/{tagged}/resolve/main/model.safetensors"
+    url = f"https://huggingface.co/{expects.hf_hub_id}/resolve/main/model.safetensors"
     kind = "audioset" if "audioset" in str(expects.tag) else "imagenet"
-    return (Weights(kind, url, str(expects.license or "unknown"), name=f"timm-{tagged.split('/')[-1]}.safetensors"),)
+    name = f"timm-{expects.hf_hub_id.removeprefix('timm/')}.safetensors"
+    return (Weights(kind, url, str(expects.license or "unknown"), name=name),)
 
 
 def _make(own: str, classes: int, channels: int) -> nn.Module:

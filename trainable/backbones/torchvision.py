@@ -47,7 +47,7 @@ def find(name: str) -> Backbone | None:
         multiple=multiple,
         parameters=int(default.meta["num_params"]),
         operations=float(default.meta["_ops"]),
-        pixels=side * side,
+        size=(side, side),
         translate=lambda state, model, side: _translate(state, model, side),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from trainable.commands import typed
 from trainable.config import TrialConfig
 from trainable.data.audio import LOUD
 from trainable.data.dataset import Dataset, Rejected, load_dataset
@@ -210,7 +210,7 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
         if group and part:
             by_group.setdefault(group, set()).add(part)
     straddling = tuple(sorted(group for group, where in by_group.items() if len(where) > 1))
-    space = "" if data == "demo" else " --space spaces/small-data.yaml"  # the default space is for the demo set
+    space = [] if data == "demo" else ["--space", "spaces/small-data.yaml"]  # the default space is for the demo set
     return DataReport(
         data=data,
         name=dataset.name,
@@ -228,7 +228,7 @@ def check_data(data: str, progress: Progress | None = None, config: TrialConfig 
         straddling_groups=straddling,
         split=facts,
         warnings=(*_warnings(dataset, exact, near, straddling, facts), *dataset.warnings),
-        command=f"python run_search.py{space} --data {shlex.quote(data)}",
+        command=typed(*space, "--data", data),
     )
 
 

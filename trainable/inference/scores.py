@@ -111,10 +111,11 @@ def load_scores(path: Path) -> Scores | None:
         return Scores(labels, file["clips"], file["true"], file["probabilities"])
 
 
-def score_trial(trial: TrialFolder, part: Part, progress: Progress | None = None) -> Scores:
+def score_trial(trial: TrialFolder, part: Part, progress: Progress | None = None, data: str | None = None) -> Scores:
     """What the best checkpoint of a trial says of its validation or test clips.
 
     The validation scores are those that chose the checkpoint. Test clips are scored in float32, as `predict` does.
+    `data`: where the clips lie by now.
 
     Raises:
         InputError: the checkpoint or the clips cannot be had any more.
@@ -126,7 +127,7 @@ def score_trial(trial: TrialFolder, part: Part, progress: Progress | None = None
             labels, _ints(state["val_clips"]), _ints(state["val_labels"]), _floats(state["val_probabilities"])
         )
     config = TrialConfig.parse(state["config"], source=str(trial.path))
-    dataset = load_dataset(config.data, progress, config.group_column)
+    dataset = load_dataset(data or config.data, progress, config.group_column)
     split = split_dataset(dataset, config)
     device = find_device("cpu" if config.device == "cpu" else "auto")  # this need not be the machine that trained it
     inputs = Inputs(mels_of(dataset, config, progress), dataset, split, config, device)

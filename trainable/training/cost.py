@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainable.backbones import backbone
+from trainable.backbones import Backbone, backbone
 from trainable.config import FIELDS, TrialConfig, facts_of
 from trainable.data.dataset import Dataset
 from trainable.data.split import Indices
@@ -29,6 +30,7 @@ from trainable.training.network import build_network, input_shape
 from trainable.training.trial_folder import Cost
 
 RUNS = 7  # timed after the first, which warms up; the fastest counts, as what other trials disturb least
+_CLASSES = 10  # of a network that is built to be counted: GTZAN's
 ENOUGH_S = 1.0  # s: a clip that takes so long is not timed again
 
 
@@ -148,6 +150,18 @@ def giga_operations(config: TrialConfig, rows: int, columns: int) -> float:
         return stated
     network = _of_network(config, ("backbone",)).model_copy(update={"channels": config.channels})
     return _counted(network, 2, 1, rows, columns)[1] / 1e9
+
+
+def network_size(record: Backbone) -> tuple[int, float]:
+    """Parameters, and 10^9 multiply-adds for one input of `record.size`: as its source states them, else counted."""
+    if record.parameters is not None and record.operations is not None:
+        return record.parameters, record.operations
+    channels = record.input_channels
+    # Somebody's own function may read files, which takes memory for their numbers; timm's networks need none here.
+    with torch.random.fork_rng(devices=[]), torch.device("meta") if record.bare else nullcontext():
+        model = record.make(_CLASSES, channels, record.size[0], False).to("meta")
+    parameters, operations = _count(model, 1, channels, *record.size)
+    return parameters, operations / 1e9
 
 
 class PeakMemory:

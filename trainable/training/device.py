@@ -13,7 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from trainable.backbones.head import first_convolution, is_depthwise
 from trainable.config import TrialConfig
-from trainable.errors import InputError
+from trainable.errors import Unavailable
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers for these settings
 _LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes: glibc takes no more
@@ -62,14 +62,14 @@ def find_device(name: str) -> torch.device:
     """The device that a configuration names; auto is the GPU where there is one.
 
     Raises:
-        InputError: it is not there.
+        Unavailable: it is not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= there[device.type]:
-        raise InputError(f"device: must be one of this machine's, got {name!r}, which is not there. Use auto or cpu.")
+        raise Unavailable(f"device: must be one of this machine's, got {name!r}, which is not there. Use auto or cpu.")
     return device
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from trainable.backbones.head import train_mode
 from trainable.config import TrialConfig
-from trainable.data.dataset import load_dataset
+from trainable.data.dataset import Dataset, load_dataset
 from trainable.data.split import Split, split_dataset
-from trainable.errors import Diverged, InputError, OutOfMemory
+from trainable.errors import Diverged, InputError, OutOfMemory, Unavailable
 from trainable.features.inputs import Inputs
 from trainable.features.mel_cache import mels_of
 from trainable.progress import Progress
@@ -38,12 +38,14 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     split: Split | None = None,
+    data_hash: str | None = None,
 ) -> Iterator[EpochResult]:
     """The epochs of one trial, each as soon as it is trained, scored and on disk.
 
     With a `folder`, every epoch leaves there `best.pt` (where it is the best so far), `last.pt` and a line in
     `epochs.jsonl` before it is yielded. `resume` goes on from `last.pt` where there is one, on a CPU bit for bit as if
-    nothing had happened, and yields what is new. `split` replaces the one that `config` asks for.
+    nothing had happened, and yields what is new. `split` replaces the one that `config` asks for. `data_hash` is the
+    `Dataset.hash` that must be met: where a mount has gone in part, there is another data set.
 
     The process belongs to the trial while this generator lives: torch is seeded, has as many threads as OMP_NUM_THREADS
     says where that is set, and has given its memory back, on the GPU too, when the generator has ended or is closed.
@@ -51,7 +53,8 @@ def train(
     Raises:
         Diverged: the loss became NaN or infinite.
         OutOfMemory: there is no room for this batch and image size.
-        InputError: the data, the weights or the device cannot be had.
+        Unavailable: the data, the weights or the device cannot be had now, or the data are others than `data_hash`.
+        InputError: the configuration does not fit the data.
     """
     free_memory()
     keep_freed_memory()
@@ -60,7 +63,7 @@ def train(
         torch.set_num_threads(max(1, int(threads)))
     no_room: str | None = None
     try:
-        yield from _epochs(config, folder, resume, progress, split)
+        yield from _epochs(config, folder, resume, lambda: Learner(config, split, progress, data_hash), progress)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -75,10 +78,10 @@ def train(
 
 
 def _epochs(
-    config: TrialConfig, folder: Path | None, resume: bool, progress: Progress | None, split: Split | None
+    config: TrialConfig, folder: Path | None, resume: bool, begin: Callable[[], Learner], progress: Progress | None
 ) -> Iterator[EpochResult]:
     files = TrialFolder(folder) if folder else None
-    state = Learner(config, split, progress)
+    state = begin()
     if files and resume:
         state.load(files)
     elif files:
@@ -178,15 +181,35 @@ class Tally:
         self._unseen = []
 
 
+def _data_of(config: TrialConfig, progress: Progress | None, expected: str | None) -> Dataset:
+    """The data set of a configuration; `expected`: its hash, where that is known.
+
+    Raises:
+        Unavailable: it is not there as it must be, which no configuration decides.
+    """
+    try:
+        dataset = load_dataset(config.data, progress, config.group_column)
+    except InputError as error:
+        raise Unavailable(error.problems) from None
+    if expected is not None and dataset.hash != expected:
+        raise Unavailable(
+            f"{config.data}: must be the data that the search began with (hash {expected}), got {dataset.hash} with "
+            f"{len(dataset.clips)} clips. Put the files back as they were."
+        )
+    return dataset
+
+
 class Learner:
     """The state of one trial. Two of equal state go on in exactly the same way on the same CPU."""
 
-    def __init__(self, config: TrialConfig, split: Split | None, progress: Progress | None) -> None:
+    def __init__(
+        self, config: TrialConfig, split: Split | None, progress: Progress | None, data_hash: str | None = None
+    ) -> None:
         """The state before the first epoch; decodes the data where that has not been done yet."""
         torch.manual_seed(config.seed)  # the new head, dropout, stochastic depth
         self.config = config
         self.device = find_device(config.device)
-        self.dataset = load_dataset(config.data, progress, config.group_column)
+        self.dataset = _data_of(config, progress, data_hash)
         self.split = split or split_dataset(self.dataset, config)
         self.inputs = Inputs(mels_of(self.dataset, config, progress), self.dataset, self.split, config, self.device)
 
@@ -325,7 +348,7 @@ class Learner:
         """
         state = files.load("last")
         if state is not None:
-            if state["config"] != self.config.to_json():
+            if not self._goes_on_from(state):
                 raise InputError(
                     f"{files.path}: must hold a checkpoint of the same configuration, got another one's. "
                     "Name an empty folder."
@@ -340,6 +363,12 @@ class Learner:
             self.history = [EpochResult(**result) for result in state["history"]]
         files.recover(self.history)
 
+    def _goes_on_from(self, state: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint is of this configuration, on the same clips; these may have been moved."""
+        then, now = state["config"], self.config.to_json()
+        same_clips = then["data"] == now["data"] or state.get("data_hash") == self.dataset.hash
+        return same_clips and {**then, "data": ""} == {**now, "data": ""}
+
     def begin(self, files: TrialFolder) -> None:
         """Makes the folder ready for a first epoch: what an earlier training left there is removed."""
         for which in ("last", "best"):
@@ -350,6 +379,7 @@ class Learner:
         """The last checkpoint: all that the next epochs depend on, as plain values and tensors."""
         return {
             "config": self.config.to_json(),
+            "data_hash": self.dataset.hash,
             "history": [dataclasses.asdict(result) for result in self.history],
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

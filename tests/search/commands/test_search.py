@@ -1,24 +1,32 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from search.commands import search as searching
 from search.commands import session
-from search.commands.search import LEFT_AT_THE_END, Searching, resume
+from search.commands.search import LEFT_AT_THE_END, ResumeOptions, Searching, resume
 from search.mirror import mode as mirror_mode
+from search.mirror.worker import DONE_FILE
 from search.runs import folder as run_folder
+from search.runs.gain import Prospect
+from search.runs.journal import Journal
 from search.runs.run import Run, load_run
 from search.space.sections import Resources
 from search.space.space import Space
 from search.tune.cluster import Machines
+from search.tune.prepare import hash_of
+from search.tune.searcher import StudySearch
 from tests.support.retrained import make_run
+from tests.support.synthetic import at
 from trainable.errors import InputError
 from trainable.progress import Progress
 
@@ -55,13 +63,86 @@ def change_record(path: Path, **values: object) -> None:
     (path / "run.json").write_text(json.dumps({**record, **values}))
 
 
-def go_on(path: Path, trials: int | None = None) -> int:
-    return resume(path, trials, swanlab=None, address=None)
+def go_on(path: Path, trials: int | None = None, **options: Any) -> int:
+    return resume(path, ResumeOptions(trials, **options))
 
 
 def test_a_finished_search_has_nothing_to_resume_and_says_how_to_extend_it(run: Run, sat: list[Searching]) -> None:
     with pytest.raises(InputError, match=r"got all 3 trials finished. To extend it: python run_search.py resume"):
         go_on(run.path)
+    assert sat == []
+
+
+def fail(run: Run, number: int, refused: bool = False) -> None:
+    """A run whose search has come to its end with a failed trial."""
+    lines = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["event"] == "ended" and line["trial"] == number:
+            line |= {"status": "failed", "message": "no such file", "refused": refused}
+    (run.path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_failed_trials_are_tried_again_where_that_is_asked_for(run: Run, sat: list[Searching]) -> None:
+    fail(run, 1)
+    with pytest.raises(InputError, match=r"got all 3 trials finished or failed \(1\)\. To extend it: .* --trials 6\n"):
+        go_on(run.path)
+    with pytest.raises(InputError, match=r"To try again what failed: python run_search.py resume .* --retry-failed$"):
+        go_on(run.path)
+    go_on(run.path, retry_failed=True)
+    assert [sitting.retry for sitting in sat] == [(1,)]
+
+
+def test_values_that_do_not_go_together_are_not_tried_again(run: Run, sat: list[Searching]) -> None:
+    fail(run, 1, refused=True)
+    with pytest.raises(InputError, match=r"got all 3 trials finished\. To extend it: .* --trials 6$"):
+        go_on(run.path, retry_failed=True)
+
+
+def test_a_failed_trial_that_is_tried_again_runs_for_the_console_the_mirror_and_the_searcher(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail(run, 1)
+    mirrored = run.path / "swanlog" / "offline" / "trial_0001" / DONE_FILE
+    mirrored.parent.mkdir(parents=True)
+    mirrored.touch()
+    seen = []
+
+    def run_trials(folder: Path, journal: Journal, make_searcher: Callable[[], StudySearch], *_: object) -> None:
+        seen.append((make_searcher().suggest("x"), mirrored.exists()))
+        journal.ended(1, "finished")
+
+    monkeypatch.setattr(searching, "_prepare_caches", lambda *_: None)
+    monkeypatch.setattr(searching, "close_run", lambda *_: None)
+    monkeypatch.setattr(session, "run_trials", run_trials)
+    space = replace(Space.from_json(run.record["space"]), resources=Resources(cpu=1, gpu=0))
+    mode = mirror_mode.resolve_mode("offline", run.path, "p")
+    code = searching._search(Searching(load_run(run.path), space, Machines(1, 2.0, 0.0), mode, retry=(1,)))
+    assert code == 0
+    assert [(config["number"], there) for config, there in seen] == [(1, False)]
+    after = load_run(run.path).journal
+    assert [trial.status for trial in after.trials.values()].count("failed") == 0
+    assert "[3 of 3, all done]" in capsys.readouterr().out
+
+
+def test_no_more_trials_run_at_once_than_is_asked_for(run: Run, sat: list[Searching]) -> None:
+    go_on(run.path, trials=5)
+    go_on(run.path, trials=5, at_once=1)
+    go_on(run.path, trials=5, at_once=9)
+    assert [sitting.session.at_once for sitting in sat] == [2, 1, 2]
+
+
+def test_the_advice_to_extend_a_search_says_what_that_promises(run: Run, sat: list[Searching]) -> None:
+    for number in range(20):
+        trial = run.journal.suggested("search", "", {"lr": 1e-3}, run.trials[-1].config)
+        for epoch in (1, 2):
+            run.journal.reported(trial.number, epoch, 0.5 + 0.01 * number, 1.0, "continue")
+        run.journal.ended(trial.number, "finished")
+    run.journal.session(trials=23)
+    run.journal.stopped("budget")
+    promised = Prospect(1, run.trials).gain()
+    assert promised is not None
+    with pytest.raises(InputError, match=rf"--trials 46 \({re.escape(str(promised))}\)"):
+        go_on(run.path, trials=23)
     assert sat == []
 
 
@@ -201,9 +282,10 @@ def test_the_devices_that_baselines_name_are_checked_as_well(
 def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
     run: Run, sat: list[Searching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[list[Path], list[str]]] = []
+    asked: list[tuple[list[Path], dict[str, str]]] = []
     monkeypatch.setattr(session, "check_nodes", lambda *wanted: asked.append(wanted))
-    change_record(run.path, weights={"resnet18": "imagenet", "densenet121": "none"})
+    weights = {"resnet18": "imagenet", "densenet121": "none"}
+    change_record(run.path, weights=weights)
     go_on(run.path, trials=4)
     assert asked == []  # there is one machine, this one
 
@@ -212,12 +294,13 @@ def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
         yield Machines(2, 4.0, 0.0, address, each=((2.0, 0.0), (2.0, 0.0)))
 
     monkeypatch.setattr(searching, "connected", joined)
-    resume(run.path, 4, swanlab=None, address="auto")
-    assert asked == [([run.path, Path(run.record["data"]["path"])], ["resnet18"])]
+    go_on(run.path, 4, address="auto")
+    assert asked == [([run.path, Path(run.record["data"]["path"])], weights)]
 
 
 @pytest.mark.parametrize(
-    ("spent", "reason", "left"), [(40, "interrupted", 60), (40, "time budget", 100), (120, None, 100)]
+    ("spent", "reason", "left"),
+    [(40, "interrupted", 60), (40, "time budget", 100), (120, None, 0), (120, "interrupted", 0)],
 )
 def test_the_time_that_is_left_is_what_was_not_used_up(
     run: Run, sat: list[Searching], monkeypatch: pytest.MonkeyPatch, spent: int, reason: str | None, left: int
@@ -234,3 +317,77 @@ def test_the_time_that_is_left_is_what_was_not_used_up(
         journal.stopped(reason)
     go_on(run.path)
     assert sat[0].time_left == pytest.approx(left)
+
+
+def test_a_time_budget_that_is_given_anew_begins_now_and_is_what_a_kill_leaves_a_rest_of(
+    run: Run, sat: list[Searching]
+) -> None:
+    go_on(run.path, trials=20, time_budget="50")
+    assert sat[0].time_left == sat[0].new_time_budget == 50
+    with at([1000.0]):
+        run.journal.session(trials=20, time_budget=50.0)
+    with at([1020.0]):
+        run.journal.suggested("search", "", {}, run.trials[0].config)
+    go_on(run.path, trials=20)
+    assert (sat[1].time_left, sat[1].new_time_budget) == (pytest.approx(30), None)
+
+
+def test_what_each_trial_gets_can_be_changed_when_a_search_goes_on(run: Run, sat: list[Searching]) -> None:
+    go_on(run.path, trials=4, cpus_per_trial=2.0)
+    assert (sat[0].space.resources.cpu, sat[0].space.epochs) == (2.0, None)
+    with pytest.raises(InputError, match="--cpus-per-trial: must be above 0, got -1"):
+        go_on(run.path, trials=4, cpus_per_trial=-1.0)
+    with pytest.raises(
+        InputError, match="--time-budget: must be a duration above 0 such as 45s, 30m or 1h30m, got 'x'"
+    ):
+        go_on(run.path, trials=4, time_budget="x")
+
+
+def test_data_that_has_moved_is_named_and_everything_finds_it_from_then_on(run: Run, sat: list[Searching]) -> None:
+    old = Path(run.record["data"]["path"])
+    nested = Journal(run.path / "retrained" / "events.jsonl")
+    nested.path.parent.mkdir()
+    nested.suggested("retrain", "simple, seed 1", {}, run.trials[0].config)
+    new = old.rename(old.with_name("moved"))
+    with pytest.raises(InputError):
+        go_on(run.path, trials=4)
+    go_on(run.path, trials=4, data=str(new))
+    assert sat[0].space.fixed["data"] == str(new)
+    assert all(baseline.values["data"] == str(new) for baseline in sat[0].space.baselines)
+    again = load_run(run.path)
+    assert again.record["data"]["path"] == again.record["space"]["fixed"]["data"] == str(new)
+    for journal in (again.journal, Journal(nested.path)):
+        assert {trial.config["data"] for trial in journal.trials.values()} == {str(new)}
+    go_on(run.path, trials=4)  # it needs to be said only once
+    assert len(sat) == 2
+
+
+def test_other_data_is_not_taken_for_the_moved_one(
+    run: Run, sat: list[Searching], make_clips: Callable[..., Path]
+) -> None:
+    before = (run.path / "run.json").read_bytes()
+    other = make_clips(classes=2, clips=3, name="other")
+    with pytest.raises(InputError, match=r"must be the data that the search ran on .*Name the moved data set itself"):
+        go_on(run.path, trials=4, data=str(other))
+    assert (run.path / "run.json").read_bytes() == before
+    assert sat == []
+
+
+def test_clips_that_are_split_otherwise_than_they_were_are_refused(run: Run, sat: list[Searching]) -> None:
+    split = run.record["split"]
+    change_record(run.path, split={**split, "hash": "other"}, git_commit="0123abc", versions={"numpy": "1.0"})
+    with pytest.raises(InputError, match=r"must be split as when the search ran \(split hash other\), got \w+: clips .*"
+                       r"go on with that of the search \(commit 0123abc, numpy 1.0\)"):  # fmt: skip
+        go_on(run.path, trials=4)
+    assert sat == []
+
+
+def test_a_space_file_that_was_edited_since_is_noticed(run: Run, sat: list[Searching]) -> None:
+    source = Path(run.record["space"]["source"])
+    change_record(run.path, space_hash=hash_of(source))
+    go_on(run.path, trials=4)
+    source.write_text(source.read_text() + "# a thought\n")
+    go_on(run.path, trials=4)
+    source.unlink()
+    go_on(run.path, trials=4)
+    assert [any("has been edited since" in note for note in sitting.notes) for sitting in sat] == [False, True, False]

@@ -22,6 +22,7 @@ from search.console.table import Column, fit
 from search.console.time_left import Plan
 from search.console.views import Frame, Window, live_lines
 from search.runs import run as results
+from search.runs.gain import Prospect
 from search.runs.journal import Journal, Trial
 from search.runs.run import best_of
 from tests.support.simulated_search import simulate
@@ -250,6 +251,19 @@ def test_the_summary_names_epoch_interval_baseline_folder_and_next_commands(jour
         "  retrain python run_search.py retrain runs/made-up",
         "  report  python run_search.py report runs/made-up",
     ]
+
+
+def test_the_view_and_the_summary_say_what_going_on_promises_once_that_is_known(journal: Journal):
+    assert not any(line.startswith("Gain") for line in shown(play(journal, PLAN, until=4.0), 100, 30))
+    longer = Journal(journal.path.with_name("longer.jsonl"))
+    plan = replace(PLAN, trials=64)
+    kept = play(longer, plan)
+    gain = Prospect(plan.grace_epochs, longer.trials.values()).gain()
+    assert gain is not None
+    assert f"Gain    {gain}" in shown(kept, 100, 30)
+    stream = io.StringIO()
+    Console(longer, HEADER, plan, stream).finish(validation_clips=200)
+    assert re.search(r"^Gain    \d+ more trials promise \+\d+\.\d points \(", stream.getvalue(), re.M)
 
 
 def test_the_summary_says_what_ended_the_search_before_its_budget(journal: Journal):

@@ -21,7 +21,7 @@ from search.report.space_figures import (
     slice_figure,
 )
 from search.runs.run import Run
-from search.tune.study import export_study
+from search.tune.study_file import write_study
 from tests.support.synthetic import make_run
 
 
@@ -100,7 +100,7 @@ def test_the_marks_of_a_logarithmic_axis_are_written_as_everywhere(run: Run) -> 
 
 def test_what_the_dashboard_shows_stands_beside_it_as_the_dashboard_computes_it(run: Run, tmp_path: Path) -> None:
     space = space_of(run)
-    export_study(space, run.journal, tmp_path / "study.db")
+    write_study(space, run.journal, tmp_path / "study.db")
     theirs = dashboard_importances(tmp_path / "study.db")
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert theirs == pytest.approx(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
@@ -113,5 +113,5 @@ def test_what_the_dashboard_shows_stands_beside_it_as_the_dashboard_computes_it(
 def test_without_enough_finished_trials_the_dashboard_has_nothing_to_show(tmp_path: Path) -> None:
     few = make_run(tmp_path / "run", trials=2)
     assert dashboard_importances(few.path / "study.db") == {}
-    export_study(space_of(few), few.journal, few.path / "study.db")
+    write_study(space_of(few), few.journal, few.path / "study.db")
     assert dashboard_importances(few.path / "study.db") == {}

@@ -28,7 +28,7 @@ def test_the_card_holds_data_split_number_interval_weights_licence_and_how_to_lo
     card = model_card(RESULT, Cost(11_181_642, 1_814_000_000, 20.3, 900.0))
     for said in (
         "# resnet18 on GTZAN", "**81.2% ± 1.8** on 40 test clips", "95% interval 66.0% to 91.0%", "hash d47a",
-        "stratified (hash 5b17)", "trial 7", "imagenet: torchvision's weights of resnet18", "non-commercial",
+        "stratified (hash 5b17)", "trial 7", "ImageNet: weights of torchvision's resnet18", "non-commercial",
         "baseline tutorial-simple: 70.0%", "this very model (seed 1): 80.0%", "commit 0123abcd", "- a note",
         "11.2M parameters, 1.81G multiply-adds per clip, 20.3 ms per clip", "blues, jazz",
     ):  # fmt: skip
@@ -54,4 +54,11 @@ def test_random_weights_have_no_licence() -> None:
     config = {**RESULT["config"], "weights": "none"}
     card = model_card({**RESULT, "config": config}, None)
     assert "nothing: random weights" in card
+    assert "ImageNet" not in card
+
+
+def test_the_card_names_the_networks_own_source_and_licence() -> None:
+    config = {**RESULT["config"], "backbone": "mn04", "weights": "audioset"}
+    card = model_card({**RESULT, "config": config}, None)
+    assert "- pretrained with: AudioSet: weights of EfficientAT's mn04\n- licence of those weights: MIT\n" in card
     assert "ImageNet" not in card

@@ -223,10 +223,11 @@ def test_a_condition_keeps_apart_what_does_not_go_together(tmp_path: Path) -> No
 
 def test_flags_replace_what_the_file_says(tmp_path: Path) -> None:
     space = space_of(
-        tmp_path, CONDITIONAL, trials=7, time_budget="1h30m", gpus_per_trial=0.5, cpus_per_trial=3, seed=9, data="x"
-    )
+        tmp_path, CONDITIONAL, trials=7, time_budget="1h30m", gpus_per_trial=0.5, cpus_per_trial=3, at_once=2, seed=9,
+        data="x",
+    )  # fmt: skip
     assert (space.budget.trials, space.budget.time) == (7, 5400)
-    assert (space.resources.gpu, space.resources.cpu) == (0.5, 3)
+    assert (space.resources.gpu, space.resources.cpu, space.resources.at_once) == (0.5, 3, 2)
     assert (space.searcher.seed, space.fixed["seed"], space.fixed["data"]) == (9, 9, "x")
 
 

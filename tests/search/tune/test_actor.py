@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import itertools
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,10 @@ def test_a_failure_is_reported_although_its_traceback_cannot_be_written(tmp_path
         (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
         (ConnectionResetError("by peer"), "by peer"),
         (Unavailable("/mnt/data: no such folder"), "/mnt/data: no such folder"),
+        (
+            ModuleNotFoundError("No module named 'timm'"),
+            f"No module named 'timm': must be installed where trials run, in {sys.prefix} on {socket.gethostname()}",
+        ),
     ],
 )
 def test_what_lies_outside_of_a_configuration_is_not_its_failure(
@@ -117,6 +123,13 @@ def test_what_lies_outside_of_a_configuration_is_not_its_failure(
     assert actor.step()["status"] == "running"
     result = actor.step()
     assert (result["status"], result["message"]) == ("unavailable", message)
+    assert not (tmp_path / "one" / "error.txt").exists()
+
+
+def test_a_trial_that_is_tried_again_keeps_no_traceback_of_its_failure(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "error.txt").write_text("Traceback ...")
+    assert Actor(trial(tmp_path / "one"), train).step()["status"] == "running"
     assert not (tmp_path / "one" / "error.txt").exists()
 
 

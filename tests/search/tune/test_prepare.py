@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 import torch
 
 from search.commands.search import Searching
@@ -294,3 +296,72 @@ def test_wrong_constraints_are_named(constraints: str, problem: str, tmp_path: P
     with pytest.raises(InputError) as caught:
         load_space(path)
     assert any(line.startswith(f"{path}: {problem}") for line in caught.value.problems), caught.value.problems
+
+
+# --- networks of one's own
+
+OWN = """
+import beside
+from torch import nn
+
+def make(classes, channels):
+    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, LOGITS))
+"""
+
+
+def own_space(folder: Path, logits: str) -> Path:
+    """A space file that names a network in a file beside it by the file's name alone."""
+    (folder / "mine.py").write_text(OWN.replace("LOGITS", logits))
+    (folder / "beside.py").touch()
+    (folder / "space.yaml").write_text(
+        "fixed: {backbone: 'mine.py:make', weights: none, scale: log, n_fft: 256, n_mels: 32, epochs: 1}\n"
+        "search: {lr: {choice: [0.001, 0.01]}}\nbudget: {trials: 2, grace_epochs: 1}\n"
+    )
+    return folder / "space.yaml"
+
+
+def test_a_network_of_ones_own_is_recorded_with_its_hash_and_what_every_network_began_with(
+    tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = Options(own_space(tmp_path, "classes"), data=str(make_clips()), storage=str(tmp_path), name="run")
+    content = record(prepare(options), options, {}, {})
+    name = f"{tmp_path}/mine.py:make"
+    digest = hashlib.sha256((tmp_path / "mine.py").read_bytes()).hexdigest()
+    assert content["own_backbones"] == {name: digest}
+    assert content["weights"] == {name: "none"}
+    assert content["pretraining"] == {name: "nothing: random weights, none applies"}
+
+    space_of(tmp_path, "auto")
+    options = replace(options, space=tmp_path / "space.yaml", name="other")
+    told = record(prepare(options), options, {}, {})["pretraining"]
+    assert told["squeezenet1_1"] == "ImageNet: weights of torchvision's squeezenet1_1, BSD-3-Clause"
+    assert told["mobilenet_v3_small"] == "nothing: random weights, none applies"
+
+
+def test_a_network_whose_answer_does_not_fit_is_one_error_before_any_trial(
+    tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = Options(own_space(tmp_path, "7"), data=str(make_clips()), storage=str(tmp_path), name="run")
+    with pytest.raises(InputError) as error:
+        prepare(options)
+    assert len(error.value.problems) == 1
+    assert "mine.py:make must give logits [2, 3] for [2, 1, 32, " in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path / 'space.yaml'}: backbone: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_does_not_take_the_shortest_clip_is_refused(
+    tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = own_space(tmp_path, "classes")
+    (tmp_path / "mine.py").write_text(OWN.replace("LOGITS", "classes").replace("channels, 4, 3", "channels, 4, (3, 9)"))
+    clips = make_clips(seconds=1.0)
+    options = Options(file, data=str(clips), storage=str(tmp_path), name="run")
+    prepare(options)  # 13 frames
+    samples, rate = soundfile.read(clips / "class0" / "000.wav")
+    soundfile.write(clips / "class0" / "short.wav", samples[: rate // 4], rate)
+    with pytest.raises(InputError, match=r"must take inputs of the shape \[2, 1, 32, 4\]"):
+        prepare(options)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from search.runs.gain import FEWEST
 from search.runs.journal import Journal
-from search.tune.stop import HOPELESS_AFTER, Stop, signals_stop, signals_wait
+from search.tune.stop import HOPELESS_AFTER, LITTLE_TO_GAIN, Stop, signals_stop, signals_wait
 from tests.support.stepping import new_journal
 
 
@@ -62,6 +63,51 @@ def test_a_search_that_ended_at_its_target_may_be_resumed(tmp_path: Path) -> Non
     stop = Stop(journal, grace_epochs=1, target_accuracy=0.9)
     journal.session()
     report(journal, 0.95)
+    assert stop.reason is None
+
+
+def alike(journal: Journal, times: int) -> None:
+    """Trials that are all over and all as good."""
+    for _ in range(times):
+        report(journal, 0.8, "finished")
+
+
+def test_a_search_that_promises_less_than_was_asked_for_stops_when_its_best_is_over(tmp_path: Path) -> None:
+    journal = new_journal(tmp_path)
+    stop, unasked = Stop(journal, grace_epochs=1, gain=0.005), Stop(journal, grace_epochs=1)
+    alike(journal, FEWEST - 2)
+    report(journal, 0.81)
+    leader = len(journal.trials) - 1
+    alike(journal, 3)
+    assert stop.reason is None  # the best still runs, and may get better by itself
+    journal.ended(leader, "finished", "")
+    assert (stop.reason, stop.trouble, unasked.reason) == (LITTLE_TO_GAIN, False, None)
+
+
+def test_a_search_that_still_promises_something_goes_on(tmp_path: Path) -> None:
+    journal = new_journal(tmp_path)
+    stop = Stop(journal, grace_epochs=1, gain=0.005)
+    for number in range(2 * FEWEST):
+        report(journal, 0.4 + 0.02 * number, "finished")
+    assert stop.reason is None
+
+
+def test_a_driver_killed_after_there_was_little_to_gain_stops_when_it_is_resumed(tmp_path: Path) -> None:
+    journal = new_journal(tmp_path)
+    journal.session()
+    alike(journal, FEWEST)
+    assert Stop(Journal(journal.path), grace_epochs=1, gain=0.005).reason == LITTLE_TO_GAIN
+
+
+def test_a_search_that_ended_with_little_to_gain_may_be_resumed(tmp_path: Path) -> None:
+    journal = new_journal(tmp_path)
+    journal.session()
+    alike(journal, FEWEST)
+    journal.stopped(LITTLE_TO_GAIN)
+    journal = Journal(journal.path)
+    stop = Stop(journal, grace_epochs=1, gain=0.005)
+    journal.session()
+    alike(journal, 3)
     assert stop.reason is None
 
 
@@ -196,6 +242,7 @@ def test_a_time_budget_is_counted_anew_once_it_has_been_used_up(
 HANDLED = """
 import os, signal, sys, time
 from pathlib import Path
+from search.runs.gain import FEWEST
 from search.runs.journal import Journal
 from search.tune.stop import Stop
 from search.tune.stop import signals_stop

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from search.runs.journal import Journal, Status
 from search.space.space import Space
-from search.tune.study import JournalStudy, export_study, make_sampler
+from search.tune.study import JournalStudy, make_sampler
 from tests.support.spaces import space_of
 from tests.support.stepping import curve, new_journal, step_through
 from trainable.config import TrialConfig
@@ -252,45 +250,3 @@ def test_a_sampler_depends_on_the_seed_the_trial_and_the_attempt(space: Space) -
 
     assert first(3, 0) == first(3, 0)
     assert len({first(3, 0), first(4, 0), first(3, 1)}) == 3
-
-
-def test_the_exported_study_opens_and_shows_what_happened(space: Space, tmp_path: Path) -> None:
-    journal = new_journal(tmp_path / "run")
-    numbers = [add(journal, values, status) for status, values, _, _ in ENDS]
-    path = tmp_path / "run" / "study.db"
-    path.write_text("an older export")
-    export_study(space, journal, path)
-    study = optuna.load_study(study_name="run", storage=f"sqlite:///{path}")
-    shown = study.get_trials()
-    assert [trial.state for trial in shown] == [state for _, _, state, _ in ENDS]
-    assert [trial.value for trial in shown] == [value for _, _, _, value in ENDS]
-    assert [trial.user_attrs["number"] for trial in shown] == numbers
-    assert shown[0].params == {"lr": 1e-3, "n_mels": 32, "mixup": 0.1}
-    assert shown[0].datetime_start is not None
-    assert shown[0].datetime_start.timestamp() == pytest.approx(journal.trials[0].started)
-    assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
-
-
-@pytest.mark.parametrize("name", ["which?", "a%20b", "100%", "a#b{c}"])
-def test_the_study_is_exported_into_folders_whose_names_mean_something_in_a_url(
-    space: Space, tmp_path: Path, name: str
-) -> None:
-    journal = new_journal(tmp_path / name)
-    add(journal, [0.5], "cut")
-    export_study(space, journal, tmp_path / name / "study.db")
-    shutil.copy(tmp_path / name / "study.db", tmp_path / "plain.db")
-    assert len(optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path / 'plain.db'}").trials) == 1
-    assert {file.name for file in tmp_path.iterdir()} == {"plain.db", "space.yaml", name}
-
-
-def test_an_export_that_fails_leaves_the_old_one(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = new_journal(tmp_path / "run")
-    add(journal, [0.5], "cut")
-    path = tmp_path / "run" / "study.db"
-    export_study(space, journal, path)
-    before = path.read_bytes()
-    journal.trials[7] = SimpleNamespace(params={"no such": 1})  # type: ignore[assignment]
-    with pytest.raises((KeyError, AttributeError)):
-        export_study(space, journal, path)
-    assert path.read_bytes() == before
-    assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []

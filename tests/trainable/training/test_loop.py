@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,9 @@ import torch
 from torch import nn
 
 from trainable.config import TrialConfig
+from trainable.data.dataset import load_dataset
 from trainable.data.split import Split
-from trainable.errors import Diverged, InputError, OutOfMemory
+from trainable.errors import Diverged, InputError, OutOfMemory, Unavailable
 from trainable.training import loop as learner
 from trainable.training import loop as train_module
 from trainable.training.loop import Tally, train
@@ -499,6 +501,28 @@ def test_the_number_of_threads_follows_the_environment(tmp_path: Path, monkeypat
     monkeypatch.delenv("OMP_NUM_THREADS")
     list(train(config(tmp_path)))
     assert seen == [2, 1, 3, 1]
+
+
+@pytest.mark.parametrize("gone", ["all", "its content", "a class", "a clip"])
+def test_data_that_are_no_longer_what_they_were_are_nothing_that_a_configuration_decides(
+    make_clips: MakeClips, gone: str
+) -> None:
+    folder = make_clips()
+    before = load_dataset(str(folder)).hash
+    settings = config(folder, epochs=1)
+    if gone == "a clip":
+        next(folder.rglob("*.wav")).unlink()
+    else:
+        shutil.rmtree(next(folder.iterdir()) if gone == "a class" else folder)
+    if gone == "its content":  # where something is mounted no more, an empty folder is left
+        folder.mkdir()
+    with pytest.raises(Unavailable):
+        next(train(settings, data_hash=before))
+
+
+def test_data_that_are_what_they_were_are_trained_on(make_clips: MakeClips) -> None:
+    folder = make_clips()
+    assert next(train(config(folder, epochs=1), data_hash=load_dataset(str(folder)).hash)).epoch == 1
 
 
 def test_a_device_that_is_not_there_is_refused(make_clips: MakeClips) -> None:

@@ -1,20 +1,25 @@
-"""Against a server on this machine that breaks off, lies and refuses; nothing leaves 127.0.0.1."""
+"""Published sets, against a server on this machine that breaks off, lies and refuses; nothing leaves 127.0.0.1."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import tarfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
-from trainable.data.gtzan import MIRRORS_VARIABLE, fetch_gtzan
+from trainable.data.catalogue import CATALOGUE, fetch_published, published
+from trainable.data.dataset import load_dataset
 from trainable.errors import InputError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
@@ -39,6 +44,8 @@ def make_archive(genres: tuple[str, ...] = GENRES, clips: int = 2, extra: dict[s
 
 ARCHIVE = make_archive()
 CHECKSUM = f"sha256:{hashlib.sha256(ARCHIVE).hexdigest()}"
+SMALL = replace(published("gtzan"), clips=20, checksum=CHECKSUM)
+VARIABLE = "AUDIO_SEARCH_GTZAN_MIRRORS"
 
 
 class Server(ThreadingHTTPServer):
@@ -130,7 +137,7 @@ def fetch(server: Server, tmp_path: Path) -> Callable[..., Path]:
 
     def call(*paths: str, checksum: str = CHECKSUM, **options: Any) -> Path:
         mirrors = [f"{server.url}/{path}" for path in paths]
-        return fetch_gtzan(tmp_path / "GTZAN", mirrors, known_hash=checksum, clips_per_genre=2, pause=0.0, **options)
+        return fetch_published(replace(SMALL, checksum=checksum), tmp_path / "GTZAN", mirrors, pause=0.0, **options)
 
     return call
 
@@ -214,8 +221,8 @@ def test_a_busy_server_is_asked_again(fetch: Callable[..., Path], server: Server
             "promises-more",
             f"the server broke off after {len(ARCHIVE)} of {len(ARCHIVE) + 1000} bytes, 5 times in a row",
         ),
-        ("promises-less", "wrong checksum: the file is not GTZAN, or damaged"),
-        ("other-file", "wrong checksum: the file is not GTZAN, or damaged"),
+        ("promises-less", "wrong checksum: another file, or a damaged one"),
+        ("other-file", "wrong checksum: another file, or a damaged one"),
         ("another-range", "the server sent another range than was asked for"),
     ],
 )
@@ -234,21 +241,21 @@ def test_a_mirror_that_fails_is_named_with_its_reason_and_the_next_one_is_tried(
 
 def test_a_server_that_is_away_is_no_traceback_and_leaves_nothing(tmp_path: Path) -> None:
     dest = tmp_path / "GTZAN"
-    text = problem(lambda: fetch_gtzan(dest, ["http://127.0.0.1:9/x"], known_hash=CHECKSUM, pause=0.0))
+    text = problem(lambda: fetch_published(SMALL, dest, ["http://127.0.0.1:9/x"], pause=0.0))
     assert text.startswith("http://127.0.0.1:9/x: no connection, 5 times in a row.")
     assert not dest.exists()
 
 
 def test_an_address_that_is_none_is_no_traceback(tmp_path: Path) -> None:
-    assert "nonsense: " in problem(lambda: fetch_gtzan(tmp_path, ["nonsense"], known_hash=CHECKSUM, pause=0.0))
+    assert "nonsense: " in problem(lambda: fetch_published(SMALL, tmp_path, ["nonsense"], pause=0.0))
 
 
 def test_mirrors_come_from_the_environment_and_may_bring_their_own_checksum(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     md5 = hashlib.md5(ARCHIVE).hexdigest()
-    monkeypatch.setenv(MIRRORS_VARIABLE, f"{server.url}/missing {server.url}/good#md5:{md5}")
-    fetch_gtzan(tmp_path, clips_per_genre=2, pause=0.0)
+    monkeypatch.setenv(VARIABLE, f"{server.url}/missing {server.url}/good#md5:{md5}")
+    fetch_published(SMALL, tmp_path, pause=0.0)
     assert [path for path, _ in server.asked] == ["/missing", "/good"]
 
 
@@ -280,7 +287,7 @@ def test_an_archive_with_missing_clips_is_refused(fetch: Callable[..., Path], se
     server.archive = make_archive(genres=GENRES[:-1])
     text = problem(lambda: fetch("good", checksum=hashlib.sha256(server.archive).hexdigest()))
     assert text == (
-        f"{tmp_path / 'GTZAN' / 'genres.tar.gz'}: must hold 2 clips of each of GTZAN's 10 genres, got 0 of rock. "
+        f"{tmp_path / 'GTZAN' / 'genres.tar.gz'}: must hold 2 clips of each of GTZAN's 10 classes, got 0 of rock. "
         "Remove it and run the command again."
     )
     assert not (tmp_path / "GTZAN" / "genres_original").exists()
@@ -294,12 +301,154 @@ def test_a_file_that_is_no_archive_is_refused(fetch: Callable[..., Path], server
 
 def test_a_folder_that_is_not_whole_is_not_taken_for_gtzan(fetch: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "GTZAN" / "genres_original" / "blues").mkdir(parents=True)
-    assert "must hold 2 clips of each of GTZAN's 10 genres, got 0 of blues, 0 of classical" in problem(
+    assert "must hold 2 clips of each of GTZAN's 10 classes, got 0 of blues, 0 of classical" in problem(
         lambda: fetch("good")
     )
 
 
 def test_a_place_that_cannot_be_written_is_named(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    text = problem(lambda: fetch_gtzan(tmp_path / "file" / "x", [f"{server.url}/good"], known_hash=CHECKSUM))
+    text = problem(lambda: fetch_published(SMALL, tmp_path / "file" / "x", [f"{server.url}/good"]))
     assert text == f"{tmp_path / 'file' / 'x'}: cannot be written (Not a directory). Name another place."
+
+
+# The other sets: each as its authors pack it, in small.
+
+
+def packed(files: dict[str, bytes], kind: str) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+    else:
+        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def sound(number: int) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.random.default_rng(number).normal(0, 0.1, 1600), 8000, format="WAV")
+    return buffer.getvalue()
+
+
+ESC_META = b"filename,fold,target,category,esc10,src_file,take\n" + b"".join(
+    f"{fold}-{fold}00{take}-A-{target}.wav,{fold},{target},{name},{target in (0, 38)},{fold}00{take},A\n".encode()
+    for target, name in ((0, "dog"), (38, "clock_tick"), (49, "hand_saw"))
+    for fold in (1, 2)
+    for take in (0, 1)
+)
+ESC = {f"ESC-50-master/audio/{line.split(',')[0]}": b"" for line in ESC_META.decode().splitlines()[1:]}
+ESC |= {"ESC-50-master/meta/esc50.csv": ESC_META, "ESC-50-master/audio/../../../evil.wav": b"evil"}
+SPEAKERS = ("0a7c2a8d", "ffd2ba2f")
+FILES: dict[str, dict[str, bytes]] = {
+    "esc-50": ESC,
+    "esc-10": ESC,
+    "fsdd": {f"free-spoken-digit-dataset-1.0.10/recordings/{digit}_{who}_{take}.wav": b""
+             for digit in (0, 7) for who in ("jackson", "theo") for take in (0, 4, 5)} | {"x/README.md": b"text"},
+    "speech-commands": {f"./{word}/{who}_nohash_{take}.wav": b"" for word in ("yes", "no") for who in SPEAKERS
+                        for take in (0, 1)} | {"./_background_noise_/pink_noise.wav": b"",
+                        "./testing_list.txt": b"yes/0a7c2a8d_nohash_0.wav\nno/0a7c2a8d_nohash_1.wav\n",
+                        "./validation_list.txt": b"yes/ffd2ba2f_nohash_0.wav\nno/ffd2ba2f_nohash_0.wav\n"},
+    "urbansound8k": {f"UrbanSound8K/audio/fold{fold}/{fold}00{clip}-{kind}-0-{clip}.wav": b"" for fold in (1, 10)
+                     for kind in (3, 8) for clip in (0, 1)} | {"UrbanSound8K/audio/fold1/._100-3-0-0.wav": b""},
+    "emo-db": {f"wav/{who}a0{text}{letter}a.wav": b"" for who in ("03", "16") for text in (1, 2)
+               for letter in "WTN"} | {"lablaut/03a01Wa.lablaut": b"text"},
+}  # fmt: skip
+
+
+def test_every_set_has_a_case_here() -> None:
+    assert {"gtzan", *FILES} == {record.name for record in CATALOGUE}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_set_becomes_a_table_with_its_labels_groups_folds_and_parts(
+    server: Server, tmp_path: Path, name: str
+) -> None:
+    record, files = published(name), FILES[name]
+    files = {path: data or sound(index) for index, (path, data) in enumerate(files.items())}
+    server.archive = packed(files, "zip" if record.archive.endswith(".zip") else "tar")
+    classes = {"esc-50": 3, "emo-db": 3}.get(name, 2)
+    small = replace(record, clips={"esc-10": 8, "speech-commands": 8, "urbansound8k": 8}.get(name, 12), classes=classes,
+                    checksum=None, labels=())  # fmt: skip
+    table = fetch_published(small, tmp_path / "there", [f"{server.url}/good"], pause=0.0)
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == small.clips
+    assert not [path for path in tmp_path.rglob("*") if "evil" in path.name or path.name.startswith(".")]
+    first = rows[0]
+    assert (
+        first
+        == {
+            "esc-50": {"path": "audio/1-1000-A-0.wav", "label": "dog", "group": "1000", "fold": "1"},
+            "esc-10": {"path": "audio/1-1000-A-0.wav", "label": "dog", "group": "1000", "fold": "1"},
+            "fsdd": {"path": "recordings/0_jackson_0.wav", "label": "0", "group": "jackson", "split": "test"},
+            "speech-commands": {
+                "path": "no/0a7c2a8d_nohash_0.wav",
+                "label": "no",
+                "group": "0a7c2a8d",
+                "split": "train",
+            },
+            "urbansound8k": {"path": "audio/fold1/1000-3-0-0.wav", "label": "dog_bark", "group": "1000", "fold": "1"},
+            "emo-db": {"path": "wav/03a01Na.wav", "label": "neutral", "group": "03"},
+        }[name]
+    )
+    dataset = load_dataset(str(table))
+    assert len(dataset.clips) == small.clips
+    assert {clip.group for clip in dataset.clips} == {row["group"] for row in rows}
+    server.asked.clear()
+    assert fetch_published(small, tmp_path / "there", [f"{server.url}/good"]) == table
+    assert server.asked == []
+
+
+def test_a_set_without_a_checksum_is_counted(server: Server, tmp_path: Path) -> None:
+    server.archive = packed(FILES["emo-db"], "zip")
+    text = problem(lambda: fetch_published(published("emo-db"), tmp_path / "x", [f"{server.url}/good"], pause=0.0))
+    assert text.endswith(
+        "emodb.zip: must hold Emo-DB's 535 clips in 7 classes, got 12 in 3. Remove it and run the command again."
+    )
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["emodb.zip"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_damaged_archive_is_named_and_leaves_nothing_half_done(server: Server, tmp_path: Path, kind: str) -> None:
+    whole = packed({name: np.random.default_rng(3).bytes(5000) for name in FILES["fsdd"]}, kind)
+    middle = len(whole) // 2
+    server.archive = whole[:middle] + bytes(200) + whole[middle + 200 :]
+    text = problem(lambda: fetch_published(published("fsdd"), tmp_path / "x", [f"{server.url}/good"], pause=0.0))
+    assert "fsdd-1.0.10.zip: cannot be unpacked (" in text
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["fsdd-1.0.10.zip"]
+
+
+def test_an_archive_that_would_fill_the_disk_is_not_unpacked(server: Server, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/recordings/0_theo_0.wav", bytes(20_000_000))
+    server.archive = buffer.getvalue()
+    assert "it becomes more than 6 times as large" in problem(
+        lambda: fetch_published(published("fsdd"), tmp_path, [f"{server.url}/good"], pause=0.0)
+    )
+
+
+def test_a_server_that_sends_without_end_is_left(server: Server, tmp_path: Path) -> None:
+    record = replace(published("fsdd"), megabytes=0)
+    assert "the server sends more than 0 bytes" in problem(
+        lambda: fetch_published(record, tmp_path, [f"{server.url}/good"], pause=0.0)
+    )
+
+
+def test_a_name_is_known_in_every_spelling_and_a_wrong_one_is_told_the_nearest() -> None:
+    assert published("ESC50").name == published("esc_50").name == "esc-50"
+    assert problem(lambda: published("urbansound")).endswith("Did you mean urbansound8k?")
+
+
+def test_checksums_are_those_that_torchaudio_knows() -> None:
+    from torchaudio.datasets import gtzan, speechcommands
+
+    known = {**gtzan._CHECKSUMS, **speechcommands._CHECKSUMS}
+    for name in ("gtzan", "speech-commands"):
+        record = published(name)
+        assert record.checksum == f"sha256:{known[record.addresses[0]]}"
