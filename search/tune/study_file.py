@@ -232,6 +232,8 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
         return any(value == choice and type(value) is type(choice) for choice in distribution.choices)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
+    if isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log and value <= 0:
+        return False  # as the 0 of a baseline that does without; Optuna would raise
     return distribution._contains(distribution.to_internal_repr(value))
 
 
