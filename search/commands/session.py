@@ -65,8 +65,7 @@ class Session:
     @property
     def at_once(self) -> int:
         """How many trials run at the same time."""
-        fit = concurrency(self.machines, self.resources.cpu or 0, self.resources.gpu or 0)
-        return min(fit, self.resources.at_once or fit)
+        return trials_at_once(self.machines, self.resources)
 
     @property
     def header(self) -> Header:
@@ -142,6 +141,12 @@ class Session:
                 self.resources.gpu or 0, self.at_once, console.warn, lambda: start_again(self.machines), give_up,
             ),
         )  # fmt: skip
+
+
+def trials_at_once(machines: Machines, resources: Resources) -> int:
+    """How many trials run at the same time with these resources for each."""
+    fit = concurrency(machines, resources.cpu or 0, resources.gpu or 0)
+    return min(fit, resources.at_once or fit)
 
 
 def without_harm(listener: Callable[[dict[str, Any]], None], warn: Callable[[str], None]) -> Callable[..., None]:

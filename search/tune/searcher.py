@@ -53,11 +53,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         space: Space,
         journal: Journal,
         settle: Callable[[TrialConfig], TrialConfig] = lambda config: config,
-        refused: Callable[[TrialConfig], bool] = lambda config: False,
+        refused: Callable[[TrialConfig], bool] | None = None,
     ) -> None:
         """Rebuilds the study. `settle` has the last word on a configuration, such as the weights that can be had.
 
-        `refused`: whether a configuration costs more than the space's constraints allow; the sampler hears of it.
+        `refused`: whether a configuration costs more than the constraints or the time budget allow; the sampler hears
+        of it.
 
         Raises:
             InputError: the space asks for a sampler that cannot search it.
@@ -132,7 +133,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         if learned := self._journal_study.learned(number, tried):
             return self._begin(number, *learned)
         listed = size is not None and size <= _LISTED
-        many = _MOST_ATTEMPTS if self._search_space.constraints.limits else _ATTEMPTS
+        # A proposal costs milliseconds, and what is allowed may be rare.
+        many = _MOST_ATTEMPTS if self._refused else _ATTEMPTS
         refused: list[tuple[int, dict[str, Any]]] = []
         for attempt in range(_DRAWS_BEFORE_LISTING if listed else many):
             asked, sample = self._journal_study.propose(number, attempt)
@@ -171,8 +173,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         return self._journal.suggested("search", "", sample, config.to_json(), noted)
 
     def _costs_too_much(self, sample: Mapping[str, Any]) -> bool:
-        """Whether the constraints refuse a sample; one that makes no configuration fails in its own way."""
-        if not self._search_space.constraints.limits:
+        """Whether a sample is refused for its cost; one that makes no configuration fails in its own way."""
+        if self._refused is None:
             return False
         try:
             return self._refused(self._settle(self._search_space.config(sample)))

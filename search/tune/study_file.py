@@ -239,7 +239,7 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log and value <= 0:
-        return False  # which Optuna would raise for
+        return False  # as the 0 of a baseline that does without; Optuna would raise
     return distribution._contains(distribution.to_internal_repr(value))
 
 

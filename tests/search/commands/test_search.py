@@ -176,7 +176,7 @@ def test_a_search_that_is_over_while_it_prepares_its_data_starts_no_trial(
 ) -> None:
     clips: list[int] = []
 
-    def prepare(space: Space, progress: Progress) -> None:
+    def prepare(space: Space, trials: int, progress: Progress) -> None:
         for done in range(100):
             progress("Making mels", done, 100)
             clips.append(done)
