@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 
 from search.runs.journal import Journal
 from search.runs.run import trial_folder
+from search.space.load import load_space
 from tests.benchmarks import benchmark_efficiency, benchmark_ties, benchmark_training, curves, portfolio
 from tests.benchmarks.benchmark_scale import Meter
 from tests.benchmarks.benchmark_search import gaps
@@ -28,6 +30,7 @@ SPACE = """
 """
 
 
+SMALL_DATA = Path("spaces/small-data.yaml")
 RECORDED = [table for table in curves.TABLES.values() if table.file.exists()]
 
 
@@ -185,6 +188,41 @@ def test_a_portfolio_covers_sets_that_want_different_things_before_it_repeats_it
         curves.add(fewer, point, curves.Curve((accuracy,), (1.0,)))
     assert portfolio.better(fewer, grid)["a", 0.2] == 0.0
     assert portfolio.better(fewer, grid)["a", 0.1] == 0.5
+
+
+def test_the_portfolio_is_chosen_from_what_a_space_allows_and_its_lines_are_trials_of_it(
+    tmp_path: Path,
+) -> None:
+    text = """
+        fixed: {epochs: 9, weights: none, scale: db}
+        search:
+          backbone: {choice: [resnet18, densenet121, mobilenet_v2]}
+          lr: {loguniform: [5e-4, 6e-3]}
+          mixup: {choice: [0.1, 0.2]}
+        budget: {trials: 6}
+    """
+    grid = portfolio.grid_in(space_of(tmp_path, text))
+    assert grid == {"backbone": ("resnet18", "mobilenet_v2"), "scale": ("db",), "lr": (7e-4, 1.7e-3, 4e-3)}
+    lines = portfolio.baselines(grid, RECORDED)
+    assert "scale" not in lines  # the space has it
+    space = space_of(tmp_path, f"{textwrap.dedent(text)}\n{lines}")
+    assert [baseline.name for baseline in space.baselines] == [f"portfolio-{n + 1}" for n in range(portfolio.SIZE)]
+    assert all(baseline.cut and baseline.params for baseline in space.baselines)
+
+
+def test_the_portfolio_that_ships_is_what_the_script_makes_of_the_recorded_tables() -> None:
+    space = load_space(SMALL_DATA)
+    lines = portfolio.baselines(portfolio.grid_in(space), RECORDED, name_weights="weights" in space.dimensions)
+    assert lines.removeprefix("baselines:\n") in SMALL_DATA.read_text()  # else run tests.benchmarks.portfolio again
+
+
+def test_shipped_settings_are_scaled_to_the_epochs_of_each_set(capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark_efficiency.main(["--shipped", "--seeds", "1", "--trials", "8", "--only", "demo set, 12"])
+    said = capsys.readouterr().out
+    for name in ("quick", "small-data", "wide"):
+        space = load_space(SMALL_DATA.with_stem(name))
+        grace = max(1, 12 * space.budget.grace_epochs // space.max_epochs)
+        assert f"{name} ({grace}/{space.budget.reduction_factor:g}) " in said
 
 
 def test_a_gap_lasts_from_the_end_of_a_trial_to_the_beginning_of_the_next_first_epoch(

@@ -184,7 +184,7 @@ def test_data_is_recorded_where_it_was_found_whether_at_home_or_behind_a_link(
 
 def test_a_run_folder_in_which_trials_have_begun_survives_bad_input(tmp_path: Path) -> None:
     def refuse_later(begin: Callable[[Run], object]) -> None:
-        with new_run(tmp_path / "a" / "run", {"space": {}}, "a") as run:
+        with new_run(tmp_path / "a" / "run", {"space": load_space("quick").to_json()}, "a") as run:
             begin(run)
             raise InputError("the disk is full")
 
@@ -217,8 +217,12 @@ def test_a_run_that_has_taken_the_name_meanwhile_is_named_and_left_as_it_is(
     if moment == "before it is made":
         other_search()
     monkeypatch.setattr(Path, "mkdir", overtaken)
+    record = {"space": load_space("quick").to_json()}
     message = rf"--name: must be new, because runs are never overwritten, got 'same' \({path} exists\)"
-    with pytest.raises(InputError, match=message), new_run(path, {"space": {}}, str(path.parent)):
+    with (
+        pytest.raises(InputError, match=message),
+        new_run(path, record, str(path.parent)),
+    ):
         pass
     assert (path / "run.json").read_text() == "the other search"
 
