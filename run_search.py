@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NoReturn, Optional, TextIO
 
 import typer
 
+from trainable.cores import allowed_cores
 from trainable.streams import open_closed_streams
 
 open_closed_streams()  # first of all, for the messages of the command line itself too
@@ -70,6 +71,8 @@ def load(modules: Sequence[str], stream: TextIO) -> None:
         print("Loading torch and what goes with it ...", end="" if on_terminal else "\n", file=stream, flush=True)
     for name in modules:
         importlib.import_module(name)
+    if torch := sys.modules.get("torch"):  # it counts the machine's cores where a group or a job has fewer
+        torch.set_num_threads(min(torch.get_num_threads(), allowed_cores()))
     if on_terminal:
         print("\r\x1b[K", end="", file=stream, flush=True)
 
@@ -132,12 +135,13 @@ def search(
     storage: Annotated[str, typer.Option(help="Where run folders go; must be shared by all nodes.")] = "runs",
     address: Address = None,
     warm_start: Annotated[
-        list[Path] | None, typer.Option(help="A run on the same data whose trials the sampler learns from; may be given again.")
+        list[Path] | None,
+        typer.Option(help="A run on the same data whose trials the sampler learns from; may be given again."),
     ] = None,
     learn_from: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A run on other data whose results guide the proposals, as long as they prove right; may be given again."
+            help="A run on other data whose results guide the proposals while they prove right; may be given again."
         ),
     ] = None,
     settings: Annotated[
@@ -218,18 +222,32 @@ def resume(
 @app.command()
 def retrain(
     run: Run,
-    top: Annotated[int | None, typer.Option(min=1, help="How many of the best trials to retrain.", show_default="3; folds: 1")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many of the best trials to retrain.", show_default="3; folds: 1")
+    ] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="Retrain this trial instead.")] = None,
-    pareto: Annotated[bool, typer.Option("--pareto", help="Retrain the best trade-offs of accuracy and a cost.")] = False,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Retrain the best trade-offs of accuracy and a cost.")
+    ] = False,
     cost: Annotated[
         str, typer.Option(help="For --pareto: parameters, operations, latency_ms or memory_mb.")
     ] = "operations",
     config: Annotated[Path | None, typer.Option(help="Retrain this configuration instead, such as best.yaml.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="The baseline to compare with.", show_default="the best baseline")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds per configuration.", show_default="5; folds: 3")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of each training.", show_default="as searched")] = None,
-    protocol: Annotated[Literal["holdout", "folds"], typer.Option(help="folds: score every clip by a model that has not seen it.")] = "holdout",
-    train_on: Annotated[Literal["train", "train+val"], typer.Option(help="The parts that models learn from.")] = "train",
+    baseline: Annotated[
+        str | None, typer.Option(help="The baseline to compare with.", show_default="the best baseline")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds per configuration.", show_default="5; folds: 3")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of each training.", show_default="as searched")
+    ] = None,
+    protocol: Annotated[
+        Literal["holdout", "folds"], typer.Option(help="folds: score every clip by a model that has not seen it.")
+    ] = "holdout",
+    train_on: Annotated[
+        Literal["train", "train+val"], typer.Option(help="The parts that models learn from.")
+    ] = "train",
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Save the ensemble of seeds, too.")] = False,
     at_once: AtOnce = None,
     data: Moved = None,
@@ -273,7 +291,9 @@ def report(runs: Runs, storage: Storage = "runs") -> None:
 @app.command()
 def compare(
     runs: Runs,
-    where: Annotated[str | None, typer.Option(help="Show only these trials, such as \"lr < 1e-3 and status == 'cut'\".")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Show only these trials, such as \"lr < 1e-3 and status == 'cut'\".")
+    ] = None,
     sort: Annotated[str | None, typer.Option(help="Sort by this column; -COLUMN: descending.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,

@@ -119,8 +119,10 @@ def _machines(address: str | None, place: Path | None) -> Machines:
     )
 
 
-# Ray makes sockets in its folder, whose whole path may have 107 characters; its own part takes 62 of them.
-_LONGEST_PLACE = 45
+# Ray opens its folder to everybody, so it is one inside of ours.
+_INSIDE = "r"
+# It makes sockets there, whose whole path may have 107 characters; its own part takes 62 of them.
+_LONGEST_PARENT = 107 - 62 - len(f"/ray-12345678/{_INSIDE}")
 # Ray listens on the loopback device where it believes that this system knows no clusters. It asks this variable when
 # it is imported, and its processes ask it too.
 _ONLY_HERE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -157,8 +159,8 @@ def _short_folder() -> Path:
     """A new folder that only this user can enter, in TMPDIR, or in /tmp where TMPDIR is too long for sockets."""
     problems = []
     for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):
-        if len(os.path.abspath(parent)) + len("/ray-12345678") > _LONGEST_PLACE:  # noqa: PTH100 (links stay as they are)
-            problems.append(f"{parent} is longer than {_LONGEST_PLACE - 13} characters")
+        if len(os.path.abspath(parent)) > _LONGEST_PARENT:  # noqa: PTH100 (links stay as they are)
+            problems.append(f"{parent} is longer than {_LONGEST_PARENT} characters")
             continue
         try:
             return Path(tempfile.mkdtemp(prefix="ray-", dir=os.path.abspath(parent)))  # noqa: PTH100
@@ -178,7 +180,7 @@ def _join(address: str | None, place: Path | None) -> None:
             # through the object store, so it is as small as Ray allows.
             ray.init(
                 address="local", include_dashboard=False, object_store_memory=100 * 2**20, num_cpus=allowed_cores(),
-                _temp_dir=str(place), **quiet,
+                _temp_dir=str(place / _INSIDE) if place else None, **quiet,
             )  # fmt: skip
             return
         try:

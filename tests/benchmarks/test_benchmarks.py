@@ -75,17 +75,23 @@ def test_the_training_benchmark_fills_its_table_and_measures_the_memory_of_ours_
     monkeypatch.setattr(benchmark_training, "peak_memory", peak)
     benchmark_training.main(["--quick", "--device", "cpu"])
     said = capsys.readouterr().out
-    header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if "|" in line]
+    tables = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if "|" in line]
+    header, _, *rows = tables[:-3]
+    assert [row[:2] for row in tables[-3:]] == [["network", "mel"], ["---"] * 2, ["mn01", "128 x 50"]]
+    assert all(float(number) > 0 for number in tables[-1][2:])
     assert [row[:3] for row in rows] == [
         [backbone, "32", augmentation]
         for backbone in ("mobilenet_v3_small", "resnet18") for augmentation in ("none", "strong")
     ]  # fmt: skip
     assert all(float(number) >= 0 for row in rows for number in row[4:])
     assert (header[-1], [row[-1] for row in rows]) == ("peak GB", ["1.25"] * 4)
-    assert len(others) == 8
-    assert there == [0] * 4
+    assert len(others) == 9
+    assert there == [0] * 5
     assert re.search(r"^cache: [\d.]+ s to build, [\d.]+ s for decoding and mels alone: [\d.]+$", said, re.M)
-    assert re.search(r"emory.* after each of 2 trials, GB: [\d.]+, [\d.]+$", said)
+    assert re.search(r"emory.* after each of 2 trials, GB: [\d.]+, [\d.]+$", said, re.M)
+    assert re.search(
+        r"^probe: features of 10 clips of 1.5 s in [\d.]+ s, the network alone [\d.]+ s: [\d.]+$", said, re.M
+    )
 
 
 def test_the_epochs_of_all_workers_count_until_one_of_them_arrives(tmp_path: Path) -> None:
