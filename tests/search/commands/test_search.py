@@ -241,19 +241,20 @@ def test_a_total_below_what_there_is_is_refused(run: Run, sat: list[Searching]) 
         go_on(run.path, trials=2)
 
 
-def test_a_warm_start_that_a_kill_has_cut_short_is_made_good_before_the_first_trial(
-    run: Run, tmp_path: Path, sat: list[Searching]
+@pytest.mark.parametrize("key", ["warm_start", "learn_from"])
+def test_what_a_kill_has_kept_from_learning_from_others_is_made_good_before_the_first_trial(
+    run: Run, tmp_path: Path, sat: list[Searching], key: str
 ) -> None:
     cut_short = make_run(tmp_path / "new", Path(run.record["data"]["path"]))
     (cut_short.path / "events.jsonl").write_text("")
-    change_record(cut_short.path, warm_start=[str(run.path)])
+    change_record(cut_short.path, **{key: [str(run.path)]})
     go_on(cut_short.path)
-    assert [warm.path for warm in sat[0].warm_start] == [run.path]
+    assert [earlier.path for earlier in getattr(sat[0], key)] == [run.path]
 
     journal = load_run(cut_short.path).journal
-    journal.warmed(str(run.path), [])
+    (journal.warmed if key == "warm_start" else journal.learned)(str(run.path), [])
     go_on(cut_short.path)
-    assert sat[1].warm_start == ()
+    assert getattr(sat[1], key) == ()
 
 
 def test_a_search_is_not_resumed_on_other_clips(run: Run, sat: list[Searching]) -> None:

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from search.report.facts import record
 from search.runs.journal import Journal
 from search.runs.run import Run
 from search.space.space import Space
 from search.tune.lessons import Encoder, Lessons, Seen, agreement, key_of, lesson_of, told
+from search.tune.prepare import check_learning
 from search.tune.searcher import StudySearch
 from search.tune.study import beliefs_of
 from tests.support.spaces import space_of
 from tests.support.stepping import FINISHED, events, new_journal, step_through
 from trainable.config import TrialConfig
-from trainable.errors import Diverged, TrialEnded
+from trainable.errors import Diverged, InputError, TrialEnded
 
 SPACE = """
     fixed: {epochs: 4, weights: none}
@@ -76,7 +78,7 @@ def test_what_was_good_on_other_data_is_tried_first_whatever_its_accuracy_was(tm
     assert near(taught, 1e-3, first=6) >= 4 > near(cold, 1e-3, first=6)
 
 
-def test_a_run_that_misleads_is_let_go_and_one_that_does_not_is_kept(tmp_path: Path) -> None:
+def test_a_run_that_misleads_is_let_go_one_that_does_not_is_kept_and_the_report_says_so(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     right = earlier_run(tmp_path, "right", peaked_at(1e-3))
     wrong = earlier_run(tmp_path, "wrong", lambda config: [1 - float(v) for v in peaked_at(1e-3)(config)]  # type: ignore[arg-type]
@@ -84,6 +86,8 @@ def test_a_run_that_misleads_is_let_go_and_one_that_does_not_is_kept(tmp_path: P
     journal = search_with(space, tmp_path / "run", peaked_at(1e-3), right, wrong)
     beliefs = {Path(run).name: belief for run, belief in beliefs_of(space, journal).items()}
     assert beliefs["wrong"] < 0.1 < 0.4 < beliefs["right"]
+    said = dict(record(Run(tmp_path / "run", {"space": space.to_json()}, journal)).pairs)["learned from"]
+    assert said.startswith(f"right: 40 trials, rank agreement {beliefs['right']:.2f} in the end; wrong: ")
 
 
 def test_where_nobody_is_believed_the_proposals_are_those_of_a_cold_search(
@@ -204,3 +208,20 @@ def test_belief_begins_half_way_and_follows_what_is_seen(tmp_path: Path) -> None
     assert lessons.beliefs([]) == {"run": 0.5}
     assert lessons.beliefs(seen(rising=True))["run"] > 0.8
     assert lessons.beliefs(seen(rising=False))["run"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("    searcher: {kind: random}", "--learn-from: needs searcher.kind tpe, got random"),
+        ("    search: {}\n    baselines: [tutorial-simple]", "--learn-from: needs something to search, got none"),
+    ],
+)
+def test_learning_is_refused_where_nobody_would_listen(tmp_path: Path, more: str, message: str) -> None:
+    text = "\n    fixed: {epochs: 4, weights: none}\n" + more
+    if "search:" not in more:
+        text += "\n    search: {lr: {loguniform: [1e-5, 1e-1]}}"
+    space = space_of(tmp_path, text)
+    check_learning(space, [])
+    with pytest.raises(InputError, match=message):
+        check_learning(space, [tmp_path / "other"])
