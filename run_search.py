@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NoReturn, Optional, TextIO
 
 import typer
 
+from trainable.cores import allowed_cores
 from trainable.streams import open_closed_streams
 
 open_closed_streams()  # first of all, for the messages of the command line itself too
@@ -70,6 +71,8 @@ def load(modules: Sequence[str], stream: TextIO) -> None:
         print("Loading torch and what goes with it ...", end="" if on_terminal else "\n", file=stream, flush=True)
     for name in modules:
         importlib.import_module(name)
+    if torch := sys.modules.get("torch"):  # it counts the machine's cores where a group or a job has fewer
+        torch.set_num_threads(min(torch.get_num_threads(), allowed_cores()))
     if on_terminal:
         print("\r\x1b[K", end="", file=stream, flush=True)
 
@@ -132,12 +135,13 @@ def search(
     storage: Annotated[str, typer.Option(help="Where run folders go; must be shared by all nodes.")] = "runs",
     address: Address = None,
     warm_start: Annotated[
-        list[Path] | None, typer.Option(help="Learn from the trials of this run too; may be given again.")
+        list[Path] | None,
+        typer.Option(help="A run on the same data whose trials the sampler learns from; may be given again."),
     ] = None,
     learn_from: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Let this run on other data teach what to try; may be given again. It is let go if it misleads."
+            help="A run on other data whose results guide the proposals while they prove right; may be given again."
         ),
     ] = None,
     settings: Annotated[
@@ -218,18 +222,32 @@ def resume(
 @app.command()
 def retrain(
     run: Run,
-    top: Annotated[int | None, typer.Option(min=1, help="So many of the best.", show_default="3; folds: 1")] = None,
-    trial: Annotated[int | None, typer.Option(min=0, help="This trial instead.")] = None,
-    pareto: Annotated[bool, typer.Option("--pareto", help="The best trade-offs of accuracy and a cost.")] = False,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many of the best trials to retrain.", show_default="3; folds: 1")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(min=0, help="Retrain this trial instead.")] = None,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Retrain the best trade-offs of accuracy and a cost.")
+    ] = False,
     cost: Annotated[
         str, typer.Option(help="For --pareto: parameters, operations, latency_ms or memory_mb.")
     ] = "operations",
-    config: Annotated[Path | None, typer.Option(help="Any configuration instead, such as best.yaml.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="Compare with this.", show_default="the best baseline")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds each.", show_default="5; folds: 3")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Another horizon.", show_default="as searched")] = None,
-    protocol: Annotated[Literal["holdout", "folds"], typer.Option(help="folds: every clip out of fold.")] = "holdout",
-    train_on: Annotated[Literal["train", "train+val"], typer.Option(help="What it learns from.")] = "train",
+    config: Annotated[Path | None, typer.Option(help="Retrain this configuration instead, such as best.yaml.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The baseline to compare with.", show_default="the best baseline")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds per configuration.", show_default="5; folds: 3")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of each training.", show_default="as searched")
+    ] = None,
+    protocol: Annotated[
+        Literal["holdout", "folds"], typer.Option(help="folds: score every clip by a model that has not seen it.")
+    ] = "holdout",
+    train_on: Annotated[
+        Literal["train", "train+val"], typer.Option(help="The parts that models learn from.")
+    ] = "train",
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Save the ensemble of seeds, too.")] = False,
     at_once: AtOnce = None,
     data: Moved = None,
@@ -273,8 +291,10 @@ def report(runs: Runs, storage: Storage = "runs") -> None:
 @app.command()
 def compare(
     runs: Runs,
-    where: Annotated[str | None, typer.Option(help="Only these, such as \"lr < 1e-3 and status == 'cut'\".")] = None,
-    sort: Annotated[str | None, typer.Option(help="By this column; -COLUMN: descending.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Show only these trials, such as \"lr < 1e-3 and status == 'cut'\".")
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="Sort by this column; -COLUMN: descending.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
     storage: Storage = "runs",
@@ -298,7 +318,7 @@ def predict(
     files: Annotated[list[Path], typer.Argument(help="Audio files and folders.")],
     csv: Annotated[bool, typer.Option("--csv", help="CSV to standard output.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON lines to standard output.")] = False,
-    top: Annotated[int, typer.Option(min=1, help="So many labels per file.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Labels per file, the most likely first.")] = 5,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Find the stretch that decides, and write it as a page to look at and hear."),
@@ -354,7 +374,7 @@ def export(
 @app.command()
 def push(
     run: Annotated[Path, typer.Argument(help="A run that was retrained, or a model folder.")],
-    target: Annotated[str, typer.Argument(help="Where to: hf:USER/NAME.", metavar="TARGET")],
+    target: Annotated[str, typer.Argument(help="The repository: hf:USER/NAME.", metavar="TARGET")],
     private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
     storage: Storage = "runs",
 ) -> None:
@@ -486,7 +506,7 @@ Mirrors = Annotated[list[str] | None, typer.Option("--mirror", help="Try this ad
 
 @data_app.command("get")
 def data_get(
-    name: Annotated[str | None, typer.Argument(help="Of the set.", show_default="list them")] = None,
+    name: Annotated[str | None, typer.Argument(help="The set's name.", show_default="list them")] = None,
     target: Annotated[Path | None, typer.Argument(help="Where to put it.", show_default="the set's title")] = None,
     mirrors: Mirrors = None,
 ) -> None:

@@ -20,9 +20,9 @@ def allowed_cores() -> int:
 
 
 def _slurm() -> float:
-    """The cores of a SLURM task; infinity outside of SLURM, or where it was asked for no number of them."""
-    said = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return int(said) if said.isdecimal() and int(said) else math.inf
+    """The cores of a SLURM task, or of its job on this machine where none were asked for it; infinity without SLURM."""
+    said = (os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"))
+    return next((int(number) for number in said if number.isdecimal() and int(number)), math.inf)
 
 
 def _quota() -> float:

@@ -196,7 +196,7 @@ def safe_cell(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    text = visible(value)
+    text = "\n".join(map(visible, value.split("\n")))  # a cell may have several lines
     if not text.startswith(_FORMULA) or re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text):
         return text
     return f"'{text}"

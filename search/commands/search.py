@@ -21,6 +21,7 @@ from search.commands.session import (
     exit_code,
     note_stop,
     trials_at_once,
+    why,
     without_harm,
 )
 from search.console.console import Console
@@ -35,11 +36,10 @@ from search.runs.folder import find_run, new_run, only_driver, sole_run
 from search.runs.format import conditions_of
 from search.runs.gain import Prospect
 from search.runs.journal import Journal
-from search.runs.run import Run, load_run
+from search.runs.run import Run, load_run, need_whole
 from search.runs.tables import TrialsTable, write_trials_csv
 from search.space.load import Flags, given, with_flags
 from search.space.space import Space
-from search.tune.actor import in_words
 from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
 from search.tune.estimate import estimate, render, sample_configs
 from search.tune.fit import Clips, Limit, bought_in_words, measure, purchase, within
@@ -181,6 +181,7 @@ def resume(path: Path, options: ResumeOptions) -> int:
 
 
 def _resume(run: Run, options: ResumeOptions) -> int:
+    need_whole(run)
     space, trials = Space.from_json(run.record["space"]), options.trials
     if trials is None:  # an extension that was interrupted is still one
         trials = run.journal.sessions[-1].get("trials") if run.journal.sessions else None
@@ -197,7 +198,9 @@ def _resume(run: Run, options: ResumeOptions) -> int:
     closed = run.journal.stop_reason is not None and all((run.path / name).exists() for name in LEFT_AT_THE_END)
     failed = tuple(trial.number for trial in run.trials if trial.status == "failed" and not trial.refused)
     retry = failed if options.retry_failed else ()
-    if not run.journal.unfinished and not retry and len(run.trials) >= space.trials and closed:
+    used_up = run.journal.stop_reason == _USED_UP
+    done = len(run.trials) >= space.trials or used_up
+    if not run.journal.unfinished and not retry and done and closed:
         raise InputError(_nothing_left(run, space, len(failed)))
     with Steps() as progress:
         if options.data is None:
@@ -226,7 +229,7 @@ def _resume(run: Run, options: ResumeOptions) -> int:
 def _nothing_left(run: Run, space: Space, failed: int) -> str:
     """Why there is nothing to resume, and what else can be done."""
     over = f"all {len(run.trials)} trials finished" + (f" or failed ({failed})" if failed else "")
-    if space.trials == space.budget.trials:
+    if space.trials == space.budget.trials and run.journal.stop_reason != _USED_UP:
         gain = Prospect(run.grace_epochs, run.trials).gain()
         promise = f" ({gain})" if gain is not None else ""
         way_out = f". To extend it: {typed('resume', run.path, '--trials', 2 * len(run.trials))}{promise}"
@@ -256,7 +259,7 @@ def _not_known_yet(run: Run, key: str, events: list[dict[str, Any]]) -> tuple[Ru
 
 
 def _check_devices(space: Space, machines: Machines) -> None:
-    """Nothing, if trials can have the device that the space fixes, and those that its baselines name themselves."""
+    """Checks that trials can have the device that the space fixes, and those that its baselines name themselves."""
     named = {space.device: "fixed.device"}
     for baseline in space.baselines:
         named.setdefault(baseline.values["device"], f"baselines.{baseline.name}.device")
@@ -298,7 +301,7 @@ def _search(searching: Searching) -> int:
         return StudySearch(space, journal, settle=lambda config: settle(config, weights), refused=refused)
 
     def conclude(console: Console) -> int:
-        note_stop(run, stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP), console.warn)
+        note_stop(run, stop.reason or ("budget" if len(run.trials) >= space.budget.trials else _USED_UP), console.warn)
         close_run(run, space, console.warn)
         return exit_code(stop, good=run.best() is not None)
 
@@ -411,13 +414,16 @@ def close_run(run: Run, space: Space, warn: Callable[[str], None]) -> None:
         "study.db": lambda: write_study(space, run.journal, run.path / "study.db"),
         "report.html": lambda: write_report([run]),
     }
+    reasons: dict[str, str] = {}  # by the name of what could not be written
     for name, write in steps.items():
         try:
             write()
         except Exception as error:
-            why = in_words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            again = typed("resume", run.path)
-            warn(f"{run.path / name} could not be written ({why}). To try again: {again}")
+            reasons[name] = why(error)
+    if reasons:
+        said = "; ".join(dict.fromkeys(reasons.values()))
+        again = typed("resume", run.path)
+        warn(f"{run.path}: {', '.join(reasons)} could not be written ({said}). To try again: {again}")
 
 
 def write_best(run: Run) -> None:

@@ -22,6 +22,7 @@ from search.console.time_left import Plan
 from search.mirror.mirror import Mirror
 from search.mirror.mode import ResolvedMode
 from search.runs.folder import shared_paths
+from search.runs.record import git_commit, versions
 from search.runs.run import Run
 from search.space.sections import Resources
 from search.tune.actor import in_words
@@ -96,7 +97,8 @@ class Session:
         Within it signals ask for a stop. At its end the mirror is closed, and what SwanLab could not do is a warning.
         """
         journal, header = self.run.journal, self.header
-        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=self.at_once, **noted)
+        by = {"git_commit": git_commit(), "versions": versions()}  # a later session may be another program's
+        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=self.at_once, **by, **noted)
         for number in retry:
             journal.retried(number)
         console = Console(journal, header, plan)
@@ -158,12 +160,20 @@ def without_harm(listener: Callable[[dict[str, Any]], None], warn: Callable[[str
         try:
             listener(event)
         except Exception as error:
-            why = in_words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            if why not in told:
-                told.add(why)
-                warn(f"{why}. The search goes on: what is missing is made from the journal at its end")
+            reason = why(error)
+            if reason not in told:
+                told.add(reason)
+                warn(f"{reason}. The search goes on: what is missing is made from the journal at its end")
 
     return listen
+
+
+def why(error: Exception) -> str:
+    """What went wrong with a file that can be made again, on one line."""
+    if isinstance(error, OSError):
+        return in_words(error)
+    database = getattr(error, "orig", None)  # what SQLAlchemy has of it, which adds the whole statement
+    return f"{type(error).__name__}: {' '.join(str(database or error).split())}"
 
 
 def exit_code(stop: Stop, good: bool) -> int:

@@ -185,7 +185,7 @@ class Console:
         self._print(summary_lines(self._standings, self._header, validation_clips, trust, warnings, resumable, width))
 
     def repeat_warnings(self) -> None:
-        """Shows the warnings once more, to stay, for a sitting without a summary. After the `with` block."""
+        """Shows the warnings once more, to stay, for a session without a summary. After the `with` block."""
         self._close()
         if self._terminal is not None:
             self._print(warning_lines(self._warnings, self._terminal.width))

@@ -12,11 +12,14 @@ from typing import Any
 
 
 def check(timeout: float) -> dict[str, Any]:
-    """ok, key (whether there is one), and username and web, or problem: a clause for people."""
+    """ok, key (whether there is one; None: not known), and username and web, or problem: a clause for people."""
     import requests
     from swanlab import Settings
 
-    settings = Settings()  # the key and the host from wherever SwanLab looks for them
+    try:
+        settings = Settings()  # the key and the host from wherever SwanLab looks for them
+    except Exception as error:  # a variable or a file of its own that it refuses, in one of many ways
+        return {"ok": False, "key": None, "broken": True, "problem": f"SwanLab refuses its settings: {_reason(error)}"}
     if not settings.api_key:
         return {"ok": False, "key": False, "problem": "you are not logged in"}
     host = settings.api_host
@@ -38,6 +41,15 @@ def check(timeout: float) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         return {**found, "problem": f"{host} answered, but not as SwanLab does; is it the right address?"}
     return {"ok": True, "key": True, "username": username, "web": settings.web_host}
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with which setting, on one line."""
+    if hasattr(error, "errors"):  # pydantic's: the setting's name and the rule
+        return "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}" for each in error.errors()
+        )
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ an experiment that is not marked as complete is removed and mirrored anew, on a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Mirror:
     """Mirrors the trials of a run. All methods return at once, but `close`."""
 
     def __init__(self, run: Run, mode: ResolvedMode, concurrency: int = 1, *, hung_s: float | None = None) -> None:
-        """Takes up what the run has and SwanLab has not: on a resume, the trials of earlier sittings, too.
+        """Takes up what the run has and SwanLab has not: on a resume, the trials of earlier sessions, too.
 
         `concurrency`: as many children as trials run at once. `hung_s`: how long SwanLab may do nothing, s.
         """
@@ -94,10 +95,13 @@ class Replayed:
     problem: str = ""  # the last thing that went wrong
 
 
-def replay(path: str | Path, mode: ResolvedMode, progress: Progress | None = None) -> Replayed:
+def replay(
+    path: str | Path, mode: ResolvedMode, progress: Progress | None = None, say: Callable[[str], None] | None = None
+) -> Replayed:
     """Mirrors what SwanLab has not of a run and its retraining, as often as one likes, and beside a running search.
 
-    A trial that has not ended is shown as interrupted, unless the search that runs it mirrors it at this moment.
+    A trial that has not ended is shown as interrupted, unless the search that runs it mirrors it at this moment. `say`
+    hears of what goes wrong at once. Where experiment after experiment fails alike it ends: SwanLab is down.
 
     Raises:
         InputError: there is no run, or nothing to mirror to.
@@ -110,10 +114,10 @@ def replay(path: str | Path, mode: ResolvedMode, progress: Progress | None = Non
     subjects = [(trial_experiment(each, trial), trial_ending(each, trial)) for each in runs for trial in each.trials]
     before = sum((folder / experiment.key / DONE_FILE).exists() for experiment, _ in subjects)
     # One child for the local pages, which list experiments as they were made; several where a network makes one wait.
-    pool = Pool(mode, folder, CLOUD_REPLAYS if mode.mode == "cloud" else 1, wait_s=0.0, hung_s=None)
+    pool = Pool(mode, folder, CLOUD_REPLAYS if mode.mode == "cloud" else 1, wait_s=0.0, hung_s=None, patient=False)
     for experiment, ending in subjects:
         pool.mirror(experiment, ending)
-    pool.close(LONGEST_REPLAY_S, progress)
+    pool.close(LONGEST_REPLAY_S, progress, say)
     return Replayed(pool.mirrored, before, pool.waiting, pool.last_warning)
 
 

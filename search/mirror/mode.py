@@ -45,7 +45,8 @@ def resolve_mode(requested: str, run: Path, project: str = "audio-search", timeo
 
     `auto` is the cloud where a key is at hand and the server takes it, and the local pages otherwise: with a key that
     does not work, because of the network or the server, it says so in `warning`. Local rather than offline, because
-    one can look at it at once, and `run_search.py mirror` uploads either later.
+    one can look at it at once, and `run_search.py mirror` uploads either later. It is off, and says so, where SwanLab
+    itself does not work.
 
     Raises:
         InputError: the cloud was asked for and cannot be had, or a name is not allowed.
@@ -75,27 +76,30 @@ def resolve_mode(requested: str, run: Path, project: str = "audio-search", timeo
             f"--swanlab: cloud cannot be used: {answer['problem']}. `swanlab login`, or use --swanlab local and later "
             f"`{_upload(run)}`."
         )
+    if answer.get("broken"):
+        warning = f"this run is not mirrored: {answer['problem']}. Once that is put right: {typed('mirror', run)}"
+        return ResolvedMode("off", "SwanLab is off", warning, project, requested)
     warning = ""
-    if answer["key"]:
-        warning = (
-            f"you are logged in to SwanLab, but {answer['problem']}: this run is mirrored locally. Upload it later: "
-            f"{_upload(run)}"
-        )
+    if answer["key"] is not False:
+        known = "you are logged in to SwanLab, but" if answer["key"] else "SwanLab's cloud could not be asked:"
+        warning = f"{known} {answer['problem']}: this run is mirrored locally. Upload it later: {_upload(run)}"
     return ResolvedMode("local", _how("local", run), warning, project, requested)
 
 
 def resolve_again(given: str | None, was: Mapping[str, str], run: Path) -> ResolvedMode:
     """What `--swanlab` comes to where a run goes on: as `given`, or as it `was` by run.json.
 
-    A run that `auto` had sent to the cloud goes on without it where it is away: nobody had insisted on it.
+    A run that `auto` had sent to the cloud goes on without it where it is away: nobody had insisted on it. One that it
+    had left alone, because SwanLab did not work, is tried again.
 
     Raises:
         InputError: the cloud was asked for and cannot be had.
     """
-    if given or (was["mode"], was.get("requested")) != ("cloud", "auto"):
+    chosen = was.get("requested") == "auto" and was["mode"] in ("cloud", "off")
+    if given or not chosen:
         return resolve_mode(given or was["mode"], run, was["project"])
     mode = resolve_mode("auto", run, was["project"])
-    if mode.mode == "cloud" or mode.warning:
+    if mode.mode == "cloud" or was["mode"] == "off" or mode.warning:
         return mode
     return replace(
         mode,
@@ -105,7 +109,8 @@ def resolve_again(given: str | None, was: Mapping[str, str], run: Path) -> Resol
 
 
 def check_login(timeout: float = CHECK_S) -> dict[str, Any]:
-    """What `search.mirror.login` found: ok, key (whether there is one), and username and web, or problem.
+    """What `search.mirror.login` found: ok, key (whether there is one; None: not known), and username and web, or
+    problem, with broken where SwanLab itself does not work here.
 
     In a process of its own: a hanging name server or proxy keeps to no timeout, and importing SwanLab takes a second
     that the driver does not need.
@@ -123,10 +128,10 @@ def check_login(timeout: float = CHECK_S) -> dict[str, Any]:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"},
         )
     except subprocess.TimeoutExpired:
-        return {"ok": False, "key": True, "problem": f"its server gave no answer within {timeout:g} s"}
+        return {"ok": False, "key": None, "problem": f"there was no answer within {timeout:g} s"}
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        return {"ok": False, "key": True, "problem": f"SwanLab itself failed: {lines[-1]}"}
+        return {"ok": False, "key": None, "broken": True, "problem": f"SwanLab itself failed: {lines[-1]}"}
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from search.mirror.worker import DONE_FILE
 from trainable.progress import Progress
 
 HUNG_S = {"cloud": 180.0, "offline": 60.0, "local": 60.0}  # SwanLab itself gives a network 76 s
-TRIES = 3  # per experiment and sitting
+TRIES = 3  # per experiment and session
 PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0  # after a failure, doubling: SwanLab is down, and more children do not help
+HOPELESS_AFTER = 3  # experiments in a row that fail alike, where nobody's search goes on meanwhile
 GOODBYE_S = 6.0  # for the children to go after the last order
 TICK_S = 0.5
 EXTRA_AFTER_S = 5.0  # a child costs a second of CPU time; the one before is usually done much sooner
@@ -47,12 +49,14 @@ class Pool:
     """Children for `concurrency` running trials, and one more where trials have to wait. Only `close` waits."""
 
     def __init__(
-        self, mode: ResolvedMode, log_dir: Path, concurrency: int, wait_s: float, hung_s: float | None
-    ) -> None:
+        self, mode: ResolvedMode, log_dir: Path, concurrency: int, wait_s: float, hung_s: float | None,
+        patient: bool = True,
+    ) -> None:  # fmt: skip
         """Starts the thread; children start when there is something to do.
 
         `wait_s`: for another process that has the same experiment; 0 leaves it to that one. `hung_s`: how long a
-        child may say nothing.
+        child may say nothing. `patient`: whether SwanLab may come back while a search goes on; otherwise one waits for
+        it, and it is given up where experiments fail alike one after the other.
         """
         self.warnings = 0
         self.last_warning = ""
@@ -64,6 +68,8 @@ class Pool:
         self._children: dict[Child, _Job | None] = {}
         self._pause_until = 0.0
         self._failures = 0  # since SwanLab last did something
+        self._patient = patient
+        self._alike: tuple[str, set[str]] = ("", set())  # the last failure, and who has met it in a row
         self._closing: float | None = None  # when patience ends
         self._alarm_out, self._alarm_in = os.pipe()
         os.set_blocking(self._alarm_in, False)
@@ -80,18 +86,30 @@ class Pool:
         """Wants an experiment mirrored: live, and to its end once this is called with that, too."""
         self._tell(experiment, ending)
 
-    def close(self, timeout: float, progress: Progress | None = None) -> None:
-        """Mirrors what is left, closes what runs as interrupted, and ends the children, within `timeout` seconds."""
-        total = self.waiting + self.mirrored
+    def close(self, timeout: float, progress: Progress | None = None, say: Callable[[str], None] | None = None) -> None:
+        """Mirrors what is left, closes what runs as interrupted, and ends the children, within `timeout` seconds.
+
+        `say` hears of what goes wrong meanwhile.
+        """
+        total, said = self.waiting + self.mirrored, ""
+
+        def tell() -> None:
+            nonlocal said
+            if say is not None and self.last_warning != said:
+                said = self.last_warning
+                say(said)
+
         self._closing = time.monotonic() + timeout
         self._tell(None, None)
         while self._thread.is_alive() and time.monotonic() < self._closing + GOODBYE_S:
             self._thread.join(TICK_S)
             if progress is not None:
                 progress("mirroring to SwanLab", self.mirrored, max(total, self.mirrored))
+            tell()
+        tell()
 
     def warn(self, text: str) -> None:
-        """Counts a failure, and keeps its text for the console."""
+        """Counts what went wrong, and keeps its text for the console."""
         self.warnings += 1
         self.last_warning = text
 
@@ -114,13 +132,14 @@ class Pool:
                     self._hear()
                     self._take_events()
                 except Exception as error:  # the search must go on, and so must the mirror
-                    self.warn(f"the mirror to SwanLab: {type(error).__name__}: {error}")
-                    self._back_off()
+                    self._failed(None, f"{type(error).__name__}: {error}")
                     time.sleep(TICK_S)
         finally:
             self._end_children()
 
     def _over(self) -> bool:
+        if len(self._alike[1]) >= HOPELESS_AFTER:
+            return True
         if self._closing is None or (self._events and time.monotonic() < self._closing):
             return False
         hope = any(self._children.values()) or any(job.tries < TRIES for job in self._jobs.values())
@@ -173,7 +192,8 @@ class Pool:
             return []
         busy = [id(job) for job in self._children.values()]
         jobs = [job for job in self._jobs.values() if id(job) not in busy and job.tries < TRIES]
-        return sorted(jobs, key=lambda job: job.ending is not None)
+        # What has failed before comes last: others may go through.
+        return sorted(jobs, key=lambda job: (job.ending is not None, job.tries))
 
     def _idle_child(self, job: _Job) -> Child | None:
         for child, has in self._children.items():
@@ -211,7 +231,7 @@ class Pool:
                 self._failures = 0
             case "done" if job is not None:
                 self._children[child] = None
-                self._failures = 0
+                self._failures, self._alike = 0, ("", set())
                 self.mirrored += 1
                 self._jobs.pop(job.experiment.key, None)
             case "busy" if job is not None:
@@ -219,25 +239,32 @@ class Pool:
                 if self._wait_s == 0:
                     self._jobs.pop(job.experiment.key, None)
                 else:
-                    self.warn(f"{job.experiment.name}: another process still mirrors it")
-                    self._back_off()
+                    self._failed(job, "another process still mirrors it")
             case "problem":
                 child.dismiss()  # it closes what it can and goes; `_hear` notices
-                self.warn(f"{job.experiment.name if job else 'idle'}: {news['message']}")
-                self._back_off()
+                self._failed(job, news["message"])
 
     def _fail(self, child: Child, why: str | None) -> None:
         """Ends a child that is of no use any more; its experiment waits for another."""
         job = self._children.pop(child)
         child.kill()
         if why is not None:
-            self.warn(f"{job.experiment.name if job else 'idle'}: {why}")
-            self._back_off()
+            self._failed(job, why)
+
+    def _failed(self, job: _Job | None, why: str) -> None:
+        """Warns, and waits a while before the next attempt, or gives up where nothing goes through any more."""
+        self.warn(f"{job.experiment.name if job else 'the mirror to SwanLab'}: {why}")
+        self._back_off()
+        if job is not None and not self._patient:
+            reason = why.replace(job.experiment.key, "")
+            known = self._alike[1] if self._alike[0] == reason else set()
+            self._alike = (reason, known | {job.experiment.key})
 
     def _back_off(self) -> None:
         self._failures += 1
         if self._failures > 1:  # after the first there is no pause: a child may die of chance
-            self._pause_until = time.monotonic() + min(LONGEST_PAUSE_S, PAUSE_S * 2.0 ** (self._failures - 2))
+            longest = LONGEST_PAUSE_S if self._patient else PAUSE_S
+            self._pause_until = time.monotonic() + min(longest, PAUSE_S * 2.0 ** (self._failures - 2))
 
     def _end_children(self) -> None:
         for child in self._children:

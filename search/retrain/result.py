@@ -126,7 +126,7 @@ def greedy_members(probabilities: Floats, true: Ints, rounds: int = GREEDY_ROUND
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Whose clips the clips of a data set are."""
+    """The groups (speakers, recordings) that the clips of a data set belong to."""
 
     numbers: Ints  # [N] per clip of the data set; a clip without a group has a number of its own
     names: tuple[str, ...]  # [N]; "" where a clip has no group

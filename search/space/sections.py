@@ -46,7 +46,7 @@ def rungs_before(last: int, grace_epochs: int, reduction_factor: float) -> tuple
 
 
 def check_gpus(each: float) -> None:
-    """Nothing, if a trial can have so many GPUs.
+    """Checks that a trial can have this many GPUs.
 
     Raises:
         ValueError: it cannot, because a share is of one GPU.

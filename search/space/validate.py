@@ -1,4 +1,4 @@
-"""Corners of a space that no configuration allows: found before anything is spent, each with the pair at fault."""
+"""Combinations of a space's extreme values that make no valid configuration, found before anything is trained."""
 
 from __future__ import annotations
 

@@ -119,8 +119,10 @@ def _machines(address: str | None, place: Path | None) -> Machines:
     )
 
 
-# Ray makes sockets in its folder, whose whole path may have 107 characters; its own part takes 62 of them.
-_LONGEST_PLACE = 45
+# Ray opens its folder to everybody, so it is one inside of ours.
+_INSIDE = "r"
+# It makes sockets there, whose whole path may have 107 characters; its own part takes 62 of them.
+_LONGEST_PARENT = 107 - 62 - len(f"/ray-12345678/{_INSIDE}")
 # Ray listens on the loopback device where it believes that this system knows no clusters. It asks this variable when
 # it is imported, and its processes ask it too.
 _ONLY_HERE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -157,8 +159,8 @@ def _short_folder() -> Path:
     """A new folder that only this user can enter, in TMPDIR, or in /tmp where TMPDIR is too long for sockets."""
     problems = []
     for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):
-        if len(os.path.abspath(parent)) + len("/ray-12345678") > _LONGEST_PLACE:  # noqa: PTH100 (links stay as they are)
-            problems.append(f"{parent} is longer than {_LONGEST_PLACE - 13} characters")
+        if len(os.path.abspath(parent)) > _LONGEST_PARENT:  # noqa: PTH100 (links stay as they are)
+            problems.append(f"{parent} is longer than {_LONGEST_PARENT} characters")
             continue
         try:
             return Path(tempfile.mkdtemp(prefix="ray-", dir=os.path.abspath(parent)))  # noqa: PTH100
@@ -178,7 +180,7 @@ def _join(address: str | None, place: Path | None) -> None:
             # through the object store, so it is as small as Ray allows.
             ray.init(
                 address="local", include_dashboard=False, object_store_memory=100 * 2**20, num_cpus=allowed_cores(),
-                _temp_dir=str(place), **quiet,
+                _temp_dir=str(place / _INSIDE) if place else None, **quiet,
             )  # fmt: skip
             return
         try:
@@ -295,7 +297,7 @@ def _knock(family: socket.AddressFamily, address: Any) -> Literal["open", "close
 
 
 def _ask(address: str) -> None:
-    """Nothing, if a Ray cluster answers at `address`; joining it would try for minutes.
+    """Checks that a Ray cluster answers at `address`; joining one that does not would try for minutes.
 
     Raises:
         InputError: none does, or it asks for a token.
@@ -366,7 +368,7 @@ def _sharing(gpus: float, each: float) -> float:
 
 
 def check_device(device: str, where: str, machines: Machines, gpus: float) -> None:
-    """Nothing, if trials of `gpus` GPUs each can have the `device` that is asked for at `where`, a file and a key.
+    """Checks that trials of `gpus` GPUs each can have the `device` that `where`, a file and a key, asks for.
 
     Raises:
         InputError: it is a GPU, and there is none, or trials get none, or not this one.
@@ -418,7 +420,7 @@ def concurrency(machines: Machines, cpus: float, gpus: float) -> int:
 
 
 def check_nodes(paths: list[Path], weights: dict[str, str]) -> None:
-    """Nothing, if every node of the cluster has this project, sees all of `paths`, and has the weights.
+    """Checks that every node of the cluster has this project, sees all of `paths`, and has the weights.
 
     `weights`: those that each backbone wants.
 

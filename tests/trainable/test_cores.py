@@ -14,7 +14,8 @@ def eight_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of eight cores without limits, whose control groups are in the folder that comes back."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr(cores, "_CGROUPS", tmp_path)
-    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
@@ -28,6 +29,13 @@ def test_without_limits_all_cores_of_the_affinity_count(monkeypatch: pytest.Monk
 def test_a_slurm_task_uses_its_own_cores(monkeypatch: pytest.MonkeyPatch, said: str, counted: int) -> None:
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", said)
     assert allowed_cores() == counted
+
+
+def test_a_slurm_job_that_asked_for_none_per_task_has_its_own_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "4")
+    assert allowed_cores() == 4
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
+    assert allowed_cores() == 2
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def render(report: DataReport, console: Console) -> None:
     for warning in report.warnings:
         console.print(f"[bold yellow]![/] {_safe(warning)}", soft_wrap=True)
     if not report.warnings:
-        console.print("[green]nothing to mend[/]")
+        console.print("[green]no problems found[/]")
     if not report.split.problems:
         _say(console, "search", report.command)
 
@@ -176,7 +176,7 @@ def _length(seconds: float) -> str:
 
 
 def check_data(data: str, progress: Progress | None = None, config: TrialConfig | None = None) -> DataReport:
-    """What the data set at `data` holds, how `config` would split it, and what to mend.
+    """What the data set at `data` holds, how `config` would split it, and what should be repaired.
 
     Without `config` it is split as the shipped space files do, with a test share.
 

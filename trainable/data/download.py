@@ -37,7 +37,9 @@ class Resuming:
     def __init__(
         self, part: Path, progress: Progress | None = None, attempts: int = 5, pause: float = 2.0, largest: float = 4e9
     ) -> None:
-        """So many `attempts` may pass without a byte; before each, `pause` s, doubled each time. `largest` in bytes."""
+        """Gives up after `attempts` in a row without a byte, waiting `pause` s before the second, twice that before the
+        third and so on, or after `largest` bytes.
+        """
         self.part, self.progress, self.attempts, self.pause, self.largest = part, progress, attempts, pause, largest
         self.resumed = False  # whether the file was put together from several answers
 

@@ -141,7 +141,7 @@ class Windows:
 
     @property
     def total(self) -> int:
-        """T."""
+        """The frames of all windows together, T."""
         return sum(self.host_frames)
 
     @property

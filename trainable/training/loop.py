@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trainable.backbones.head import train_mode
 from trainable.config import TrialConfig
+from trainable.cores import allowed_cores
 from trainable.data.dataset import Dataset, load_dataset
 from trainable.data.split import Split, split_dataset
 from trainable.errors import Diverged, InputError, OutOfMemory, Unavailable
@@ -48,7 +49,8 @@ def train(
     `Dataset.hash` that must be met: where a mount has gone in part, there is another data set.
 
     The process belongs to the trial while this generator lives: torch is seeded, has as many threads as OMP_NUM_THREADS
-    says where that is set, and has given its memory back, on the GPU too, when the generator has ended or is closed.
+    says, or where that is not set at most as many as there are cores for it, and has given its memory back, on the GPU
+    too, when the generator has ended or is closed.
 
     Raises:
         Diverged: the loss became NaN or infinite.
@@ -61,6 +63,8 @@ def train(
     threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # Ray sets it to the trial's CPUs
     if threads.isdecimal():
         torch.set_num_threads(max(1, int(threads)))
+    elif torch.get_num_threads() > allowed_cores():
+        torch.set_num_threads(allowed_cores())
     no_room: str | None = None
     try:
         yield from _epochs(config, folder, resume, lambda: Learner(config, split, progress, data_hash), progress)

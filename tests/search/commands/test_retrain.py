@@ -65,7 +65,9 @@ def test_what_a_person_must_know_of_the_weights_is_in_the_header(
         next(arg for arg in args if isinstance(arg, Stop)).request("interrupted")
 
     monkeypatch.setattr(session, "run_trials", interrupted)
-    monkeypatch.setattr(retrain_plan, "resolve_weights", lambda *args: ({"resnet18": "none"}, ("resnet18",)))
+    monkeypatch.setattr(
+        retrain_plan, "resolve_weights", lambda *args: ({"resnet18": "none"}, (("resnet18", "imagenet"),))
+    )
     events = run.path / "events.jsonl"
     lines = events.read_text().splitlines(keepends=True)
     lines[0] = lines[0].replace('"weights": "none"', '"weights": "auto"')  # the baseline's
@@ -132,8 +134,10 @@ def test_a_retraining_without_a_model_ends_with_1_and_its_reason(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(retraining, "retrain", ends_with(TrainingFailed("no model came out: no GPU")))
+    monkeypatch.setattr(sys, "argv", ["/somewhere/run_search.py", "retrain", "runs/my run"])
     assert retraining.retrain_run(run.path, RetrainOptions(), None, None) == 1
-    assert capsys.readouterr().err == "no model came out: no GPU\n"
+    said = capsys.readouterr().err
+    assert said == "no model came out: no GPU\nTo try again: python run_search.py retrain 'runs/my run'\n"
 
 
 def test_each_sitting_tries_what_failed_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,15 +96,36 @@ def test_a_check_that_hangs_before_its_own_limit_is_ended(monkeypatch: pytest.Mo
     hanging.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(hanging))
     answer = check_login(timeout=0.5)
-    assert (answer["ok"], answer["problem"]) == (False, "its server gave no answer within 0.5 s")
+    assert (answer["ok"], answer["problem"]) == (False, "there was no answer within 0.5 s")
+    mode = resolve_mode("auto", RUN, timeout=0.5)
+    assert mode.warning.startswith("SwanLab's cloud could not be asked: there was no answer within 0.5 s: this run is")
 
 
-def test_a_check_that_breaks_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_that_swanlab_refuses_is_named_and_nobody_is_said_to_be_logged_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("SWANLAB_MODE", "nonsense")
     monkeypatch.setenv("SWANLAB_API_KEY", "a-secret-key")
-    answer = check_login()
-    assert not answer["ok"]
-    assert "SwanLab itself failed" in answer["problem"]
+    with pytest.raises(InputError, match="cloud cannot be used: SwanLab refuses its settings: mode: Invalid mode: non"):
+        resolve_mode("cloud", RUN)
+    mode = resolve_mode("auto", RUN)
+    assert mode.mode == "off"
+    assert mode.warning.startswith("this run is not mirrored: SwanLab refuses its settings: mode: Invalid mode: nonsen")
+    assert mode.warning.endswith("Once that is put right: python run_search.py mirror runs/quick-1")
+    assert "a-secret-key" not in mode.warning
+
+    monkeypatch.delenv("SWANLAB_MODE")
+    monkeypatch.delenv("SWANLAB_API_KEY")
+    assert resolve_again(None, mode.to_json(), RUN).mode == "local"
+    assert resolve_again(None, {**mode.to_json(), "requested": "off"}, RUN).mode == "off"
+
+
+def test_a_swanlab_that_cannot_be_imported_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "swanlab.py").write_text("raise ImportError('libnothing.so: cannot open shared object file')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    mode = resolve_mode("auto", RUN)
+    assert mode.mode == "off"
+    assert "SwanLab itself failed: ImportError: libnothing.so" in mode.warning
 
 
 @pytest.mark.parametrize(

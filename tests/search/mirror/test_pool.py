@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from search.mirror import pool as mirror_pool
 from search.mirror.experiment import Ending, Experiment
 from search.mirror.mode import ResolvedMode
-from search.mirror.pool import TRIES, Pool
+from search.mirror.pool import HOPELESS_AFTER, TRIES, Pool
 from tests.support.mirrored import until
 
 DONE = Ending("finished", "success", final=True)
@@ -145,6 +146,47 @@ def test_a_trial_that_fails_again_and_again_is_given_up_until_the_end_of_the_sea
     assert [order["experiment"]["key"] for child in made for order in child.orders] == ["a"] * TRIES + ["b", "a"]
     assert made[-1].orders[-1]["ending"]["final"] is False
     assert pool.waiting == 1
+
+
+def test_a_replay_says_at_once_what_is_wrong_and_ends_where_all_fail_alike(
+    made: list[ScriptedChild], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror_pool, "PAUSE_S", 0.0)
+    monkeypatch.setattr(mirror_pool, "TICK_S", 0.02)
+    pool = Pool(ResolvedMode("local", ""), tmp_path, concurrency=1, wait_s=0.0, hung_s=600.0, patient=False)
+    keys = [f"trial_{number:04d}" for number in range(6)]
+    for key in keys:
+        pool.mirror(experiment(key), DONE)
+    said: list[str] = []
+    closing = threading.Thread(target=pool.close, args=(60.0, None, said.append))
+    closing.start()
+    for attempt in range(HOPELESS_AFTER):
+        until(lambda: len(made) == attempt + 1 and made[attempt].orders)  # noqa: B023
+        made[attempt].say("problem", message=f"the disk of {keys[attempt]} is read-only")
+        until(lambda: len(said) == attempt + 1)  # noqa: B023
+        made[attempt].leave()
+    closing.join(timeout=30)
+    assert not closing.is_alive()
+    assert said == [f"{key}: the disk of {key} is read-only" for key in keys[:HOPELESS_AFTER]]
+    assert (pool.waiting, len(made)) == (6, HOPELESS_AFTER)
+
+
+def test_a_replay_goes_on_past_experiments_that_fail_each_for_a_reason_of_its_own(
+    made: list[ScriptedChild], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror_pool, "PAUSE_S", 0.0)
+    monkeypatch.setattr(mirror_pool, "TICK_S", 0.02)
+    pool = Pool(ResolvedMode("local", ""), tmp_path, concurrency=1, wait_s=0.0, hung_s=600.0, patient=False)
+    for key in "abcde":
+        pool.mirror(experiment(key), DONE)
+    for attempt in range(4):
+        until(lambda: len(made) == attempt + 1 and made[attempt].orders)  # noqa: B023
+        made[attempt].say("problem", message=f"line {attempt} is damaged")
+        until(lambda: made[attempt].dismissed)  # noqa: B023
+        made[attempt].leave()
+    until(lambda: len(made) == 5 and made[4].orders)
+    assert [child.orders[0]["experiment"]["key"] for child in made] == list("abcde")  # first those that have not failed
+    pool.close(timeout=0)
 
 
 def test_failures_in_a_row_make_a_pause_that_grows(pool: Pool, made: list[ScriptedChild]) -> None:

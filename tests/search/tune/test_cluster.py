@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import stat
 import subprocess
 import sys
 import tempfile
@@ -10,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -18,6 +21,7 @@ from search.runs.journal import Journal
 from search.runs.run import trial_folder
 from search.space.load import load_space
 from search.space.sections import Resources
+from search.tune import cluster as cluster_module
 from search.tune import tuner as run
 from search.tune.cluster import Machines, check_device, check_nodes, concurrency, connected, fit_resources
 from search.tune.scheduler import JournalASHA
@@ -197,6 +201,85 @@ def test_ray_shows_its_token_to_the_cluster_that_it_finds_only_where_that_asks_f
     monkeypatch.setattr(ray, "nodes", list)
     with connected("auto"):
         assert os.environ.get("RAY_AUTH_MODE") == mode
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_on_one_machine_is_reached_by_nobody_else_and_needs_no_short_tmpdir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray.shutdown()
+    long = tmp_path / ("a folder " * 10).strip().replace(" ", "-")
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # so that the variable is read anew
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})  # as under `taskset -c 0`
+    with connected(None) as machines:
+        assert machines.cpus == 1
+        token, place = os.environ["RAY_AUTH_TOKEN"], machines.place
+        assert place is not None
+        assert place.parent == Path("/tmp")
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        ours = psutil.Process().children(recursive=True)
+        listening = [
+            (process.name(), each.laddr.ip)
+            for process in ours
+            for each in process.net_connections("inet")
+            if each.status == psutil.CONN_LISTEN
+        ]
+        assert listening
+        assert {ip for _, ip in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
+        assert not any(token in " ".join(process.cmdline()) for process in ours)  # which all users can read
+        others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        others["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or it would knock at the machine's address outside
+        stranger = subprocess.run(
+            [sys.executable, "-c", STRANGER, ray.get_runtime_context().gcs_address],
+            env=others, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert "InvalidAuthToken" in stranger.stderr, stranger
+        assert "came in" not in stranger.stdout
+    assert not place.exists()
+    assert not (tmp_path / ".ray").exists()  # no token is left for anybody to find
+    assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+STRANGER = """
+import sys
+import ray
+try:
+    ray.init(address=sys.argv[1])
+    print("came in")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_token_that_others_can_read_is_taken_away_from_them_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    cluster_module._keep_token_to_oneself()  # there is none
+    (tmp_path / "token").write_text("secret")
+    (tmp_path / "token").chmod(0o644)
+    cluster_module._keep_token_to_oneself()
+    assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
+    assert capsys.readouterr().err.startswith(f"{tmp_path / 'token'}: others could read Ray's token until now")
+    cluster_module._keep_token_to_oneself()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_tmpdir_of_any_length_gives_a_place_or_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 60)))
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix, dir: f"{dir}/{prefix}1")
+    assert cluster_module._short_folder() == Path("/tmp/ray-1")
+
+    def full(prefix: str, dir: str) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with pytest.raises(InputError, match=r"^TMPDIR: must be a short path .* than 30 characters; /tmp: No space left"):
+        cluster_module._short_folder()
 
 
 def join(address: str, environment: dict[str, str]) -> str:

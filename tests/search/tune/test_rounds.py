@@ -215,6 +215,7 @@ def lacks_its_data(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_data_that_goes_away_for_a_while_costs_no_trial(
     tmp_path: Path, ray_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +231,15 @@ def test_data_that_goes_away_for_a_while_costs_no_trial(
     assert said[0].endswith("A new round begins in 0 s")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What the driver's search decides where nothing happens to it."""
+    run = tmp_path_factory.mktemp("whole")
+    driver = start_driver(run)
+    assert driver.wait(timeout=180) == 0, driver.communicate()[0]
+    return story(run)
+
+
 def part_of_ray(driver: subprocess.Popen[str], named: str) -> psutil.Process:
     """The process of a driver's Ray whose command holds `named`."""
     for process in psutil.Process(driver.pid).children(recursive=True):
@@ -239,9 +249,10 @@ def part_of_ray(driver: subprocess.Popen[str], named: str) -> psutil.Process:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["raylet/raylet", "gcs_server"])
 def test_a_search_that_loses_ray_goes_on_or_ends_at_once_and_decides_as_if_nothing_had_been(
-    tmp_path: Path, part: str
+    tmp_path: Path, part: str, undisturbed: list[dict[str, Any]]
 ) -> None:
     driver = start_driver(tmp_path / "lost", "--seconds", "0.1")
     wait_for_events(tmp_path / "lost", 12, driver)
@@ -255,12 +266,11 @@ def test_a_search_that_loses_ray_goes_on_or_ends_at_once_and_decides_as_if_nothi
     else:
         assert "was lost. A new round begins in 2 s" in said
 
-    driver = start_driver(tmp_path / "whole")
-    assert driver.wait(timeout=180) == 0
-    assert story(tmp_path / "lost") == story(tmp_path / "whole")
+    assert story(tmp_path / "lost") == undisturbed
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_sigterm_to_the_whole_process_group_ends_the_search_with_130_within_seconds(tmp_path: Path) -> None:
     driver = start_driver(tmp_path, "--seconds", "0.3", "--concurrency", "2", alone=True)
     wait_for_events(tmp_path, 8, driver)
@@ -274,6 +284,7 @@ def test_sigterm_to_the_whole_process_group_ends_the_search_with_130_within_seco
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_worker_that_outlives_its_driver_never_writes_beside_the_next_one(tmp_path: Path) -> None:
     driver = start_driver(tmp_path, "--seconds", "0.4")
     wait_for_events(tmp_path, 6, driver)

@@ -42,7 +42,7 @@ def test_a_clean_folder_has_nothing_to_mend_and_a_command_to_go_on_with(make_cli
     assert "class1     10        0.50      0.50       0.50" in text
     assert "split: stratified  12 train, 4 val, 4 test" in text
     assert "exact copies: none" in text
-    assert "nothing to mend" in text
+    assert "no problems found" in text
     assert "near copies, of 0 clips of 2 s or more, with 1.6 s of sound, compared: none" in text
     assert f"search: {report.command}" in text
 

@@ -494,13 +494,17 @@ def test_mixed_targets_are_what_is_learned(
 def test_the_number_of_threads_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(train_module, "_epochs", lambda *_: iter(()))
     for value in ("2", "1", "3,1", "", "0"):
         monkeypatch.setenv("OMP_NUM_THREADS", value)
         list(train(config(tmp_path)))
     monkeypatch.delenv("OMP_NUM_THREADS")
-    list(train(config(tmp_path)))
-    assert seen == [2, 1, 3, 1]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    for allowed in (64, 4):
+        monkeypatch.setattr(train_module, "allowed_cores", lambda: allowed)  # noqa: B023
+        list(train(config(tmp_path)))
+    assert seen == [2, 1, 3, 1, 4]
 
 
 @pytest.mark.parametrize("gone", ["all", "its content", "a class", "a clip"])
