@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from search.runs.run import Run, load_run
 from search.space.sections import Resources
 from search.space.space import Space
 from search.tune.cluster import Machines
+from search.tune.fit import Clips, Limit, Pace
 from search.tune.prepare import hash_of
 from search.tune.searcher import StudySearch
 from tests.support.retrained import make_run
 from tests.support.synthetic import at
+from trainable.config import TrialConfig
 from trainable.errors import InputError
 from trainable.progress import Progress
 
@@ -395,6 +397,19 @@ def test_a_space_file_that_was_edited_since_is_noticed(run: Run, sat: list[Searc
     source.unlink()
     go_on(run.path, trials=4)
     assert [any("has been edited since" in note for note in sitting.notes) for sitting in sat] == [False, True, False]
+
+
+def test_what_a_time_budget_refuses_stands_in_the_run_and_is_refused_after_a_resume_too(run: Run) -> None:
+    space = Space.from_json(run.record["space"])
+    assert searching._refused(run, space) is None  # an older run, or one that has time for everything
+    limit = Limit(10.0, 4.0, Clips(100, 20, 120, 5.0, 22_050), {"resnet18": Pace(0.01, 0.001)})
+    change_record(run.path, time_limit=asdict(limit))
+    refused = searching._refused(load_run(run.path), space)
+    assert refused is not None
+    cheap = TrialConfig.parse({"image_size": 64})
+    assert not refused(cheap)
+    assert refused(cheap.model_copy(update={"image_size": 512}))
+    assert not refused(cheap.model_copy(update={"image_size": 512, "method": "probe"}))  # once, and forwards only
 
 
 def test_what_killed_drivers_and_workers_had_half_written_goes_when_the_run_goes_on(

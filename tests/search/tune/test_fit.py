@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from search.space.space import Space
+from search.tune import fit
+from search.tune.cluster import Machines
 from search.tune.estimate import sample_configs
 from search.tune.fit import (
     LEAST_EPOCHS,
@@ -20,11 +22,13 @@ from search.tune.fit import (
     Purchase,
     bought_in_words,
     epoch_seconds,
+    measure,
     purchase,
     within,
 )
 from tests.support.spaces import space_of
 from trainable.config import TrialConfig
+from trainable.errors import InputError
 
 SPACE = """
 fixed: {epochs: 30, weights: none, scale: log}
@@ -129,3 +133,30 @@ def test_a_probe_costs_a_forward_pass_of_all_clips_and_a_training_three_of_those
     one = epoch_seconds(probe, CLIPS, PACES)
     assert one == pytest.approx(0.5 * 0.111 * 0.5 * 400 / 3, rel=0.01)  # 5 s are half of what the operations are for
     assert epoch_seconds(train, CLIPS, PACES) == pytest.approx(one * (3 * 240 + 80) / 400)
+
+
+def test_each_network_is_timed_and_one_that_does_not_run_is_as_fast_as_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def window_seconds(config: TrialConfig, frames: int, classes: int, threads: int) -> float:
+        asked.append((config.backbone, config.method, config.device, classes, threads))
+        if config.backbone == "resnet18":
+            raise RuntimeError("no room\nand a long story")
+        return 0.02
+
+    monkeypatch.setattr(fit, "window_seconds", window_seconds)
+    monkeypatch.setattr(fit, "mel_seconds", lambda config, rate: 0.001)
+    space = space_of(tmp_path, SPACE + "resources: {cpu: 1, gpu: 0}")
+    samples = sample_configs(space)
+    paces = measure(space, samples, CLIPS, 7, 60.0, Machines(1, 2.0, 0.0))
+    assert sorted(asked) == [("mn04", "train", "cpu", 7, 1), ("resnet18", "train", "cpu", 7, 1)]
+    assert paces["mn04"] == paces["resnet18"]
+    assert paces["mn04"].mel == 0.001
+    monkeypatch.setattr(fit, "_timed_here", lambda jobs, until: ((name, "no room") for name in jobs))
+    with pytest.raises(InputError, match=r"no network could be timed \(no room\)"):
+        measure(space, samples, CLIPS, 7, 60.0, Machines(1, 2.0, 0.0))
+    monkeypatch.setattr(fit, "_timed_here", lambda jobs, until: iter(()))
+    with pytest.raises(InputError, match="no answer in time"):
+        measure(space, samples, CLIPS, 7, 60.0, Machines(1, 2.0, 0.0))

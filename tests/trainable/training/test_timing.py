@@ -14,7 +14,7 @@ from trainable.data.split import Split
 from trainable.features.inputs import Inputs
 from trainable.features.mel_cache import mels_of
 from trainable.training.cost import windows_scored
-from trainable.training.timing import BATCHES, seconds_per_epoch
+from trainable.training.timing import BATCHES, mel_seconds, seconds_per_epoch, window_seconds
 
 FAST: dict[str, Any] = {"backbone": "mobilenet_v3_small", "weights": "none", "image_size": 32, "n_mels": 32}
 
@@ -46,3 +46,13 @@ def test_the_windows_that_are_counted_are_those_that_are_scored(tmp_path: Path) 
         images, _ = scored(inputs, torch.as_tensor(everything))
         assert windows_scored(dataset, everything, config) == len(images)
         assert len(images) < len(seconds) * 5
+
+
+def test_an_input_and_a_second_of_audio_are_timed_without_clips_weights_or_a_trace() -> None:
+    threads = torch.get_num_threads()
+    config = TrialConfig.parse({"backbone": "mobilenet_v3_small", "weights": "none", "image_size": 64, "scale": "log"})
+    small = window_seconds(config, 100, 3, threads=1)
+    large = window_seconds(config.model_copy(update={"image_size": 256}), 100, 3, threads=1)
+    assert 0 < small < large
+    assert 0 < mel_seconds(config, 8000) < 1
+    assert torch.get_num_threads() == threads
