@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = (
     ("trainable.commands",),
     ("trainable.errors",),
-    ("trainable.cores", "trainable.files", "trainable.progress", "trainable.streams"),
+    ("trainable.cores", "trainable.files", "trainable.progress", "trainable.shapes", "trainable.streams"),
     ("trainable.config",),
     ("trainable.backbones", "trainable.data"),
     ("trainable.features",),

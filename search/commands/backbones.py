@@ -43,7 +43,7 @@ def backbones(pattern: str | None, style: str = "table", stream: TextIO | None =
     """
     names = matching(pattern)
     if not names:
-        hint = did_you_mean(str(pattern), BACKBONES, "python run_search.py backbones")
+        hint = did_you_mean(str(pattern), BACKBONES, "backbones")
         raise InputError(f"backbones: must be part of a network's name, got {pattern!r}. {hint}")
     rows = rows_of(names)
     stream = stream if stream is not None else sys.stdout

@@ -14,7 +14,7 @@ from search.runs.run import load_run
 def mirror(path: Path, swanlab: str, project: str | None) -> int:
     """Mirrors what SwanLab does not have of a run; 1 where some of it could not be."""
     run = load_run(path)
-    mode = resolve_mode(swanlab, run.path, project or run.record["mirror"]["project"])
+    mode = resolve_mode(swanlab, run.path, project or run.record.get("mirror", {}).get("project", "audio-search"))
     if mode.warning:
         print(mode.warning, file=sys.stderr)
         if mode.mode == "off":

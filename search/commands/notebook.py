@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from search.retrain.plan import RetrainOptions
 from search.runs.folder import find_run, free_name
 from search.runs.run import Run as RunFolder
 from search.runs.run import load_run as open_folder
+from search.runs.run import result_of
 from search.space.load import space_path
 from search.tune.prepare import Options
 from trainable.config import TrialConfig
@@ -77,9 +77,7 @@ class Run:
     @property
     def result(self) -> dict[str, Any]:
         """`retrained/result.json`, whole; empty before `retrain`."""
-        path = self.path / "retrained" / "result.json"
-        result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        return result
+        return result_of(self.path) or {}
 
     @property
     def retrained(self) -> pd.DataFrame:

@@ -34,7 +34,7 @@ from search.retrain.text import view
 from search.runs.data import move_data
 from search.runs.folder import nested_run, sole_run
 from search.runs.journal import Journal, Trial
-from search.runs.run import Run, load_run, trial_folder
+from search.runs.run import Run, load_run, need_whole, trial_folder
 from search.space.load import given
 from search.space.sections import Resources, Scheduler
 from search.space.space import Space
@@ -86,10 +86,14 @@ def retrain_run(
     """
     if data is not None:
         with sole_run(path) as held, Steps() as progress:
+            need_whole(held)
             move_data(held, data, progress)
     run = load_run(path)
+    need_whole(run)
     mode = resolve_again(swanlab, run.record["mirror"], run.path / "retrained")
-    wanted = Resources.model_validate({**run.record["space"]["resources"], **given(at_once=at_once)})
+    wanted = Resources.model_validate(
+        {**Space.from_json(run.record["space"]).resources.model_dump(), **given(at_once=at_once)}
+    )
     with nested_run(run.path / "retrained"), connected(address) as machines:
         resources, notes = fit_resources(wanted, machines)
         if not resources.gpu:

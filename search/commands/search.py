@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from search.commands.session import (
     check_every_node,
     exit_code,
     note_stop,
+    trials_at_once,
     why,
     without_harm,
 )
@@ -35,14 +36,25 @@ from search.runs.folder import find_run, new_run, only_driver, sole_run
 from search.runs.format import conditions_of
 from search.runs.gain import Prospect
 from search.runs.journal import Journal
-from search.runs.run import Run, load_run
+from search.runs.run import Run, load_run, need_whole
 from search.runs.tables import TrialsTable, write_trials_csv
 from search.space.load import Flags, given, with_flags
 from search.space.space import Space
 from search.tune.cluster import Machines, check_device, connected, fit_resources, hide_gpus
-from search.tune.estimate import estimate, render
+from search.tune.estimate import estimate, render, sample_configs
+from search.tune.fit import Clips, Limit, bought_in_words, measure, purchase, within
 from search.tune.lessons import told
-from search.tune.prepare import Options, affordable, first_configs, hash_of, prepare, record, settle
+from search.tune.prepare import (
+    Options,
+    Prepared,
+    affordable,
+    first_configs,
+    hash_of,
+    lengthened,
+    prepare,
+    record,
+    settle,
+)
 from search.tune.scheduler import JournalASHA
 from search.tune.searcher import StudySearch
 from search.tune.stop import Stop
@@ -58,8 +70,6 @@ from trainable.training.timing import seconds_per_epoch
 
 _USED_UP = "every configuration of the space has been tried"
 LEFT_AT_THE_END = ("trials.csv", "study.db", "report.html")
-# Front ends that are prepared before the first trial; where the space has more, trials make theirs as they come.
-PREPARED_FRONT_ENDS = 4
 
 
 @dataclass(frozen=True)
@@ -105,14 +115,39 @@ def search(options: Options) -> int:
         )
         space = replace(prepared.space, resources=resources)
         _check_devices(space, machines)
+        started = time.monotonic()
+        space, limit, bought = _within_budget(space, prepared, options, machines)
+        prepared = replace(prepared, space=replace(space, resources=prepared.space.resources),
+                           notes=(*prepared.notes, *bought))  # fmt: skip
         # The resources as they are wished for: whoever resumes or retrains elsewhere gets what is there.
         content = record(prepared, options, mode.to_json(), machines.to_json(resources))
+        content["time_limit"] = limit and asdict(limit)
         if options.dry_run:
             run = Run(prepared.run, content, Journal(prepared.run / "events.jsonl"))
             return _dry_run(Searching(run, space, machines, mode, notes=notes))
         with new_run(prepared.run, content, options.storage) as run, only_driver(run.path):
             check_every_node(run, machines)
-            return _search(Searching(run, space, machines, mode, warm_start, learn_from, (), space.budget.time, notes))
+            left = space.budget.time and max(1.0, space.budget.time - (time.monotonic() - started))
+            return _search(Searching(run, space, machines, mode, warm_start, learn_from, (), left, notes))
+
+
+def _within_budget(
+    space: Space, prepared: Prepared, options: Options, machines: Machines
+) -> tuple[Space, Limit | None, tuple[str, ...]]:
+    """The space as its time budget can hold it, what a proposal may take, and what a person must know of both."""
+    seconds, at_once = space.budget.time, trials_at_once(machines, space.resources)
+    if seconds is None:
+        return space, None, ()
+    clips = Clips.of(prepared.dataset, prepared.split)
+    samples = sample_configs(space) if space.dimensions else []
+    try:
+        with Steps() as progress:
+            paces = measure(space, samples, clips, len(prepared.dataset.labels), seconds, machines, progress)
+    except InputError as error:
+        return space, None, (f"what the time budget buys is not known: {error}",)
+    bought = purchase(space, samples, clips, paces, at_once, seconds)
+    fitting = within(space, bought, lambda epochs: lengthened(prepared, options, epochs))
+    return fitting, bought.limit, (bought_in_words(bought, space, seconds),)
 
 
 def _each_once(paths: Iterable[Path], storage: str = "runs") -> tuple[Run, ...]:
@@ -146,6 +181,7 @@ def resume(path: Path, options: ResumeOptions) -> int:
 
 
 def _resume(run: Run, options: ResumeOptions) -> int:
+    need_whole(run)
     space, trials = Space.from_json(run.record["space"]), options.trials
     if trials is None:  # an extension that was interrupted is still one
         trials = run.journal.sessions[-1].get("trials") if run.journal.sessions else None
@@ -162,7 +198,9 @@ def _resume(run: Run, options: ResumeOptions) -> int:
     closed = run.journal.stop_reason is not None and all((run.path / name).exists() for name in LEFT_AT_THE_END)
     failed = tuple(trial.number for trial in run.trials if trial.status == "failed" and not trial.refused)
     retry = failed if options.retry_failed else ()
-    if not run.journal.unfinished and not retry and len(run.trials) >= space.trials and closed:
+    used_up = run.journal.stop_reason == _USED_UP
+    done = len(run.trials) >= space.trials or used_up
+    if not run.journal.unfinished and not retry and done and closed:
         raise InputError(_nothing_left(run, space, len(failed)))
     with Steps() as progress:
         if options.data is None:
@@ -191,7 +229,7 @@ def _resume(run: Run, options: ResumeOptions) -> int:
 def _nothing_left(run: Run, space: Space, failed: int) -> str:
     """Why there is nothing to resume, and what else can be done."""
     over = f"all {len(run.trials)} trials finished" + (f" or failed ({failed})" if failed else "")
-    if space.trials == space.budget.trials:
+    if space.trials == space.budget.trials and run.journal.stop_reason != _USED_UP:
         gain = Prospect(run.grace_epochs, run.trials).gain()
         promise = f" ({gain})" if gain is not None else ""
         way_out = f". To extend it: {typed('resume', run.path, '--trials', 2 * len(run.trials))}{promise}"
@@ -257,20 +295,13 @@ def _search(searching: Searching) -> int:
     stop = Stop(journal, budget.grace_epochs, searching.time_left, budget.target_accuracy, budget.gain)
     weights = run.record["weights"]
 
-    # Read only where there are limits, and then from the cache: the search has just looked at its data.
-    keeps = (
-        affordable(space, load_dataset(space.fixed["data"], group_column=space.fixed.get("group_column")))
-        if space.constraints.limits
-        else lambda config: True
-    )
+    refused = _refused(run, space)
 
     def make_searcher() -> StudySearch:
-        return StudySearch(
-            space, journal, settle=lambda config: settle(config, weights), refused=lambda config: not keeps(config)
-        )
+        return StudySearch(space, journal, settle=lambda config: settle(config, weights), refused=refused)
 
     def conclude(console: Console) -> int:
-        note_stop(run, stop.reason or ("budget" if space.trials == space.budget.trials else _USED_UP), console.warn)
+        note_stop(run, stop.reason or ("budget" if len(run.trials) >= space.budget.trials else _USED_UP), console.warn)
         close_run(run, space, console.warn)
         return exit_code(stop, good=run.best() is not None)
 
@@ -294,12 +325,23 @@ def _search(searching: Searching) -> int:
         for earlier in searching.learn_from:
             console.warn(told(make_searcher().add_lessons(earlier)))
         with suppress(_Stopped):
-            _prepare_caches(space, _unless(stop, console.progress))
+            _prepare_caches(space, session.at_once, _unless(stop, console.progress))
         if not stop.stop_all():
             session.train(make_searcher, lambda: JournalASHA(space, journal), stop, Ending(console, conclude, finish))
         code = conclude(console)
     finish(console)
     return code
+
+
+def _refused(run: Run, space: Space) -> Callable[[TrialConfig], bool] | None:
+    """Whether a configuration costs more than the constraints or the time budget allow; None where neither does."""
+    limit = Limit.from_json(found) if (found := run.record.get("time_limit")) else None
+    if not space.constraints.limits and limit is None:
+        return None
+    keeps: Callable[[TrialConfig], bool] = lambda config: True  # noqa: E731
+    if space.constraints.limits:  # the data is read from the cache: the search has just looked at it
+        keeps = affordable(space, load_dataset(space.fixed["data"], group_column=space.fixed.get("group_column")))
+    return lambda config: not keeps(config) or (limit is not None and not limit.allows(config))
 
 
 def _study_file(run: Run, space: Space) -> Callable[[dict[str, Any]], None]:
@@ -342,15 +384,17 @@ def _unless(stop: Stop, progress: Progress) -> Progress:
     return stoppable
 
 
-def _prepare_caches(space: Space, progress: Progress) -> None:
-    """Builds the mels that the first trials will want, so that a person sees what is being waited for."""
+def _prepare_caches(space: Space, trials: int, progress: Progress) -> None:
+    """Builds the mels that the first so many trials want, so that a person sees what is being waited for.
+
+    Not those of later ones, which make theirs as they come: the first number is what a person waits for.
+    """
     dataset = load_dataset(space.fixed["data"], progress, space.fixed.get("group_column"))
     wanted: dict[str, TrialConfig] = {}
-    for config in first_configs(space):
+    for config in first_configs(space)[:trials]:
         wanted.setdefault(mel_key(dataset, config), config)
-    first = list(wanted.values())[:PREPARED_FRONT_ENDS]
-    for number, config in enumerate(first, start=1):
-        mels_of(dataset, config, _numbered(progress, number, len(first)))
+    for number, config in enumerate(wanted.values(), start=1):
+        mels_of(dataset, config, _numbered(progress, number, len(wanted)))
 
 
 def _numbered(progress: Progress, number: int, total: int) -> Progress:

@@ -22,6 +22,7 @@ from search.console.time_left import Plan
 from search.mirror.mirror import Mirror
 from search.mirror.mode import ResolvedMode
 from search.runs.folder import shared_paths
+from search.runs.record import git_commit, versions
 from search.runs.run import Run
 from search.space.sections import Resources
 from search.tune.actor import in_words
@@ -64,8 +65,7 @@ class Session:
     @property
     def at_once(self) -> int:
         """How many trials run at the same time."""
-        fit = concurrency(self.machines, self.resources.cpu or 0, self.resources.gpu or 0)
-        return min(fit, self.resources.at_once or fit)
+        return trials_at_once(self.machines, self.resources)
 
     @property
     def header(self) -> Header:
@@ -97,7 +97,8 @@ class Session:
         Within it signals ask for a stop. At its end the mirror is closed, and what SwanLab could not do is a warning.
         """
         journal, header = self.run.journal, self.header
-        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=self.at_once, **noted)
+        by = {"git_commit": git_commit(), "versions": versions()}  # a later session may be another program's
+        journal.session(host=socket.gethostname(), pid=os.getpid(), concurrency=self.at_once, **by, **noted)
         for number in retry:
             journal.retried(number)
         console = Console(journal, header, plan)
@@ -140,6 +141,12 @@ class Session:
                 self.resources.gpu or 0, self.at_once, console.warn, lambda: start_again(self.machines), give_up,
             ),
         )  # fmt: skip
+
+
+def trials_at_once(machines: Machines, resources: Resources) -> int:
+    """How many trials run at the same time with these resources for each."""
+    fit = concurrency(machines, resources.cpu or 0, resources.gpu or 0)
+    return min(fit, resources.at_once or fit)
 
 
 def without_harm(listener: Callable[[dict[str, Any]], None], warn: Callable[[str], None]) -> Callable[..., None]:

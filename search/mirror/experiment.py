@@ -8,7 +8,6 @@ one, what was searched has a digit, which comes before that, and the fields of `
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from search.runs.cost import COSTS, costs_of
 from search.runs.format import ABSENT, conditions_of, short, status_word, value_of
 from search.runs.journal import Trial
-from search.runs.run import Run, best_epoch
+from search.runs.run import Run, best_epoch, load_run
 
 # SwanLab's own palette. In this order neighbouring trials differ, and a trial keeps its colour when it is replayed.
 _COLORS = (
@@ -167,7 +166,7 @@ def home(path: Path) -> Path:
 def _fingerprint(run: Run) -> str:
     """Ten characters that tell this run from others of its name, and stay the same when its folder moves."""
     owner = home(run.path)
-    created = (run.record if owner == run.path else json.loads((owner / "run.json").read_text())).get("created")
+    created = (run.record if owner == run.path else load_run(owner).record).get("created")
     return hashlib.sha256(f"{owner.resolve().name} {created}".encode()).hexdigest()[:10]
 
 

@@ -6,7 +6,6 @@ tested without a browser.
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import time
@@ -22,7 +21,7 @@ from search.retrain.text import OPTIMISTIC
 from search.retrain.trust import candidates_of, trust
 from search.runs.format import ABSENT, conditions_of, interval_in_words, stop_in_words, value_of
 from search.runs.journal import Trial
-from search.runs.run import Best, Run, rank
+from search.runs.run import Best, Run, rank, result_of
 from search.space.space import Space
 from search.tune.study import beliefs_of
 from trainable.config import RECIPES, SHARED_FIELDS, TrialConfig
@@ -235,11 +234,7 @@ class Headline:
 
 def retrained(run: Run) -> dict[str, Any] | None:
     """What `retrained/result.json` says, or None where nothing was retrained."""
-    path = run.path / "retrained" / "result.json"
-    if not path.exists():
-        return None
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
+    return result_of(run.path)
 
 
 def headline(run: Run) -> Headline:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import json
 import struct
 import time
 import zlib
@@ -20,7 +19,7 @@ import numpy.typing as npt
 from search.report.facts import label
 from search.runs.data import same_dataset
 from search.runs.format import percent, percent_range
-from search.runs.run import Run
+from search.runs.run import Run, result_of
 from trainable.config import TrialConfig
 from trainable.data.audio import read_waveform
 from trainable.data.dataset import Dataset
@@ -201,7 +200,7 @@ def mistakes(run: Run, found: Scored, config: TrialConfig) -> Mistakes:
     """The surest mistakes, each with a picture and a sound, and a sentence for each file that cannot be had."""
     if found.lost:
         return Mistakes((), (), found.lost)
-    root = run.record["data"]["path"]
+    root = str(run.record.get("data", {}).get("path", ""))
     explain = explainer(run)
     cards: list[Card] = []
     lost: list[str] = []
@@ -247,8 +246,8 @@ def explainer(run: Run, patience: float = PATIENCE_S) -> Explain:
     folder = run.path / "retrained"
     try:
         if (folder / "predictions.csv").exists():
-            result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-            model = load_model(folder / "model") if result["measured_on"] != "folds" else None
+            result = result_of(run.path) or {}
+            model = load_model(folder / "model") if result.get("measured_on") != "folds" else None
         else:
             best = run.best()
             model = model_of_trial(run.folder(best.trial)) if best else None

@@ -483,7 +483,7 @@ def _settings(run: Run, key: str) -> Content | None:
         shown_there = dashboard_importances(run.path / "study.db")
         if shown_there:
             about += (
-                " optuna-dashboard leaves cut trials out, counts trials that diverged or ran out of memory as 0%, and "
+                " optuna-dashboard leaves out trials that were cut or broke, and "
                 "uses PED-ANOVA: it says what decides among those that were left."
             )
         drawn = importance_figure(shares, shown_there)

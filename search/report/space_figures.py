@@ -216,8 +216,8 @@ def _fanova(study: optuna.Study, names: list[str]) -> dict[str, float]:
 def dashboard_importances(study_file: Path) -> dict[str, float]:
     """What optuna-dashboard shows of the same search: PED-ANOVA on the finished trials alone; empty where it cannot.
 
-    It knows nothing of cut trials, and has those that diverged or ran out of memory as finished at 0%. So it may well
-    name other settings: what decides among the survivors, or what breaks a training.
+    It knows nothing of trials that were cut, or broke before they were worth anything. So it may well name other
+    settings: what decides among the survivors.
 
     Source: `optuna_dashboard/_importance.py`; Watanabe et al. 2023, "PED-ANOVA".
     """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from search.retrain.plan import Job
 from search.runs.journal import Journal, Trial
@@ -91,6 +93,21 @@ def _epoch(trial: Trial, job: Job) -> int:
     return best.epoch if best else len(trial.reports)
 
 
+def trained_by(journal: Journal, models: Container[Path]) -> list[dict[str, Any]]:
+    """Which programs have trained those of a retraining's models, with how many each, in the order of their sessions.
+
+    A training that is used again keeps the commit and the versions that it was made with; None where nobody noted them.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for trial in journal.trials.values():
+        if trial_folder(journal.path.parent, trial.number).path not in models:
+            continue
+        session = journal.sessions[trial.session - 1] if trial.session else {}
+        by = {name: session.get(name) for name in ("git_commit", "versions")}
+        found.setdefault(json.dumps(by, sort_keys=True), {**by, "trainings": 0})["trainings"] += 1
+    return list(found.values())
+
+
 @dataclass(frozen=True)
 class ScoreBook:
     """The scores of a run's models in `retrained/scores`, one file per model and part.
@@ -101,9 +118,11 @@ class ScoreBook:
     run: Path
     data: str  # where the clips lie by now
     progress: Progress | None = None
+    scored: set[Path] = field(default_factory=set)  # folders of the models that have been asked for
 
     def of(self, model: TrialFolder, part: Part) -> Scores:
         """The scores of a model on a part of its clips, made now if this is the first time."""
+        self.scored.add(model.path)
         # By the place inside the run: a run may have any name, also that of the folder of its own retraining.
         place = model.path.relative_to(self.run)
         path = self.run / "retrained" / "scores" / f"{'-'.join(place.parts)}.{part}.npz"

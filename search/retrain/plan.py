@@ -127,7 +127,7 @@ def make_plan(run: Run, options: RetrainOptions, progress: Progress | None = Non
     *settled, baseline = (replace(each, config=settle(each.config, weights)) for each in wanted)
     candidates = tuple(settled)
     baseline = next((each for each in candidates if each.config == baseline.config), baseline)
-    used = {int(trial.config["seed"]) for trial in run.trials}
+    used = {trial.config.get("seed") for trial in run.trials}
     fresh = (seed for seed in itertools.count(1) if seed not in used)
     seeds = tuple(itertools.islice(fresh, options.seeds or SEEDS[options.protocol]))
     return Plan(options, candidates, baseline, seeds, dataset, split, folds, weights, notes)
@@ -155,7 +155,8 @@ def _shared(run: Run) -> dict[str, Any]:
     """The values of the fields that all trials of the run share."""
     if not run.trials:
         raise InputError(f"{run.path}: must have trials to retrain, got none. Resume the search first.")
-    return {field: run.trials[0].config[field] for field in SHARED_FIELDS}
+    first = checked_config(run.trials[0].config, source=f"{run.path}: trial 0").to_json()
+    return {field: first[field] for field in SHARED_FIELDS}
 
 
 def _candidates(run: Run, options: RetrainOptions, shared: dict[str, Any]) -> tuple[Candidate, ...]:
@@ -234,7 +235,8 @@ def _baseline(run: Run, name: str | None, shared: dict[str, Any]) -> Candidate:
     first = next((trial for trial in run.trials if trial.kind == "baseline"), None)
     if first:
         return Candidate(first.name, checked_config(first.config, source=first.name), None, first.number)
-    machine = {field: run.trials[0].config[field] for field in ("device", "precision", "channels_last", "compile")}
+    own = checked_config(run.trials[0].config, source=f"{run.path}: trial 0").to_json()
+    machine = {field: own[field] for field in ("device", "precision", "channels_last", "compile")}
     values = {**RECIPES["tutorial-simple"], "weights": "auto", **shared, **machine}
     return Candidate("tutorial-simple", checked_config(values, source="tutorial-simple"))
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from search.retrain.card import model_card
-from search.retrain.jobs import Runner, ScoreBook
+from search.retrain.jobs import Runner, ScoreBook, trained_by
 from search.retrain.plan import Plan, RetrainOptions, make_plan
 from search.retrain.protocols import Ensemble, Outcome, folds, holdout
 from search.retrain.result import (
@@ -37,8 +37,9 @@ from search.retrain.result import (
 )
 from search.retrain.text import other_horizon, protocol_in_words, sentence
 from search.retrain.trust import candidates_of
+from search.runs.journal import Journal
 from search.runs.record import git_commit, versions
-from search.runs.run import Run
+from search.runs.run import Run, result_of
 from trainable.files import safe_cell, write_atomically
 from trainable.inference.metrics import comparison, with_temperature
 from trainable.inference.model import save_ensemble, save_trial
@@ -58,8 +59,10 @@ def retrain(run: Run, options: RetrainOptions, runner: Runner, progress: Progres
     folder.mkdir(exist_ok=True)
     write_atomically(folder / "run.json", json.dumps(_record(run, plan), indent=2) + "\n")
     protocol = folds if plan.folds else holdout
-    outcome = protocol(run, plan, folder, runner, ScoreBook(run.path, run.record["data"]["path"], progress))
-    result = _result(run, plan, outcome, _earlier(folder))
+    book = ScoreBook(run.path, run.record["data"]["path"], progress)
+    outcome = protocol(run, plan, folder, runner, book)
+    by = trained_by(Journal(folder / "events.jsonl"), book.scored)
+    result = _result(run, plan, outcome, _earlier(folder), by)
     _write_models(folder, plan, outcome, result)
     write_atomically(folder / "predictions.csv", _predictions(plan, outcome))
     write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
@@ -93,14 +96,15 @@ def _options(options: RetrainOptions) -> dict[str, Any]:
 
 def _earlier(folder: Path) -> list[dict[str, Any]]:
     """The results that this run had before: whoever looks at the test clips often has chosen on them in the end."""
-    path = folder / "result.json"
-    if not path.exists():
+    old = result_of(folder.parent)
+    if old is None:
         return []
-    old = json.loads(path.read_text())
-    return [*old["earlier"], {key: old[key] for key in ("created", "options", "measured_on", "accuracy")}]
+    return [*old.get("earlier", []), {key: old.get(key) for key in ("created", "options", "measured_on", "accuracy")}]
 
 
-def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]]) -> dict[str, Any]:
+def _result(
+    run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]], by: list[dict[str, Any]]
+) -> dict[str, Any]:
     ours, baseline, groups = outcome.chosen, outcome.baseline, groups_in(plan.dataset)
     model = ours.measured[ours.handed_over]
     found = calibration(outcome.temperature, model)
@@ -148,16 +152,40 @@ def _result(run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]
             *groups.notes(model),
             *_diverged(outcome),
             *stretched,
+            *_several_programs(by),
         ],
         "earlier": earlier,
         "run": run.name,
         "command": _command(),
         "data": run.record["data"],
         "split": run.record["split"],
-        "versions": versions(),
-        "git_commit": git_commit(),
+        **_program(by),
+        "trained_by": by,
+        "scored_by": {"git_commit": git_commit(), "versions": versions()},
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _program(by: list[dict[str, Any]]) -> dict[str, Any]:
+    """The commit and the versions that most of the trainings were made with, which may be those of an earlier call."""
+    most = max(by, key=lambda each: int(each["trainings"]), default={})
+    return {name: most.get(name) for name in ("versions", "git_commit")}
+
+
+def _several_programs(by: list[dict[str, Any]]) -> list[str]:
+    if len(by) < 2:
+        return []
+    parts = [f"{each['trainings']} by {_program_in_words(each, by)}" for each in by]
+    return [f"Not all trainings were made with the same program: {', '.join(parts)}."]
+
+
+def _program_in_words(one: dict[str, Any], by: list[dict[str, Any]]) -> str:
+    """What tells a program from the others."""
+    if one["versions"] is None:
+        return "one that was not noted"
+    all_versions = [each["versions"] for each in by if each["versions"]]
+    differ = [name for name in one["versions"] if len({known.get(name) for known in all_versions}) > 1]
+    return " ".join([f"commit {one['git_commit']}", *(f"{name} {one['versions'][name]}" for name in differ)])
 
 
 def _highest_of(run: Run, plan: Plan) -> int | None:

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -111,6 +111,7 @@ def nested_run(path: Path) -> Iterator[None]:
     """Holds the folder of a run inside a run, made if need be; bad input before its run.json takes it away again."""
     path.mkdir(exist_ok=True)
     with only_driver(path):
+        clear_temporaries(path)
         try:
             yield
         except InputError:
@@ -145,7 +146,16 @@ def sole_run(path: Path) -> Iterator[Run]:
     """
     record_of(path)  # where it is none, this says so before a lock file is left there
     with only_driver(path):
+        clear_temporaries(path)
         yield load_run(path)
+
+
+def clear_temporaries(run: Path) -> None:
+    """Removes the half-written files of drivers and workers that were killed; whoever calls it holds the folder."""
+    for pattern in (".*.tmp[0-9]*", "trial_*/.*.tmp[0-9]*", "scores/.*.tmp[0-9]*"):
+        for left in run.glob(pattern):
+            with suppress(OSError):  # room is all that it would make
+                left.unlink()
 
 
 def _take_away(run: Path, above: list[Path]) -> None:

@@ -1,8 +1,12 @@
 """What going on with a search is worth: how much better its best is expected to get by as many trials again.
 
-The accuracies at the top of a search lie above any threshold as an exponential does, which is the tail of most
-distributions that are not heavy (a bounded one ends sooner, so this errs on the side of going on). What its scale
-leaves uncertain is the width of the range. How well it predicts is measured in tests/benchmarks/benchmark_gain.py.
+The accuracies at the top of a search lie above a threshold as a generalised Pareto distribution does, which is the tail
+of most distributions; its shape says whether they come to an end or go on. As many trials again bring as many to the
+top, and the gain is what the highest of these has ahead of the best. The trials at the top are drawn with replacement
+to see what so few of them leave uncertain.
+
+A search proposes better trials as it learns, and what it tries is not independent; how well the promise is kept in
+spite of that is measured in tests/benchmarks/benchmark_gain.py.
 Source: peaks over threshold, Pickands, Statistical Inference Using Extreme Order Statistics, 1975.
 """
 
@@ -24,8 +28,10 @@ from search.runs.run import best_epoch
 FEWEST = 12  # trials that must be over before anything can be said; a search that has learned little says less
 TOP_SHARE = 0.25  # of the trials are the tail; fewer would leave it to chance, more would be no tail
 LEAST_TAIL = 4
-DRAWS = 400  # of the scale, for the range
-_LONGEST = 12  # scales; an exponential is that far out once in 160,000 times
+# Trials' worth of belief that the tail is exponential: few trials hide how far it goes, and a missed best costs more
+# than a search that is too long.
+PRIOR = 5.0
+DRAWS = 2000  # of what may come
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Gain:
 
     trials: int  # so many again
     expected: float
-    low: float  # the gain lies between these in four cases of five, as far as the scale of the tail is uncertain
+    low: float  # in four cases of five the gain lies between these
     high: float
 
     def __str__(self) -> str:
@@ -83,23 +89,31 @@ def expected_gain(tops: list[float], best: float, trials: int) -> Gain:
     """
     threshold, excesses = tops[0], np.array(tops[1:]) - tops[0]
     count = len(excesses)
-    scale = max(float(excesses.mean()), 1e-6)
-    # With an exponential tail, the scale given the excesses is an inverse gamma around their mean.
-    gains = _expected(scale * count / _gammas(count), best - threshold, count, 1 - best)
+    picks, luck = _dice(count)
+    scales, shapes = _pareto(excesses[picks])
+    # The highest of `count` excesses has passed a share of luck^(1 / count) of all that could come.
+    highest = scales / shapes * ((1 - luck ** (1 / count)) ** -shapes - 1)
+    gains = np.clip(highest - (best - threshold), 0.0, 1 - best)
     low, high = np.quantile(gains, [0.1, 0.9])
     return Gain(trials, float(gains.mean()), float(low), float(high))
 
 
-@cache
-def _gammas(count: int) -> NDArray[np.float64]:
-    return np.random.default_rng(0).gamma(count, size=DRAWS)
+def _pareto(excesses: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scale and shape, [n] each, of the generalised Pareto distributions with the moments of `excesses` [n, count].
 
-
-def _expected(scales: NDArray[np.float64], lead: float, exceeding: int, room: float) -> NDArray[np.float64]:
-    """[n]: the mean of how far the best of about `exceeding` exponential excesses passes `lead`, at most by `room`.
-
-    scales: [n] of the excesses.
+    A shape of 0 is the exponential. Accuracies end at 1, so heavier tails are none; the lower the shape, the sooner the
+    distribution ends.
+    Source: Hosking and Wallis, Parameter and Quantile Estimation for the Generalized Pareto Distribution, 1987.
     """
-    steps = np.linspace(0.0, np.minimum(room, _LONGEST * scales), 200, axis=-1)  # [n, 200]
-    chance = -np.expm1(-exceeding * np.exp(-(lead + steps) / scales[:, None]))  # that one passes lead + step
-    return np.asarray(np.trapezoid(chance, steps, axis=-1))
+    means, variances = excesses.mean(axis=1), excesses.var(axis=1, ddof=1)
+    ratios = np.clip(means**2 / np.maximum(variances, 1e-12), 1.0, 1e3)
+    count = excesses.shape[1]
+    ratios = (ratios * count + PRIOR) / (count + PRIOR)  # 1 is the exponential's
+    return np.maximum(means * (ratios + 1) / 2, 1e-9), np.minimum((1 - ratios) / 2, -1e-6)
+
+
+@cache
+def _dice(count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Which of `count` excesses each draw takes, [DRAWS, count], and its luck, [DRAWS] in [0, 1)."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, count, (DRAWS, count)), rng.random(DRAWS)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from search.runs.shapes import EVENTS, Event
 from trainable.errors import InputError
+from trainable.shapes import checked, parse_json
 
 Kind = Literal["baseline", "search", "retrain"]
 Status = Literal["running", "finished", "cut", "diverged", "out_of_memory", "failed"]
@@ -83,14 +85,16 @@ class Journal:
         self._seconds = self._seconds_before_budget = 0.0
         self._last_time: float | None = None  # of the last event of the current session
         for number, line in enumerate(self._lines(), start=1):
-            try:
-                self._apply(json.loads(line))
-            except (ValueError, KeyError, TypeError):
+            way_out = (
+                f"Delete the line if it never was an event. Otherwise keep only the {number - 1} lines before it, "
+                "delete the folders of the trials that they do not name, and resume the search from there."
+            )
+            event = _event_of(line)
+            if event is None or not self._follows(event):
                 raise InputError(
-                    f"{path}: line {number}: must be an event of the trials before it, got {_shown(line)}. Delete the "
-                    f"line if it never was one. Otherwise keep only the {number - 1} lines before it, delete the "
-                    "folders of the trials that they do not name, and resume the search from there."
-                ) from None
+                    f"{path}: line {number}: must be an event of the trials before it, got {_shown(line)}. {way_out}"
+                )
+            self._apply(event)
 
     def __reduce__(self) -> tuple[type[Journal], tuple[Path]]:
         # Ray pickles whatever its searcher, stopper and callbacks hold; who listens here may hold a terminal.
@@ -108,9 +112,12 @@ class Journal:
         """Notes that a driver has started or resumed the run."""
         self._write({"event": "session", **facts})
 
-    def warmed(self, run: str, trials: list[dict[str, Any]]) -> None:
-        """Notes trials of another run that the sampler learns from, so that a resumed search needs that run no more."""
-        self._write({"event": "warm", "run": run, "trials": trials, "before": len(self.trials)})
+    def warmed(self, run: str, trials: list[dict[str, Any]], numbered: int = 0) -> None:
+        """Notes trials of another run that the sampler learns from, so that a resumed search needs that run no more.
+
+        `numbered`: how many trials that run has; the seeds of this search's proposals go on behind theirs.
+        """
+        self._write({"event": "warm", "run": run, "trials": trials, "numbered": numbered, "before": len(self.trials)})
 
     def learned(self, run: str, trials: list[dict[str, Any]]) -> None:
         """Notes what a run on other data teaches, so that a resumed search needs that run no more."""
@@ -209,6 +216,20 @@ class Journal:
         for listener in list(self._listeners.values()):
             listener(event)
 
+    def _follows(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event can come after those before it."""
+        known = self.trials.get(event.get("trial", -1))
+        match event["event"]:
+            case "suggested":
+                return bool(event["trial"] == len(self.trials))
+            case "reported":
+                return known is not None and bool(event["epoch"] == len(known.reports) + 1)
+            case "ended":
+                return known is not None
+            case "retried":
+                return known is not None and known.over
+        return True
+
     def _apply(self, event: dict[str, Any]) -> None:
         if self._last_time is not None and event["event"] != "session":
             self._seconds += max(event["time"] - self._last_time, 0.0)  # a clock that is set back takes nothing away
@@ -249,6 +270,16 @@ class Journal:
                 self.stop_reason = event["reason"]
                 if event["reason"] == "time budget":
                     self._seconds_before_budget = self._seconds
+
+
+def _event_of(line: bytes) -> dict[str, Any] | None:
+    """The event in a line, None where it is none."""
+    try:
+        event: dict[str, Any] = parse_json(line, dict[str, Any], "", "")
+        checked(event, EVENTS.get(str(event.get("event")), Event), "", "")
+    except InputError:
+        return None
+    return event
 
 
 def _shown(line: bytes) -> str:

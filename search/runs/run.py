@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from search.runs.journal import Journal, Trial
+from search.runs.shapes import Result, RunRecord, WholeRecord
 from trainable.errors import InputError
+from trainable.shapes import checked, read_json
 from trainable.training.trial_folder import EpochResult, TrialFolder
 
 
@@ -94,17 +95,35 @@ def load_run(path: str | Path) -> Run:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text())
-        found = repr(record)[:40]
-    except ValueError as error:
-        record, found = None, f"no JSON ({error})"
-    if not isinstance(record, dict) or "space" not in record:
-        raise InputError(
-            f"{path}: must hold the record of a run, got {found}. Put back a copy of it, or search anew; "
-            f"python -m trainable --config {path.parent}/trial_NNNN/config.json repeats a trial without it."
-        )
+    way_out = (
+        f"Put back a copy of it, or search anew; python -m trainable --config {path.parent}/trial_NNNN/config.json "
+        "repeats a trial without it."
+    )
+    record: dict[str, Any] = read_json(path, RunRecord, way_out)
     return record
+
+
+def need_whole(run: Run) -> None:
+    """Refuses to go on with a run whose run.json does not say all that takes; to look at it, it may.
+
+    Raises:
+        InputError: with the keys that are missing.
+    """
+    way_out = "That is needed to go on with the run: put back a copy of the file, or search anew."
+    checked(run.record, WholeRecord, str(run.path / "run.json"), way_out)
+
+
+def result_of(run: Path) -> dict[str, Any] | None:
+    """What `retrained/result.json` of a run folder says, or None where nothing was retrained.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = run / "retrained" / "result.json"
+    if not path.exists():
+        return None
+    result: dict[str, Any] = read_json(path, Result, "Delete the file and retrain: what was trained is used again.")
+    return result
 
 
 def validates(config: Mapping[str, Any]) -> bool:

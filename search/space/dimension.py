@@ -9,7 +9,7 @@ Source: ray.tune.search.sample, ray.tune.search.optuna.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,6 +179,16 @@ class Dimension:
             return None if self.args[0] < self.args[1] else 1
         low, high = self.bounds
         return round(float(high - low) / (self.step or 1)) + 1
+
+    def values(self) -> Iterator[Any]:
+        """All values, as its samples have them, where there is an end of them."""
+        if self.kind == "choice":
+            yield from self.args
+        elif isinstance(self.distribution, IntDistribution):
+            step = self.distribution.step
+            yield from map(self.from_optuna, range(self.distribution.low, self.distribution.high + 1, step))
+        else:
+            yield float(self.args[0])
 
     def _listed(self, value: Any) -> list[Any]:
         """The choice that equals a value, if any; True is no 1."""

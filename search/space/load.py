@@ -151,7 +151,7 @@ def _with_flags(space: Space, flags: Flags) -> Space:
     budget: dict[str, Any] = {"trials": flags.trials, "time": flags.seconds}
     if flags.epochs is not None:
         grace = scaled(space.budget.grace_epochs, flags.epochs / space.max_epochs)
-        budget["grace_epochs"] = min(grace, flags.epochs)
+        budget["grace_epochs"] = min(grace, dataclasses.replace(space, epochs=flags.epochs).max_epochs)
     return dataclasses.replace(
         space,
         fixed={**space.fixed, **given(data=flags.data, seed=flags.seed)},

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from pydantic import BaseModel, ValidationError
 
 from search.space.dimension import Dimension, parse_dimension
 from search.space.sections import Budget, Constraints, Resources, Scheduler, Searcher, rungs_before
-from trainable.config import COUNTED_IN_EPOCHS, TrialConfig
+from trainable.config import COUNTED_IN_EPOCHS, TrialConfig, describe
 from trainable.errors import InputError
 from trainable.training.network import checked_config
 
@@ -27,6 +28,11 @@ class Baseline:
     note: str = ""  # how it was completed, or why the sampler does not hear of it
 
 
+_KEYS: dict[str, type] = {"source": str, "fixed": dict, "search": dict, "baselines": list, "budget": dict}
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "budget": Budget, "resources": Resources, "scheduler": Scheduler, "searcher": Searcher,
+    "constraints": Constraints,
+}  # fmt: skip
 _ABSENT, _OTHER = object(), object()  # no value, and one that no condition asks for
 
 
@@ -113,6 +119,8 @@ class Space:
     @property
     def max_epochs(self) -> int:
         """The longest horizon of a searched trial, epochs."""
+        if self.fixed.get("method") == "probe":  # solved at once
+            return 1
         if self.epochs is not None:
             return self.epochs
         default = int(self.fixed.get("epochs", TrialConfig.model_fields["epochs"].default))
@@ -169,6 +177,19 @@ class Space:
             return None
         return self._count(tuple(self.dimensions.values()), {}, {})
 
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """All samples that there can be, where there is an end of them."""
+        return self._beginning_with({}, tuple(self.dimensions.values()))
+
+    def _beginning_with(self, sample: dict[str, Any], dimensions: tuple[Dimension, ...]) -> Iterator[dict[str, Any]]:
+        if not dimensions:
+            yield sample
+            return
+        first, rest = dimensions[0], dimensions[1:]
+        values = first.values() if self.active(first, sample) else (_ABSENT,)
+        for value in values:
+            yield from self._beginning_with(sample if value is _ABSENT else {**sample, first.name: value}, rest)
+
     def _count(self, dimensions: tuple[Dimension, ...], sample: Mapping[str, Any], known: dict[Any, int]) -> int:
         """How many samples begin with `sample`, whose values are those of the dimensions before these.
 
@@ -220,23 +241,41 @@ class Space:
         """The space that `to_json` has written; how its values go together is not checked again.
 
         Raises:
-            InputError: another version has written it, with a dimension that this one does not know.
+            InputError: somebody has edited it, or another version has written it, with what this one does not know.
         """
+        wrong = [name for name, kind in _KEYS.items() if not isinstance(values.get(name), kind)]
+        if wrong:
+            raise InputError(
+                f"run.json: space.{wrong[0]}: must be as a space has it, got another. Put back a copy of it."
+            )
         parsed = {name: parse_dimension(name, raw) for name, raw in values["search"].items()}
         problems = [f"{values['source']}: {line}" for _, found in parsed.values() for line in found]
+        sections: dict[str, Any] = {}
+        for name, section in _SECTIONS.items():
+            try:
+                sections[name] = section.model_validate(values.get(name, {}))  # older runs have no constraints
+            except ValidationError as error:
+                problems += [f"{values['source']}: {name}.{line}" for line in describe(error)]
+        fixed = dict(values["fixed"])
+        mappings = {"fixed": fixed, **{f"baselines.{each['name']}": each["values"] for each in values["baselines"]}}
+        for name, mapping in mappings.items():
+            try:
+                TrialConfig.model_validate(mapping)
+            except ValidationError as error:
+                problems += [f"{values['source']}: {name}.{line}" for line in describe(error)]
         if problems:
-            raise InputError(problems)
+            raise InputError([f"run.json, of {problem}" for problem in problems])
         return cls(
             values["source"],
-            dict(values["fixed"]),
+            fixed,
             {name: dimension for name, (dimension, _) in parsed.items() if dimension},
             tuple(Baseline(**baseline) for baseline in values["baselines"]),
-            Budget.model_validate(values["budget"]),
-            Resources.model_validate(values["resources"]),
-            Scheduler.model_validate(values["scheduler"]),
-            Searcher.model_validate(values["searcher"]),
-            values["epochs"],
-            Constraints.model_validate(values.get("constraints", {})),  # older runs have none
+            sections["budget"],
+            sections["resources"],
+            sections["scheduler"],
+            sections["searcher"],
+            values.get("epochs"),
+            sections["constraints"],
         )
 
     def _values(self, name: str, backbone: str | None = None) -> tuple[Any, ...]:

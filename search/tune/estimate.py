@@ -109,14 +109,27 @@ def cost(config: TrialConfig, clip_seconds: float = 10.0) -> float:
 
     Good for comparing, not for timing. `clip_seconds`: of the usual clip.
     """
+    forward = window_cost(config, clip_seconds)
+    if config.method == "probe":  # no way back, and once for each window that is scored
+        return forward * scored_windows(config, clip_seconds) / 3
+    return forward * config.drawn_crops
+
+
+def window_cost(config: TrialConfig, clip_seconds: float) -> float:
+    """10^9 multiply-adds of the backbone for one input, forwards."""
+    return giga_operations(config, *input_shape(config, window_frames(config, clip_seconds)))
+
+
+def window_frames(config: TrialConfig, clip_seconds: float) -> int:
+    """The frames that an input shows of a clip of that length."""
     rate = config.sample_rate or 22_050
     hop = config.hop_length if config.hop_ms is None else config.hop_ms * rate / 1000
-    frames = max(1, round((config.crop_seconds or clip_seconds) * rate / hop))
-    forward = giga_operations(config, *input_shape(config, frames))
-    if config.method == "probe":  # no way back, and once for each window that is scored
-        windows = min(config.scored_crops, max(1, math.ceil(clip_seconds / (config.crop_seconds or clip_seconds))))
-        return forward * windows / 3
-    return forward * config.drawn_crops
+    return max(1, round((config.crop_seconds or clip_seconds) * rate / hop))
+
+
+def scored_windows(config: TrialConfig, clip_seconds: float) -> int:
+    """How many inputs score a clip of that length."""
+    return min(config.scored_crops, max(1, math.ceil(clip_seconds / (config.crop_seconds or clip_seconds))))
 
 
 def _time_ends(configs: Sequence[TrialConfig], measure: Callable[[TrialConfig], float]) -> tuple[Timing, ...]:

@@ -90,11 +90,7 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     Raises:
         InputError: the space file, the data, the weights or the run's place are not as they must be.
     """
-    space = load_space(
-        options.space, trials=options.trials, epochs=options.epochs, time_budget=options.time_budget,
-        gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, at_once=options.at_once,
-        seed=options.seed, settings=options.settings,
-    )  # fmt: skip
+    space = _load(options, options.epochs)
     check_cmaes(space)
     check_learning(space, options.learn_from)
     run = free_folder(options.storage, options.name, options.space)
@@ -115,6 +111,19 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
     weights, missing = resolve_weights(space.weights_by_backbone(), progress)
     notes += (*weightless, *without_weights(missing))
     return Prepared(run, space, dataset, split, weights, (*notes, *silent_defaults(space, split), *near))
+
+
+def _load(options: Options, epochs: int | None) -> Space:
+    return load_space(
+        options.space, trials=options.trials, epochs=epochs, time_budget=options.time_budget,
+        gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial, at_once=options.at_once,
+        seed=options.seed, settings=options.settings,
+    )  # fmt: skip
+
+
+def lengthened(prepared: Prepared, options: Options, epochs: int) -> Space:
+    """The prepared space as if --epochs had been given."""
+    return with_weights_at_hand(_load(options, epochs).with_fixed(data=prepared.space.fixed["data"]))[0]
 
 
 def affordable(space: Space, dataset: Dataset) -> Callable[[TrialConfig], bool]:
@@ -164,7 +173,7 @@ def silent_defaults(space: Space, split: Split) -> tuple[str, ...]:
             "no clips are set aside for a test, so the result can only be called optimistic: put test_share: 0.2 under "
             "fixed, or retrain with --protocol folds"
         )
-    if "scale" not in said:
+    if "scale" not in said and space.default_config().scale == "power":  # a network with a front end has its own
         notes.append(
             "scale is left at power, the tutorial's mel without a logarithm: put scale: log under fixed, or search it"
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from search.runs.journal import Journal, Trial
+from search.runs.journal import Journal, Report, Trial
+from search.runs.run import best_of
 from search.space.space import Space
 from search.tune.actor import NOT_THE_TRIALS
 from search.tune.standing import merit
@@ -48,6 +50,7 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
         )
         self._journal = journal
         self._rungs = space.rungs
+        self._grace_epochs = grace
         self._cuts = space.scheduler == "asha"
         self._cut_baselines = space.scheduling.cut_baselines
         for trial in list(journal.trials.values()):
@@ -108,7 +111,8 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
         decision = "continue"
         if self._competes(trial):
             best = max([merit(value, loss), *(merit(report.value, report.loss) for report in trial.reports)])
-            below = self._at_rung(number, epoch, best) or self._overtaken(number, best)
+            now = replace(trial, reports=[*trial.reports, Report(epoch, value, loss, "continue", 0.0)])
+            below = self._at_rung(number, epoch, best) or self._overtaken(now)
             # After its last epoch there is nothing left to cut.
             decision = "cut" if below and result["status"] == "running" else "continue"
         self._journal.reported(number, epoch, value, loss, decision)
@@ -119,22 +123,22 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
         answer = self._brackets[0].on_result(SimpleNamespace(trial_id=number), epoch, best)
         return bool(answer == TrialScheduler.STOP)
 
-    def _overtaken(self, number: int, best: float) -> bool:
+    def _overtaken(self, trial: Trial) -> bool:
         """Whether the trial's value at the last rung that it has passed is below the best third there by now.
 
-        Not so where its `best` leads the search: its rung did not do it justice.
+        Not so where it leads the search by the rule for the best: its rung did not do it justice.
         """
+        number = trial.number
         bracket = self._brackets[0]
         # Rungs come highest first; a rung where too few have been to have a best third judges nobody.
         there: dict[int, float] = next((recorded for _, recorded in bracket._rungs if number in recorded), {})
         if len(there) < self._reduction_factor:
             return False
-        others = {other: value for other, value in there.items() if other != number}
-        if there[number] >= bracket.cutoff(others):
+        if there[number] >= bracket.cutoff({other: value for other, value in there.items() if other != number}):
             return False
-        rivals = (trial for trial in self._journal.trials.values() if trial.number != number and self._competes(trial))
-        shown = (merit(report.value, report.loss) for trial in rivals for report in trial.reports)
-        return best < max(shown, default=-math.inf)
+        others = (other for other in self._journal.trials.values() if other.number != number and self._competes(other))
+        leader = best_of([trial, *others], self._grace_epochs)
+        return leader is None or leader.trial.number != number
 
     def _cut_message(self, trial: Trial) -> str:
         epoch = trial.reports[-1].epoch

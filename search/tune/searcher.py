@@ -8,10 +8,11 @@ proposes what an uninterrupted one would have.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import optuna
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -24,9 +25,10 @@ from search.tune.study import BAD_VALUE, JournalStudy, check_cmaes
 from trainable.config import NOT_SEARCHED, TrialConfig
 from trainable.errors import InputError
 
-# A small space repeats itself. Another draw costs milliseconds, a repeated trial a whole training; the fewer samples of
-# a finite space are left, the more draws it takes to meet one.
+# A small space repeats itself. Another draw costs milliseconds, a repeated trial a whole training. Where a space is so
+# small that its samples can be listed, what is left is drawn from after a few draws; constraints may leave little.
 _ATTEMPTS, _MOST_ATTEMPTS = 40, 1000
+_DRAWS_BEFORE_LISTING, _LISTED = 10, 100_000
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         space: Space,
         journal: Journal,
         settle: Callable[[TrialConfig], TrialConfig] = lambda config: config,
-        refused: Callable[[TrialConfig], bool] = lambda config: False,
+        refused: Callable[[TrialConfig], bool] | None = None,
     ) -> None:
         """Rebuilds the study. `settle` has the last word on a configuration, such as the weights that can be had.
 
-        `refused`: whether a configuration costs more than the space's constraints allow; the sampler hears of it.
+        `refused`: whether a configuration costs more than the constraints or the time budget allow; the sampler hears
+        of it.
 
         Raises:
             InputError: the space asks for a sampler that cannot search it.
@@ -72,7 +75,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         self._refused = refused
         self._handed_out: set[int] = set()
         self._tried: set[str] = set()
-        self._looked_at = 0
+        self._looked_at = self._warm_looked_at = 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial for Tune, `{"number", "folder", "config", ...}`, or `Searcher.FINISHED`."""
@@ -127,23 +130,34 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         if size is not None and len(tried) >= size:
             return None
         number = len(self._journal.trials)
-        attempts = _ATTEMPTS if size is None else min(max(_ATTEMPTS, 10 * size // (size - len(tried))), _MOST_ATTEMPTS)
         if learned := self._journal_study.learned(number, tried):
             return self._begin(number, *learned)
-        if self._search_space.constraints.limits:
-            attempts = _MOST_ATTEMPTS  # a proposal costs milliseconds, and what is allowed may be rare
+        listed = size is not None and size <= _LISTED
+        # A proposal costs milliseconds, and what is allowed may be rare.
+        many = _MOST_ATTEMPTS if self._refused else _ATTEMPTS
         refused: list[tuple[int, dict[str, Any]]] = []
-        for attempt in range(attempts):
+        for attempt in range(_DRAWS_BEFORE_LISTING if listed else many):
             asked, sample = self._journal_study.propose(number, attempt)
-            if key_of(sample) in tried and attempt < attempts - 1:
+            if key_of(sample) in tried:
                 self._journal_study.reject(asked)
             elif self._costs_too_much(sample):
                 refused.append((self._journal_study.refuse(asked), sample))
             else:
                 break
         else:
-            return None
+            out_of = {*tried, *(key_of(sample) for _, sample in refused)}
+            found = self._left(number, out_of) if listed else None
+            if found is None:
+                return None
+            asked, sample = self._journal_study.chosen(found)
         return self._begin(number, asked, sample, **({"refused": refused} if refused else {}))
+
+    def _left(self, number: int, out_of: Container[str]) -> dict[str, Any] | None:
+        """A sample of a finite space that is not in `out_of` and does not cost too much, or None where none is left."""
+        space = self._search_space
+        left = [sample for sample in space.samples() if key_of(sample) not in out_of]
+        order = np.random.default_rng([space.searcher.seed, number]).permutation(len(left))
+        return next((left[place] for place in order if not self._costs_too_much(left[place])), None)
 
     def _begin(self, number: int, asked: optuna.Trial, sample: dict[str, Any], **noted: Any) -> Trial:
         """Notes a proposed trial in the journal, with what led to it."""
@@ -159,8 +173,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         return self._journal.suggested("search", "", sample, config.to_json(), noted)
 
     def _costs_too_much(self, sample: Mapping[str, Any]) -> bool:
-        """Whether the constraints refuse a sample; one that makes no configuration fails in its own way."""
-        if not self._search_space.constraints.limits:
+        """Whether a sample is refused for its cost; one that makes no configuration fails in its own way."""
+        if self._refused is None:
             return False
         try:
             return self._refused(self._settle(self._search_space.config(sample)))
@@ -168,11 +182,14 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             return False
 
     def _all_tried(self) -> set[str]:
-        """The samples of all trials; each is looked at once."""
+        """The samples of all trials, those of a warm start included; each is looked at once."""
         for number in range(self._looked_at, len(self._journal.trials)):
             if params := self._journal.trials[number].params:
                 self._tried.add(key_of(params))
         self._looked_at = len(self._journal.trials)
+        for event in self._journal.warm[self._warm_looked_at :]:
+            self._tried |= {key_of(record["params"]) for record in event["trials"] if record.get("whole", False)}
+        self._warm_looked_at = len(self._journal.warm)
         return self._tried
 
     def add_warm(self, run: Run, split_hash: str | None = None) -> WarmStart:
@@ -193,7 +210,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             differing |= _differing(self._search_space, trial, record["params"])
         path = str(run.path.resolve())
         if all(event["run"] != path for event in self._journal.warm):
-            self._journal.warmed(path, records)
+            self._journal.warmed(path, records, numbered=len(run.trials))
         notes = [f"{run.name} differs in {', '.join(sorted(differing))}, which is fixed here"] if differing else []
         return WarmStart(run.name, len(records), dict(left_out), tuple(notes))
 
@@ -224,6 +241,7 @@ def _warm_record(space: Space, run: Run, trial: Trial) -> dict[str, Any] | str:
     # A shorter training is to a longer one what a cut trial is to a finished one.
     status = "cut" if trial.status == "finished" and horizon < here else trial.status
     return {
+        "whole": horizon == here,  # to train it again would bring nothing new
         "params": params, "status": status, "value": best.accuracy if best else BAD_VALUE,
         "values": [report.value for report in trial.reports], "losses": [report.loss for report in trial.reports],
     }  # fmt: skip

@@ -50,6 +50,7 @@ class JournalStudy:
         self._space = space
         self._journal = journal
         self._lessons = Lessons(space)
+        self._numbered = 0  # trials of the runs that were warm starts
         self._noted = 0  # trials of the study that the journal accounts for
         self._numbers: dict[int, int] = {}  # the run's number to Optuna's, for the trials that the study has
         for event in journal.lessons:
@@ -65,7 +66,7 @@ class JournalStudy:
 
     def propose(self, number: int, attempt: int) -> tuple[optuna.Trial, dict[str, Any]]:
         """A new trial of the study, to be `accepted` or `rejected`, and its sample."""
-        self.study.sampler = make_sampler(self._space, number, attempt)
+        self.study.sampler = make_sampler(self._space, number + self._numbered, attempt)
         with self.storage.as_of_now():
             asked = self.study.ask()
             return asked, self._space.suggest(asked)
@@ -75,11 +76,15 @@ class JournalStudy:
         beliefs = self.beliefs
         if not any(beliefs.values()):
             return None
-        seed = int(np.random.SeedSequence([self._space.searcher.seed, number]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self._space.searcher.seed, number + self._numbered]).generate_state(1)[0])
         draws = 1 + round(DRAWN_BY_SAMPLER * max(beliefs.values()))
         sample = self._lessons.vote(beliefs, self._offers(number, draws), tried, seed)
         if sample is None:
             return None
+        return self.chosen(sample)
+
+    def chosen(self, sample: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
+        """A new trial with the values of a sample that others than the sampler have chosen, and the sample."""
         dimensions = self._space.dimensions
         self.study.enqueue_trial({name: dimensions[name].to_optuna(value) for name, value in sample.items()})
         asked = self.study.ask()
@@ -96,7 +101,7 @@ class JournalStudy:
         offers = []
         with self.storage.as_of_now():
             for attempt in range(draws):
-                sampler = make_sampler(self._space, number, attempt, insists=True)
+                sampler = make_sampler(self._space, number + self._numbered, attempt, insists=True)
                 drawn = sampler.sample_relative(
                     self.study, trial, sampler.infer_relative_search_space(self.study, trial)
                 )
@@ -171,6 +176,7 @@ class JournalStudy:
             self._end(trial)
 
     def _add_warm(self, event: Mapping[str, Any]) -> None:
+        self._numbered += event.get("numbered", 0)  # or with the same seed the same proposals would come again
         for record in event["trials"]:
             number = self._add_running(record["params"], {})
             losses = record.get("losses", [0.0] * len(record["values"]))  # runs of before noted none

@@ -53,6 +53,7 @@ class StudyFile:
         self._ids: list[int] = []  # Optuna's, by trial number
         self._written: list[int] = []  # reports in the file, by trial number
         self._over: set[int] = set()
+        self._said = ""
         for known in self._storage.get_all_trials(self._study_id, deepcopy=False):
             self._ids.append(known._trial_id)
             self._written.append(len(known.intermediate_values))
@@ -66,6 +67,8 @@ class StudyFile:
         elif event["event"] in ("suggested", "reported", "ended"):
             self._bring_up_to_date(range(len(self._ids), len(self._journal.trials)))
             self._bring_up_to_date([event["trial"]])
+            if event["event"] == "ended":
+                self._name_the_best()
 
     def write(self) -> None:
         """Brings all trials up to date."""
@@ -73,6 +76,7 @@ class StudyFile:
             if number in self._journal.trials and not self._journal.trials[number].over:
                 self._reopen(number)
         self._bring_up_to_date(self._journal.trials)
+        self._name_the_best()
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -111,11 +115,13 @@ class StudyFile:
                     self._over.add(number)
             elif number not in self._over:
                 self._go_on(trial)
+
+    def _name_the_best(self) -> None:
         best = best_of(self._journal.trials.values(), self._space.budget.grace_epochs)
-        if best and best.trial.number < len(self._ids):
-            self._storage.set_study_user_attr(
-                self._study_id, "best", f"trial {best.trial.number}, {best.accuracy:.4f} at epoch {best.epoch}"
-            )
+        said = f"trial {best.trial.number}, {best.accuracy:.4f} at epoch {best.epoch}" if best else ""
+        if said != self._said:
+            self._storage.set_study_user_attr(self._study_id, "best", said)
+            self._said = said
 
     def _go_on(self, trial: Trial) -> None:
         trial_id = self._ids[trial.number]
@@ -232,6 +238,8 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
         return any(value == choice and type(value) is type(choice) for choice in distribution.choices)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
+    if isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log and value <= 0:
+        return False  # as the 0 of a baseline that does without; Optuna would raise
     return distribution._contains(distribution.to_internal_repr(value))
 
 

@@ -4,6 +4,14 @@
 
 A search on recorded curves goes on to so many trials. At several lengths its expected gain by as many trials again is
 compared with the gain that came, and the epoch at which it would have stopped with what it would have missed.
+
+Measured with `--seeds 3 --trials 60`, 15 searches on the five sets: after 15 trials 1.8 points were promised and 1.7
+came, 80% within the range of four in five; after 30 trials 1.0 were promised and 0.2 came, 53% within it (most of the
+others gained nothing where a little was promised). It stopped the search on the 12-epoch table after 57 trials, and on
+the four sets of 24 configurations after 15 or 16, with 30% of the epochs. Too early by over half a point was one search
+in three on either table of the demo set and none on the others; on the mean it missed 0.8 points on the first, 0.3 at
+most elsewhere, and 2.5 in the worst case. A threshold exceeded by an exponential, without an end, had promised 3.4
+points after 30 trials where 0.1 came.
 """
 
 from __future__ import annotations
@@ -75,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     for length, pairs in promised.items():
         if pairs:
-            inside = np.mean([gain.low <= came <= gain.high for gain, came in pairs])
+            inside = np.mean([gain.low - 1e-9 <= came <= gain.high + 1e-9 for gain, came in pairs])
             print(
                 f"after {length} trials: {np.mean([gain.expected for gain, _ in pairs]):.1%} promised, "
                 f"{np.mean([came for _, came in pairs]):.1%} came, {inside:.0%} inside the range "

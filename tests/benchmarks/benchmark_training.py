@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.benchmark_training            # about ten minutes on two idle cores
     python -m tests.benchmarks.benchmark_training --quick    # does it run at all
+    python -m tests.benchmarks.benchmark_training --mels     # only mels that keep their shape, and the probe
 
 For every backbone and image size, seconds per epoch of
 
@@ -9,11 +10,15 @@ For every backbone and image size, seconds per epoch of
     (b) ours, with a warm cache
     (c) the backbone alone: forward, backward and step on ready batches
 
+and (b) and (c) for an AudioSet network on crops that keep their shape, which no tutorial has,
 at the same precision, memory format and optimiser, so that they differ in nothing but the input. Each round measures
 all three one after the other, so that what else the machine does meets all of them; the medians of the rounds count.
 
 The peak of memory is that of (b) with nothing of the others there: the GPU's, else the whole process's, of which
 Python and its libraries are 0.8 GB.
+
+The probe is measured by the features of whole clips with a warm cache, against the network alone, forward, on ready
+batches of as many.
 """
 
 from __future__ import annotations
@@ -43,11 +48,14 @@ from trainable.config import RECIPES, TrialConfig
 from trainable.data.audio import read_waveform
 from trainable.data.dataset import Dataset, load_dataset
 from trainable.features.frontend import Frontend
+from trainable.features.inputs import Inputs
 from trainable.features.mel_cache import clear_cache, mels_of
+from trainable.training.cost import shown_frames
 from trainable.training.device import choose_precision, find_device, free_memory
-from trainable.training.loop import train
-from trainable.training.network import build_network
+from trainable.training.loop import Learner, train
+from trainable.training.network import build_network, checked_config, input_shape
 from trainable.training.optim import Loss, make_optimizer, set_learning_rate
+from trainable.training.probe import compute
 
 RATE = 22_050  # Hz, GTZAN's
 STRONG = ("time_masks", "time_mask", "freq_masks", "freq_mask", "noise", "noise_p", "gain", "gain_p")
@@ -108,7 +116,7 @@ class Bare:
         train_mode(self.model)
 
     def epoch(self, batches: Iterator[tuple[Tensor, Tensor]] | list[tuple[Tensor, Tensor]]) -> float:
-        """Seconds for one pass over `batches` of images [b, 3, s, s] and target distributions [b, k]."""
+        """Seconds for one pass over `batches` of images [b, c, h, w] and target distributions [b, k]."""
         synchronise(self.precision.device)
         started = time.perf_counter()
         for images, targets in batches:
@@ -118,10 +126,10 @@ class Bare:
         synchronise(self.precision.device)
         return time.perf_counter() - started
 
-    def ready(self, sizes: list[int], size: int, classes: int) -> list[tuple[Tensor, Tensor]]:
-        """Batches of these sizes that need no work any more: on the device, in the type and order of the products."""
+    def ready(self, sizes: list[int], shape: tuple[int, ...], classes: int) -> list[tuple[Tensor, Tensor]]:
+        """Batches of so many images of a `shape`, on the device and as the products want them."""
         precision = self.precision
-        images = [torch.rand(count, 3, size, size, device=precision.device) for count in sizes]
+        images = [torch.rand(count, *shape, device=precision.device) for count in sizes]
         targets = [torch.full((count, classes), 1 / classes, device=precision.device) for count in sizes]
         laid_out = [image.to(precision.dtype, memory_format=precision.layout) for image in images]
         return list(zip(laid_out, targets, strict=True))
@@ -141,10 +149,12 @@ def synchronise(device: torch.device) -> None:
 def measure(config: TrialConfig, dataset: Dataset, strong: bool, rounds: int) -> dict[str, float]:
     """Median seconds per epoch of (a), (b) and (c), those of (b)'s first, and the peak of memory of that one, GB.
 
+    Without (a) where mels keep their shape.
+
     The first epoch warms up, makes the images that are kept and the optimiser's state: no later one needs more. It
     runs before there is anything of (a) and (c), so that the peak is (b)'s alone.
     """
-    classes, size = len(dataset.labels), config.image_size
+    classes = len(dataset.labels)
     seconds: dict[str, list[float]] = {"a": [], "b": [], "c": []}
     epochs = train(config)  # trains on all clips and validates on none
     free_memory()  # of the measurement before
@@ -152,18 +162,51 @@ def measure(config: TrialConfig, dataset: Dataset, strong: bool, rounds: int) ->
     first = next(epochs).seconds
     peak = peak_memory()
     torch.manual_seed(0)
-    bare, item = Bare(config, classes), Bare(config, classes)
-    loader = torch.utils.data.DataLoader(ItemByItem(dataset, size, strong), config.batch_size, shuffle=True)
+    bare = Bare(config, classes)
     counts = [len(part) for part in torch.split(torch.arange(len(dataset.clips)), config.batch_size)]
-    ready = bare.ready(counts, size, classes)
+    shape = (config.input_channels, *input_shape(config, shown_frames(dataset, 0, config)))
+    ready = bare.ready(counts, shape, classes)
     bare.epoch(ready)
     for _ in range(rounds):
         seconds["b"].append(next(epochs).seconds)
         seconds["c"].append(bare.epoch(ready))
     epochs.close()
-    for _ in range(max(1, rounds // 3)):
-        seconds["a"].append(item.epoch(item.loaded(loader, classes)))
-    return {name: statistics.median(values) for name, values in seconds.items()} | {"first": first, "peak": peak}
+    if config.image_size is not None:
+        item = Bare(config, classes)
+        loader = torch.utils.data.DataLoader(
+            ItemByItem(dataset, config.image_size, strong), config.batch_size, shuffle=True
+        )
+        for _ in range(max(1, rounds // 3)):
+            seconds["a"].append(item.epoch(item.loaded(loader, classes)))
+    medians = {name: statistics.median(values) for name, values in seconds.items() if values}
+    return medians | {"first": first, "peak": peak}
+
+
+def measure_probe(config: TrialConfig, rounds: int) -> tuple[float, float]:
+    """Median seconds for the features of all clips with a warm cache, and for the network alone on ready batches."""
+    state = Learner(config, None, None)
+    clips, precision, model = len(state.dataset.clips), state.precision, state.model
+    shape = (config.input_channels, *input_shape(config, shown_frames(state.dataset, 0, config)))
+    counts = [len(part) for part in torch.split(torch.arange(clips), config.batch_size)]
+    ready = [torch.rand(count, *shape, device=precision.device) for count in counts]
+    ready = [images.to(memory_format=precision.layout) for images in ready]
+    mels = mels_of(state.dataset, config)
+    model.eval()
+
+    @torch.inference_mode()
+    def alone() -> None:
+        for images in ready:
+            precision.forward(model, images)
+        synchronise(precision.device)
+
+    def features() -> None:
+        inputs = Inputs(mels, state.dataset, state.split, config, state.device)  # it keeps what it has made
+        compute(model, inputs, clips, config, precision)
+
+    alone()
+    features()
+    pairs = [(timed(features), timed(alone)) for _ in range(rounds)]
+    return statistics.median(ours for ours, _ in pairs), statistics.median(bare for _, bare in pairs)
 
 
 def reset_peak() -> None:
@@ -242,14 +285,22 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--backbones", nargs="+", default=["mobilenet_v3_small", "resnet18"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[64, 224])
+    parser.add_argument("--network", default="mn04", help="of mels that keep their shape")
+    parser.add_argument("--frames", nargs="+", type=int, default=[500, 1000], help="of 10 ms, for that network")
+    parser.add_argument("--probed", type=int, default=100, help="clips of half the length, for the probe")
+    parser.add_argument("--mels", action="store_true", help="only what keeps its shape")
     flags = parser.parse_args(words)
     seconds = 30.0
     if flags.quick:
         flags.clips, flags.rounds, flags.trials, flags.sizes, seconds = 8, 1, 2, [32], 3.0
+        flags.network, flags.frames, flags.probed = "mn01", [50], 10
     with tempfile.TemporaryDirectory() as folder:
         os.environ["AUDIO_SEARCH_CACHE"] = f"{folder}/cache"
         make_clips(Path(folder) / "clips", flags.clips, seconds)
-        report(flags, f"{folder}/clips", seconds)
+        if not flags.mels:
+            report(flags, f"{folder}/clips", seconds)
+        make_clips(Path(folder) / "probed", flags.probed, seconds / 2)
+        report_mels(flags, f"{folder}/clips", f"{folder}/probed", seconds / 2)
 
 
 def report(flags: argparse.Namespace, data: str, seconds: float) -> None:
@@ -284,6 +335,26 @@ def report(flags: argparse.Namespace, data: str, seconds: float) -> None:
     used = memory_after_trials(config.model_copy(update={"backbone": "resnet18"}), flags.trials)
     where = "GPU memory" if torch.cuda.is_available() else "memory of the process"
     print(f"{where} after each of {len(used)} trials, GB: " + ", ".join(f"{value:.2f}" for value in used))
+
+
+def report_mels(flags: argparse.Namespace, data: str, probed: str, seconds: float) -> None:
+    """Prints (b) and (c) for mels that keep their shape, and the probe of clips of so many seconds."""
+    base = {"backbone": flags.network, "weights": "none", "device": flags.device, "lr": 1e-4}
+    dataset = load_dataset(data)
+    print("\n| network | mel | b, s | c, s | b/c | peak GB |\n" + "|---" * 6 + "|")
+    for frames in flags.frames:
+        cell = checked_config({**base, "data": data, "train_on": "all", "epochs": 10_000, "crop_seconds": frames / 100})
+        got = measure(cell, dataset, False, flags.rounds)
+        print(
+            f"| {flags.network} | {cell.n_mels} x {frames} | {got['b']:.2f} | {got['c']:.2f} "
+            f"| {got['b'] / got['c']:.2f} | {got['peak']:.2f} |",
+            flush=True,
+        )
+    ours, bare = measure_probe(checked_config({**base, "data": probed, "method": "probe"}), flags.rounds)
+    print(
+        f"\nprobe: features of {flags.probed} clips of {seconds:g} s in {ours:.2f} s, the network alone {bare:.2f} s: "
+        f"{ours / bare:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 
 from search.runs.journal import Journal
 from search.runs.run import trial_folder
+from search.space.load import load_space
 from tests.benchmarks import benchmark_efficiency, benchmark_ties, benchmark_training, curves, portfolio
 from tests.benchmarks.benchmark_scale import Meter
 from tests.benchmarks.benchmark_search import gaps
@@ -28,6 +30,7 @@ SPACE = """
 """
 
 
+SMALL_DATA = Path("spaces/small-data.yaml")
 RECORDED = [table for table in curves.TABLES.values() if table.file.exists()]
 
 
@@ -72,17 +75,23 @@ def test_the_training_benchmark_fills_its_table_and_measures_the_memory_of_ours_
     monkeypatch.setattr(benchmark_training, "peak_memory", peak)
     benchmark_training.main(["--quick", "--device", "cpu"])
     said = capsys.readouterr().out
-    header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if "|" in line]
+    tables = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if "|" in line]
+    header, _, *rows = tables[:-3]
+    assert [row[:2] for row in tables[-3:]] == [["network", "mel"], ["---"] * 2, ["mn01", "128 x 50"]]
+    assert all(float(number) > 0 for number in tables[-1][2:])
     assert [row[:3] for row in rows] == [
         [backbone, "32", augmentation]
         for backbone in ("mobilenet_v3_small", "resnet18") for augmentation in ("none", "strong")
     ]  # fmt: skip
     assert all(float(number) >= 0 for row in rows for number in row[4:])
     assert (header[-1], [row[-1] for row in rows]) == ("peak GB", ["1.25"] * 4)
-    assert len(others) == 8
-    assert there == [0] * 4
+    assert len(others) == 9
+    assert there == [0] * 5
     assert re.search(r"^cache: [\d.]+ s to build, [\d.]+ s for decoding and mels alone: [\d.]+$", said, re.M)
-    assert re.search(r"emory.* after each of 2 trials, GB: [\d.]+, [\d.]+$", said)
+    assert re.search(r"emory.* after each of 2 trials, GB: [\d.]+, [\d.]+$", said, re.M)
+    assert re.search(
+        r"^probe: features of 10 clips of 1.5 s in [\d.]+ s, the network alone [\d.]+ s: [\d.]+$", said, re.M
+    )
 
 
 def test_the_epochs_of_all_workers_count_until_one_of_them_arrives(tmp_path: Path) -> None:
@@ -179,6 +188,41 @@ def test_a_portfolio_covers_sets_that_want_different_things_before_it_repeats_it
         curves.add(fewer, point, curves.Curve((accuracy,), (1.0,)))
     assert portfolio.better(fewer, grid)["a", 0.2] == 0.0
     assert portfolio.better(fewer, grid)["a", 0.1] == 0.5
+
+
+def test_the_portfolio_is_chosen_from_what_a_space_allows_and_its_lines_are_trials_of_it(
+    tmp_path: Path,
+) -> None:
+    text = """
+        fixed: {epochs: 9, weights: none, scale: db}
+        search:
+          backbone: {choice: [resnet18, densenet121, mobilenet_v2]}
+          lr: {loguniform: [5e-4, 6e-3]}
+          mixup: {choice: [0.1, 0.2]}
+        budget: {trials: 6}
+    """
+    grid = portfolio.grid_in(space_of(tmp_path, text))
+    assert grid == {"backbone": ("resnet18", "mobilenet_v2"), "scale": ("db",), "lr": (7e-4, 1.7e-3, 4e-3)}
+    lines = portfolio.baselines(grid, RECORDED)
+    assert "scale" not in lines  # the space has it
+    space = space_of(tmp_path, f"{textwrap.dedent(text)}\n{lines}")
+    assert [baseline.name for baseline in space.baselines] == [f"portfolio-{n + 1}" for n in range(portfolio.SIZE)]
+    assert all(baseline.cut and baseline.params for baseline in space.baselines)
+
+
+def test_the_portfolio_that_ships_is_what_the_script_makes_of_the_recorded_tables() -> None:
+    space = load_space(SMALL_DATA)
+    lines = portfolio.baselines(portfolio.grid_in(space), RECORDED, name_weights="weights" in space.dimensions)
+    assert lines.removeprefix("baselines:\n") in SMALL_DATA.read_text()  # else run tests.benchmarks.portfolio again
+
+
+def test_shipped_settings_are_scaled_to_the_epochs_of_each_set(capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark_efficiency.main(["--shipped", "--seeds", "1", "--trials", "8", "--only", "demo set, 12"])
+    said = capsys.readouterr().out
+    for name in ("quick", "small-data", "wide"):
+        space = load_space(SMALL_DATA.with_stem(name))
+        grace = max(1, 12 * space.budget.grace_epochs // space.max_epochs)
+        assert f"{name} ({grace}/{space.budget.reduction_factor:g}) " in said
 
 
 def test_a_gap_lasts_from_the_end_of_a_trial_to_the_beginning_of_the_next_first_epoch(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +13,15 @@ import pytest
 
 import search
 from trainable.errors import InputError
+
+NETWORK = """
+import my_sizes
+from torch import nn
+
+def make(classes, channels):
+    body = nn.Sequential(nn.Conv2d(channels, my_sizes.WIDTH, 3), nn.BatchNorm2d(my_sizes.WIDTH), nn.ReLU())
+    return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(my_sizes.WIDTH, classes))
+"""
 
 
 def test_the_package_shows_what_the_design_names_and_imports_it_late() -> None:
@@ -44,9 +55,11 @@ def test_a_notebook_searches_looks_retrains_and_labels(
     monkeypatch.chdir(tmp_path)
     clips = make_clips(classes=2, clips=10)
     space = tmp_path / "small.yaml"
+    (tmp_path / "mine.py").write_text(NETWORK)
+    (tmp_path / "my_sizes.py").write_text("WIDTH = 8\n")
     space.write_text(
-        "fixed: {backbone: shufflenet_v2_x0_5, weights: none, image_size: 32, n_fft: 256, hop_length: 64, n_mels: 24, "
-        "epochs: 2, test_share: 0.2, scale: log}\nsearch: {lr: {loguniform: [1e-3, 1e-2]}}\n"
+        "fixed: {backbone: 'mine.py:make', weights: none, n_fft: 256, hop_length: 64, n_mels: 24, epochs: 2, "
+        "test_share: 0.2, scale: log}\nsearch: {lr: {loguniform: [1e-3, 1e-2]}}\n"
         "budget: {trials: 2, grace_epochs: 1}\nresources: {cpu: 1, gpu: 0}\n"
         "baselines: [{name: plain, lr: 1e-3}]\n"
     )
@@ -59,6 +72,11 @@ def test_a_notebook_searches_looks_retrains_and_labels(
     assert set(run.epochs.columns) >= {"trial", "epoch", "train_loss", "train_acc", "val_loss", "val_acc", "lr"}
     assert run.retrained.empty
     assert "2 trials, best" in repr(run)
+    # The network was one's own, in a file beside the space; the workers, in folders of their own, had it too.
+    assert run.best_config is not None
+    assert run.best_config.backbone == f"{tmp_path}/mine.py:make"
+    digest = hashlib.sha256(NETWORK.encode()).hexdigest()
+    assert json.loads((run.path / "run.json").read_text())["own_backbones"] == {run.best_config.backbone: digest}
 
     again = search.load_run("runs/mine")
     assert again.trials.equals(run.trials)

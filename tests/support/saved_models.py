@@ -25,8 +25,11 @@ def save_small(
 ) -> Facts:  # fmt: skip
     """Writes a model's folder and returns what the model knows beside its weights."""
     config = TrialConfig.parse({**SMALL, **values})
-    channels = 1 if config.channels == "repeat" else 3
-    fitted = {"train": Normalisation("train", (-2.0,) * channels, (3.0,) * channels)}
+    channels = 1 if config.channels in ("repeat", "one") else 3
+    fitted = {
+        "train": Normalisation("train", (-2.0,) * channels, (3.0,) * channels),
+        "fixed": Normalisation("fixed", (config.fixed_mean,) * channels, (config.fixed_deviation,) * channels),
+    }
     normalisation = normalisation or fitted.get(config.normalise, Normalisation(config.normalise))
     facts = Facts(config, labels, sample_rate, clip_seconds, normalisation)
     torch.manual_seed(seed)

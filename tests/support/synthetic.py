@@ -21,6 +21,7 @@ from search.runs.run import Run, load_run, trial_folder
 from search.space.load import load_space
 from search.space.space import Space
 from trainable.data.dataset import Dataset, load_dataset
+from trainable.data.split import split_dataset
 from trainable.training.trial_folder import EpochResult
 
 SPACE = """
@@ -73,6 +74,10 @@ def write_record(path: Path, space: Space, labels: Sequence[str], **changes: Any
         "mirror": {"mode": "off"},
         **changes,
     }
+    data = Path(str(record["data"]["path"]))  # type: ignore[index]
+    if "split" not in changes and data.exists():
+        split = split_dataset(load_dataset(str(data)), space.default_config())
+        record["split"]["hash"] = split.hash  # type: ignore[index]
     (path / "run.json").write_text(json.dumps(record), encoding="utf-8")
 
 

@@ -17,11 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Annotated, Any, Literal, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -32,12 +33,16 @@ from trainable.features.frontend import Frontend, Normalisation
 from trainable.features.inputs import waveform_windows
 from trainable.files import write_atomically
 from trainable.inference.metrics import Floats, with_temperature
+from trainable.shapes import Record, checked, read_json
 from trainable.training.device import find_device
 from trainable.training.network import build_network
 from trainable.training.trial_folder import TrialFolder
 
 Waveform = Tensor | npt.NDArray[Any]
 Sound = tuple[Tensor, int]  # a waveform [n], full scale 1, and its rate in Hz
+
+
+_LARGEST_BATCH = 256  # windows at once, whatever somebody had room for in the training
 
 
 class InParts(NamedTuple):
@@ -61,7 +66,14 @@ class Facts:
 def network_of(config: TrialConfig, labels: Sequence[str], weights: Mapping[str, Tensor]) -> nn.Module:
     """The network of a configuration with trained weights, on the CPU."""
     module = build_network(config.model_copy(update={"weights": "none"}), len(labels))
-    module.load_state_dict(dict(weights))
+    try:
+        module.load_state_dict(dict(weights))
+    except Exception as error:  # names or shapes of another network, or no tensors at all
+        why = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"weights: must be those of {config.backbone} for {len(labels)} classes, got others ({why}). Put back a "
+            "copy of the folder, or train again."
+        ) from None
     return module
 
 
@@ -92,7 +104,9 @@ class Network:
             alike.setdefault(tuple(each.shape[1:]), []).append(place)
         means: dict[int, Tensor] = {}
         for places in alike.values():
-            chunks = torch.split(torch.cat([windows[place] for place in places]), self.facts.config.batch_size)
+            chunks = torch.split(
+                torch.cat([windows[place] for place in places]), min(self.facts.config.batch_size, _LARGEST_BATCH)
+            )
             scored = torch.cat([self.module(chunk).float().softmax(dim=1) for chunk in chunks])
             parts = torch.split(scored, [len(windows[place]) for place in places])
             means |= {place: part.mean(dim=0) for place, part in zip(places, parts, strict=True)}
@@ -209,7 +223,7 @@ class Model:
     def _at_once(self) -> int:
         """How many stretches are scored together: about as many windows as a batch of training had."""
         configs = [network.facts.config for network in self.networks]
-        return min(max(1, c.batch_size // c.scored_crops) for c in configs)
+        return min(max(1, min(c.batch_size, _LARGEST_BATCH) // c.scored_crops) for c in configs)
 
     def _parts(self, sound: Sound) -> InParts:
         waveform, rate = sound
@@ -287,10 +301,14 @@ def best_state(trial: TrialFolder) -> dict[str, Any]:
 
 def facts_of(state: Mapping[str, Any], source: str) -> Facts:
     """What a checkpoint says of its network beside the weights."""
+    checked(dict(state), _State, source, _TRAIN_AGAIN)
     return Facts(
         TrialConfig.parse(state["config"], source=source), tuple(state["labels"]), state["sample_rate"],
         state["clip_seconds"], _normalisation(state["normalisation"]),
     )  # fmt: skip
+
+
+_TRAIN_AGAIN = "Put back a copy of it, or train again."
 
 
 def save_trial(
@@ -332,10 +350,40 @@ def load_model(path: str | Path, device: str = "auto") -> Model:
     about = _read_about(folder)
     place = find_device(device)
     counts: dict[str, int] = {}
-    for member in about.get("members", ["."]):
+    for member in about.get("members") or ["."]:
         counts[member] = counts.get(member, 0) + 1
-    networks = [_network(folder / member, place) for member in counts]
-    return Model(tuple(about["labels"]), networks, list(counts.values()), about["temperature"], about["record"])
+    networks = [_network(_member(folder, member), place) for member in counts]
+    labels = tuple(about["labels"])
+    if any(network.facts.labels != labels for network in networks):
+        raise InputError(f"{folder / ABOUT}: labels: must be those of its members, got others. {_COPY_IT}")
+    model = Model(labels, networks, list(counts.values()), about["temperature"], about["record"])
+    _try_out(model, folder)
+    return model
+
+
+def _member(folder: Path, name: str) -> Path:
+    """The folder of a member, which lies inside the ensemble's: a stranger's model reads nothing else."""
+    place = folder / name
+    if not place.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{folder / ABOUT}: members: must be folders inside it, got {name!r}. {_COPY_IT}")
+    return place
+
+
+def _try_out(model: Model, folder: Path) -> None:
+    """Lets a model label a moment of noise: what does not fit together in its files shows here and not in mid-work."""
+    facts = model.networks[0].facts
+    noise = torch.rand(int(min(facts.clip_seconds, 1.0) * facts.sample_rate) + 1, generator=torch.Generator()) - 0.5
+    try:
+        scored = model.probabilities([(noise, facts.sample_rate)])
+    except InputError:
+        raise
+    except Exception as error:  # whatever torch says of shapes that do not go together
+        why = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{folder}: must be able to label noise, got {type(error).__name__}: {why}. {_COPY_IT}"
+        ) from None
+    if not np.isfinite(scored).all():
+        raise InputError(f"{folder / WEIGHTS}: must make probabilities of noise, got {scored[0, 0]}. {_COPY_IT}")
 
 
 def _read_about(folder: Path) -> dict[str, Any]:
@@ -346,23 +394,103 @@ def _read_about(folder: Path) -> dict[str, Any]:
             f"Did you mean {inside[0]}?" if inside else "Name a folder that `retrain` has written: RUN/retrained/model."
         )
         raise InputError(f"{folder}: must be a model's folder with {ABOUT}, got none. {hint}")
-    about: dict[str, Any] = json.loads(path.read_text())
+    about: dict[str, Any] = read_json(path, _About, _COPY_IT)
     if about["format"] != FORMAT:
         raise InputError(f"{path}: format: must be {FORMAT}, got {about['format']!r}. Use the version that wrote it.")
     return about
 
 
+_COPY_IT = "Copy the whole folder again, or retrain."
+_Labels = Annotated[list[Annotated[str, Field(max_length=10_000)]], Field(min_length=1, max_length=10_000)]
+_Seconds = Annotated[float, Field(ge=0.01, le=10 * 86_400)]  # shorter parts of a long recording would never end
+_Rate = Annotated[int, Field(ge=1000, le=384_000)]
+
+
+class _Normalised(Record):
+    kind: Literal["none", "clip", "train", "fixed"]
+    mean: Annotated[list[float], Field(max_length=16)]
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(max_length=16)]
+
+
+class _About(Record):
+    """model.json, of one network or of an ensemble."""
+
+    format: int
+    labels: _Labels
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)]
+    record: dict[str, Any]
+    members: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=1000)] | None = None
+
+
+class _AboutNetwork(_About):
+    """model.json of one network."""
+
+    config: dict[str, Any]
+    sample_rate: _Rate
+    clip_seconds: _Seconds
+    normalisation: _Normalised
+
+
+class _State(Record):
+    """What a trial's best.pt says of its network."""
+
+    config: dict[str, Any]
+    labels: list[str]
+    sample_rate: _Rate
+    clip_seconds: float
+    normalisation: dict[str, Any]
+    epoch: int
+    weights: dict[str, Any]
+
+
+# What a part of a recording may take at most: more than any sensible front end makes of the longest clips.
+_MOST_NUMBERS = 2**30  # of a mel, 4 bytes each
+
+
 def _network(folder: Path, device: torch.device) -> Network:
-    about = _read_about(folder)
-    weights = folder / WEIGHTS
-    if not weights.exists():
+    about = checked(_read_about(folder), _AboutNetwork, str(folder / ABOUT), _COPY_IT)
+    path = folder / WEIGHTS
+    if not path.exists():
         raise InputError(f"{folder}: must hold {WEIGHTS}, got none. Copy the whole folder.")
     facts = Facts(
         TrialConfig.parse(about["config"], source=str(folder / ABOUT)), tuple(about["labels"]), about["sample_rate"],
         about["clip_seconds"],
         _normalisation(about["normalisation"]),
     )  # fmt: skip
-    return Network(facts, load_file(weights), device)
+    _check_harmless(facts, folder)
+    try:
+        weights = load_file(path)
+    except Exception as error:  # whatever safetensors says of a file that is something else
+        why = " ".join(str(error).split())[:100]
+        raise InputError(f"{path}: must be whole, got something else ({why}). {_COPY_IT}") from None
+    try:
+        return Network(facts, weights, device)
+    except InputError:
+        raise
+    except Exception as error:  # shapes that do not fit, settings that no front end can have
+        why = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder}: {ABOUT} and {WEIGHTS} must go together, got {why}. {_COPY_IT}") from None
+
+
+def _check_harmless(facts: Facts, folder: Path) -> None:
+    """Refuses a model that would take the machine's memory, or run a program that lies beside it."""
+    config = facts.config
+    hop = config.hop_length if config.hop_ms is None else max(1, round(config.hop_ms * facts.sample_rate / 1000))
+    numbers = facts.clip_seconds * facts.sample_rate * max(1.0, 3 * config.n_mels / hop)
+    if numbers > _MOST_NUMBERS:
+        raise InputError(
+            f"{folder / ABOUT}: clip_seconds: must leave a mel of at most {_MOST_NUMBERS:.1e} numbers, got "
+            f"{facts.clip_seconds:g} s, which make {numbers:.1e}. Use a larger hop, or train on crops."
+        )
+    place, colon, _ = config.backbone.rpartition(":")
+    if colon and place.endswith(".py"):
+        program = Path(place).expanduser()
+        inside = (program if program.is_absolute() else folder / program).resolve().is_relative_to(folder.resolve())
+        if inside or not program.is_absolute():
+            raise InputError(
+                f"{folder / ABOUT}: config.backbone: must be a program that you have put in its place yourself, got "
+                f"{config.backbone!r}, which would come with the model. Read it, and name it by its whole path."
+            )
 
 
 def _normalisation(values: Mapping[str, Any]) -> Normalisation:

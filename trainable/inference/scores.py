@@ -5,23 +5,23 @@ Legend: n clips, k classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from trainable.config import TrialConfig
 from trainable.data.dataset import load_dataset
 from trainable.data.split import split_dataset
+from trainable.errors import InputError
 from trainable.features.inputs import Inputs
 from trainable.features.mel_cache import mels_of
 from trainable.files import replacing
 from trainable.inference.metrics import Floats, Ints
-from trainable.inference.model import best_state, network_of
+from trainable.inference.model import best_state, facts_of, network_of
 from trainable.progress import Progress
 from trainable.training.device import find_device
 from trainable.training.loop import clip_probabilities
@@ -106,9 +106,34 @@ def load_scores(path: Path) -> Scores | None:
     """The scores in a file, or None where there is none."""
     if not path.exists():
         return None
-    with np.load(path) as file:
-        labels = tuple(str(label) for label in file["labels"])
-        return Scores(labels, file["clips"], file["true"], file["probabilities"])
+    try:
+        with np.load(path) as file:
+            labels = tuple(str(label) for label in file["labels"])
+            scores = Scores(labels, file["clips"], file["true"], file["probabilities"])
+        return _fitting(scores, str(path), _SCORE_AGAIN)
+    except InputError:
+        raise
+    except Exception as error:  # whatever NumPy runs into in a file that is something else
+        why = " ".join(str(error).split())[:100]
+        raise InputError(f"{path}: must hold scores of clips, got something else ({why}). {_SCORE_AGAIN}") from None
+
+
+_SCORE_AGAIN = "Delete the file: its model is scored again."
+
+
+def _fitting(scores: Scores, place: str, way_out: str) -> Scores:
+    """The scores, where their parts fit together."""
+    n, k = len(scores.clips), len(scores.labels)
+    shapes = scores.clips.shape == scores.true.shape == (n,) and scores.probabilities.shape == (n, k)
+    kinds = (
+        all(each.dtype.kind in "iu" for each in (scores.clips, scores.true)) and scores.probabilities.dtype.kind == "f"
+    )
+    if not (
+        shapes and kinds and k and np.isfinite(scores.probabilities).all()
+        and (not n or (scores.true.min() >= 0 and scores.true.max() < k and scores.clips.min() >= 0))
+    ):  # fmt: skip
+        raise InputError(f"{place}: must hold scores of clips that fit together, got others. {way_out}")
+    return scores
 
 
 def score_trial(trial: TrialFolder, part: Part, progress: Progress | None = None, data: str | None = None) -> Scores:
@@ -121,12 +146,10 @@ def score_trial(trial: TrialFolder, part: Part, progress: Progress | None = None
         InputError: the checkpoint or the clips cannot be had any more.
     """
     state = best_state(trial)
-    labels = tuple(state["labels"])
     if part == "val":
-        return Scores(
-            labels, _ints(state["val_clips"]), _ints(state["val_labels"]), _floats(state["val_probabilities"])
-        )
-    config = TrialConfig.parse(state["config"], source=str(trial.path))
+        return _validated(state, str(trial.checkpoint("best")))
+    facts = facts_of(state, str(trial.checkpoint("best")))
+    labels, config = facts.labels, facts.config
     dataset = load_dataset(data or config.data, progress, config.group_column)
     split = split_dataset(dataset, config)
     device = find_device("cpu" if config.device == "cpu" else "auto")  # this need not be the machine that trained it
@@ -140,6 +163,17 @@ def score_trial(trial: TrialFolder, part: Part, progress: Progress | None = None
             progress(f"Scoring {trial.path.name} on test clips", sum(map(len, rows)), len(clips))
     true = np.array([dataset.clips[index].label for index in split.test], dtype=np.int64)
     return Scores(labels, split.test, true, _floats(torch.cat(rows)))
+
+
+def _validated(state: Mapping[str, Any], place: str) -> Scores:
+    """The validation scores in a best checkpoint."""
+    parts = [state.get(name) for name in ("val_clips", "val_labels", "val_probabilities")]
+    labels = state.get("labels")
+    if not isinstance(labels, list) or not all(isinstance(part, torch.Tensor) for part in parts):
+        raise InputError(f"{place}: must hold validation scores, got none. Put back a copy of it, or train again.")
+    clips, true, probabilities = parts
+    scores = Scores(tuple(map(str, labels)), _ints(clips), _ints(true), _floats(probabilities))  # type: ignore[arg-type]
+    return _fitting(scores, place, "Put back a copy of it, or train again.")
 
 
 def _ints(tensor: torch.Tensor) -> Ints:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainable.errors import InputError, Unavailable
+from trainable.errors import InputError, Unavailable, visible
 from trainable.files import replacing, write_atomically
+from trainable.shapes import parse_json, read_json
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,8 @@ class TrialFolder:
         path = self.path / "cost.json"
         if not path.exists():
             return None
-        try:
-            return Cost(**json.loads(path.read_text()))
-        except (ValueError, TypeError):
-            raise InputError(f"{path}: must hold what a trial costs, got something else. Delete the file.") from None
+        found = read_json(path, Cost, "Delete the file: what a trial costs is only shown.")
+        return Cost(**{field.name: found.get(field.name) for field in dataclasses.fields(Cost)})
 
     def save(self, which: Which, state: dict[str, Any]) -> None:
         """Writes a checkpoint; afterwards either the old one or the new one is there, whole."""
@@ -110,7 +108,9 @@ class TrialFolder:
             return None
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            if not isinstance(state, dict):
+                raise TypeError(f"a {type(state).__name__}")
+        except Exception as error:  # whatever torch runs into in a file that is something else
             why = " ".join(str(error).split())[:100]
             raise Unavailable(
                 f"{path}: must be a whole checkpoint, got something else ({why}). Put back a copy; without {path.name} "
@@ -126,18 +126,21 @@ class TrialFolder:
         """
         if not self.epochs_file.exists():
             return []
-        lines = self.epochs_file.read_text(errors="replace").splitlines(keepends=True)
-        return [self._epoch(number, line) for number, line in enumerate(lines, start=1) if line.endswith("\n")]
+        lines = self.epochs_file.read_bytes().split(b"\n")[:-1]
+        return [self._epoch(number, line) for number, line in enumerate(lines, start=1)]
 
-    def _epoch(self, number: int, line: str) -> EpochResult:
+    def _epoch(self, number: int, line: bytes) -> EpochResult:
+        way_out = (
+            "Put back a copy of the file, or delete it: a trial that goes on writes it anew from last.pt, and the "
+            "search keeps the accuracies of all trials in events.jsonl."
+        )
+        place = f"{self.epochs_file}, line {number}"
         try:
-            return EpochResult(**json.loads(line))
-        except (ValueError, TypeError):
-            raise InputError(
-                f"{self.epochs_file}, line {number}: must be what an epoch achieved, got {line.strip()[:40]!r}. "
-                "Put back a copy of the file, or delete it: a trial that goes on writes it anew from last.pt, and the "
-                "search keeps the accuracies of all trials in events.jsonl."
-            ) from None
+            found = parse_json(line, EpochResult, "", "")
+        except InputError:
+            shown = visible(line.decode(errors="replace").strip(), 40)
+            raise InputError(f"{place}: must be what an epoch achieved, got {shown!r}. {way_out}") from None
+        return EpochResult(**{field.name: found[field.name] for field in dataclasses.fields(EpochResult)})
 
     def append(self, result: EpochResult) -> None:
         """Adds the line of a finished epoch."""

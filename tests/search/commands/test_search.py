@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from typer.testing import CliRunner
 
+from run_search import app
 from search.commands import search as searching
 from search.commands import session
 from search.commands.search import LEFT_AT_THE_END, ResumeOptions, Searching, resume
 from search.mirror import mode as mirror_mode
 from search.mirror.worker import DONE_FILE
 from search.runs import folder as run_folder
+from search.runs.folder import find_run
 from search.runs.gain import Prospect
 from search.runs.journal import Journal
 from search.runs.run import Run, load_run
@@ -173,7 +176,7 @@ def test_a_search_that_is_over_while_it_prepares_its_data_starts_no_trial(
 ) -> None:
     clips: list[int] = []
 
-    def prepare(space: Space, progress: Progress) -> None:
+    def prepare(space: Space, trials: int, progress: Progress) -> None:
         for done in range(100):
             progress("Making mels", done, 100)
             clips.append(done)
@@ -391,3 +394,44 @@ def test_a_space_file_that_was_edited_since_is_noticed(run: Run, sat: list[Searc
     source.unlink()
     go_on(run.path, trials=4)
     assert [any("has been edited since" in note for note in sitting.notes) for sitting in sat] == [False, True, False]
+
+
+def test_what_killed_drivers_and_workers_had_half_written_goes_when_the_run_goes_on(
+    run: Run, sat: list[Searching]
+) -> None:
+    left = [run.path / name for name in (".report.html.tmp123", ".study.db.tmp9", "trial_0001/.last.pt.tmp77")]
+    kept = [run.path / ".hidden", run.path / "trial_0001" / "last.pt"]
+    for file in (*left, *kept):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"half")
+    go_on(run.path, trials=4)
+    assert [file.name for file in left if file.exists()] == []
+    assert all(file.exists() for file in kept)
+
+
+def test_a_run_is_found_by_its_name_in_the_folder_of_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.path.parents[1])
+    storage = Path(run.path.parent.name)
+    assert find_run(Path("run"), storage) == storage / "run"
+    assert find_run(storage / "run", storage) == storage / "run"  # a path stays one
+    assert find_run(run.path, storage) == run.path
+    (run.path.parents[1] / "run").mkdir(exist_ok=True)  # a folder of that name that is no run hides nothing
+    assert find_run(Path("run"), storage) == storage / "run"
+    (run.path.parents[1] / "run").rmdir()
+    with pytest.raises(InputError, match=r"other: must be a run folder with run.json, got none. Runs beside it: run\."):
+        load_run(find_run(Path("other"), storage))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "run"], ["compare", "run"], ["mirror", "run", "--swanlab", "off"], ["resume", "run"],
+        ["retrain", "run", "--top", "0"], ["push", "run", "hf:me/it"], ["data", "suspects", "run"],
+    ],
+)  # fmt: skip
+def test_every_command_takes_a_run_by_its_name(run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    monkeypatch.chdir(run.path.parent.parent)
+    done = CliRunner().invoke(app, [*words, "--storage", run.path.parent.name])
+    assert "Traceback" not in done.output
+    assert "must be a run folder" not in done.output
+    assert done.exit_code in (0, 2)

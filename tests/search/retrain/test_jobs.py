@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from search.retrain.jobs import missing, train_all
+from search.retrain import jobs
+from search.retrain.jobs import ScoreBook, missing, train_all
 from search.retrain.plan import Job
 from search.runs.journal import Journal, Status
 from tests.support.retrained import Trainer
 from trainable.config import TrialConfig
+from trainable.inference.scores import Scores
+from trainable.training.trial_folder import TrialFolder
 
 JOBS = [Job("trial 1", seed, TrialConfig(seed=seed)) for seed in (1, 2)]
 
@@ -35,3 +39,20 @@ def test_what_failed_is_not_trained_again_in_the_same_sitting(tmp_path: Path) ->
     journal.ended(trial.number, "failed", "its worker was lost again and again")
     assert missing(journal, JOBS[:1], session=0) == []
     assert missing(journal, JOBS[:1], session=2) == JOBS[:1]
+
+
+@pytest.mark.parametrize("name", ["run", "retrained"])
+def test_a_models_scores_are_its_own_whatever_the_run_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def scored(model: TrialFolder, part: str, progress: object, data: str) -> Scores:
+        share = 0.9 if model.path.parent.parent == run else 0.6  # the retraining's, and the search's own
+        return Scores(("a", "b"), np.arange(2), np.array([0, 1]), np.array([[share, 1 - share], [1 - share, share]]))
+
+    monkeypatch.setattr(jobs, "score_trial", scored)
+    run = tmp_path / name
+    book = ScoreBook(run, "clips")
+    for _ in range(2):  # scored, and then read
+        for place, share in ((run / "retrained" / "trial_0000", 0.9), (run / "trial_0000", 0.6)):
+            assert book.of(TrialFolder(place), "test").probabilities[0, 0] == share
+    assert len(list((run / "retrained" / "scores").iterdir())) == 2

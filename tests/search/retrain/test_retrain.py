@@ -669,3 +669,24 @@ def test_a_temperature_is_kept_only_where_it_helps_on_clips_that_it_was_not_fitt
 
 def test_a_single_clip_fits_no_temperature() -> None:
     assert temperature_of([scores_of(0.9, 1.0, clips=1)]) == temperature_of([]) == 1.0
+
+
+def test_a_training_that_is_used_again_keeps_the_program_that_it_was_made_with(run: Run, judge: Judge) -> None:
+    def by(commit: str, torch: str) -> Callable[[Path, Sequence[Job]], Journal]:
+        def runner(folder: Path, jobs: Sequence[Job]) -> Journal:
+            Journal(folder / "events.jsonl").session(git_commit=commit, versions={"python": "3.11", "torch": torch})
+            return Trainer()(folder, jobs)
+
+        return runner
+
+    first = retrain(run, RetrainOptions(top=1, seeds=2), by("one", "2.11"))
+    assert (first["git_commit"], first["versions"]["torch"]) == ("one", "2.11")
+    again = retrain(run, RetrainOptions(top=1, seeds=2), by("other", "2.12"))
+    assert (again["git_commit"], [each["trainings"] for each in again["trained_by"]]) == ("one", [4])
+    assert not [note for note in again["notes"] if "same program" in note]
+    more = retrain(run, RetrainOptions(top=1, seeds=3), by("other", "2.12"))
+    assert [(each["git_commit"], each["trainings"]) for each in more["trained_by"]] == [("one", 4), ("other", 2)]
+    said = (
+        "Not all trainings were made with the same program: 4 by commit one torch 2.11, 2 by commit other torch 2.12."
+    )
+    assert any(note.endswith(said) for note in more["notes"])

@@ -12,16 +12,16 @@ from trainable.errors import InputError
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("", "no JSON (Expecting value: line 1 column 1 (char 0))"),
-        (json.dumps({"space": {"budget": {}}})[:-5], "no JSON ("),
-        ("[1]", "[1]"),
-        ("null", "None"),
-        ("{}", "{}"),
+        ("", "must be JSON, got something else (Expecting value: line 1 column 1 (char 0))"),
+        (json.dumps({"space": {"budget": {}}})[:-5], "must be JSON, got something else ("),
+        ("[1]", "must be a record, got [1]"),
+        ("null", "must be a record, got None"),
+        ("{}", "space: must be there, got nothing"),
     ],
 )
 def test_a_damaged_record_is_named_with_the_way_out(tmp_path: Path, text: str, found: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError) as caught:
         load_run(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / 'run.json'}: must hold the record of a run, got {found}")
+    assert str(caught.value).startswith(f"{tmp_path / 'run.json'}: {found}")
     assert "Put back a copy of it" in str(caught.value)

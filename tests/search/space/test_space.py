@@ -402,3 +402,14 @@ def test_a_space_of_another_version_says_what_it_does_not_know(tmp_path: Path) -
     values = space_of(tmp_path, CONDITIONAL).to_json()
     with pytest.raises(InputError, match=r"search.old_knob: unknown key"):
         Space.from_json({**values, "search": {**values["search"], "old_knob": {"choice": [1]}}})
+
+
+def test_a_space_of_probes_is_one_epoch_deep_whatever_the_flags_say(tmp_path: Path) -> None:
+    text = (
+        "fixed: {method: probe, backbone: mn04, weights: none, epochs: 12}\nsearch: {probe_c: {choice: [0.1, 1.0]}}\n"
+    )
+    assert space_of(tmp_path, text).max_epochs == 1
+    (tmp_path / "space.yaml").write_text(text)
+    space = load_space(tmp_path / "space.yaml", epochs=5)
+    assert (space.max_epochs, space.budget.grace_epochs, space.rungs) == (1, 1, ())
+    assert space.default_config().epochs == 1

@@ -184,7 +184,7 @@ def test_data_is_recorded_where_it_was_found_whether_at_home_or_behind_a_link(
 
 def test_a_run_folder_in_which_trials_have_begun_survives_bad_input(tmp_path: Path) -> None:
     def refuse_later(begin: Callable[[Run], object]) -> None:
-        with new_run(tmp_path / "a" / "run", {"space": {}}, "a") as run:
+        with new_run(tmp_path / "a" / "run", {"space": load_space("quick").to_json()}, "a") as run:
             begin(run)
             raise InputError("the disk is full")
 
@@ -217,8 +217,12 @@ def test_a_run_that_has_taken_the_name_meanwhile_is_named_and_left_as_it_is(
     if moment == "before it is made":
         other_search()
     monkeypatch.setattr(Path, "mkdir", overtaken)
+    record = {"space": load_space("quick").to_json()}
     message = rf"--name: must be new, because runs are never overwritten, got 'same' \({path} exists\)"
-    with pytest.raises(InputError, match=message), new_run(path, {"space": {}}, str(path.parent)):
+    with (
+        pytest.raises(InputError, match=message),
+        new_run(path, record, str(path.parent)),
+    ):
         pass
     assert (path / "run.json").read_text() == "the other search"
 
@@ -296,6 +300,16 @@ def test_wrong_constraints_are_named(constraints: str, problem: str, tmp_path: P
     with pytest.raises(InputError) as caught:
         load_space(path)
     assert any(line.startswith(f"{path}: {problem}") for line in caught.value.problems), caught.value.problems
+
+
+def test_a_network_with_a_front_end_of_its_own_leaves_no_scale_to_the_default(
+    tmp_path: Path, make_clips: Callable[..., Path]
+) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "fixed: {backbone: mn04, weights: none, test_share: 0.2}\nsearch: {lr: {choice: [1.0e-3]}}\n"
+    )
+    space = load_space(tmp_path / "space.yaml")
+    assert silent_defaults(space, split_dataset(load_dataset(str(make_clips())), space.default_config())) == ()
 
 
 # --- networks of one's own

@@ -131,6 +131,72 @@ def test_the_trial_that_leads_is_not_cut_for_what_it_was_at_its_rung(driver: Dri
     assert driver.report(slow, 3, 0.86) == TrialScheduler.CONTINUE  # the first at its next rung
 
 
+def overtaken(driver: Driver, **at_first: Any) -> int:
+    """A trial that was the first at its rung and is far from the best third there by now; it has reported once."""
+    slow = driver.trial()
+    driver.report(slow, 1, 0.3, **at_first)
+    for value in (0.6, 0.7, 0.8):
+        driver.report(driver.trial(), 1, value)
+    return slow
+
+
+def test_a_rival_that_broke_before_the_grace_period_leads_nothing(tmp_path: Path) -> None:
+    text = SPACE.replace("grace_epochs: 1", "grace_epochs: 2").replace("epochs: 9", "epochs: 18")
+    driver = Driver(space_of(tmp_path, text), new_journal(tmp_path / "run"))
+    slow = driver.trial()
+    for epoch in (1, 2):
+        driver.report(slow, epoch, 0.3)
+    for value in (0.6, 0.7, 0.8):
+        number = driver.trial()
+        for epoch in (1, 2):
+            driver.report(number, epoch, value)
+    broken = driver.trial()
+    driver.report(broken, 1, 0.99)
+    driver.report(broken, 2, 0.0, "diverged", "nan")
+    assert driver.report(slow, 3, 0.85) == TrialScheduler.CONTINUE  # the best by the rule, which 0.99 is not
+    late = driver.trial()
+    for epoch, value in ((1, 0.9), (2, 0.95)):
+        driver.report(late, epoch, value)
+    driver.report(late, 3, 0.0, "diverged", "nan")
+    assert driver.report(slow, 4, 0.86) == TrialScheduler.STOP  # 0.95 is
+
+
+@pytest.mark.parametrize(("loss", "answer"), [(0.1, TrialScheduler.CONTINUE), (0.3, TrialScheduler.STOP)])
+def test_of_two_that_lead_with_equal_accuracy_the_rule_for_the_best_decides(
+    driver: Driver, loss: float, answer: str
+) -> None:
+    slow = overtaken(driver)
+    driver.report(driver.trial(), 1, 0.9, loss=0.2)
+    assert driver.report(slow, 2, 0.9, loss=loss) == answer
+
+
+@pytest.mark.parametrize(("first", "answer"), [(True, TrialScheduler.CONTINUE), (False, TrialScheduler.STOP)])
+def test_of_two_that_lead_with_all_equal_the_older_one_leads(driver: Driver, first: bool, answer: str) -> None:
+    rival = None if first else driver.trial()
+    slow = overtaken(driver)
+    rival = driver.trial() if rival is None else rival
+    driver.report(rival, 1, 0.9, loss=0.2)
+    assert driver.report(slow, 2, 0.9, loss=0.2) == answer
+
+
+def test_who_is_level_with_the_best_third_at_a_rung_is_not_overtaken(driver: Driver) -> None:
+    level = driver.trial()
+    assert driver.report(level, 1, 0.7, loss=0.5) == TrialScheduler.CONTINUE
+    for _ in range(4):
+        assert driver.report(driver.trial(), 1, 0.7, loss=0.5) == TrialScheduler.CONTINUE
+    leader = driver.trial()
+    driver.report(leader, 1, 0.9)
+    assert driver.report(level, 2, 0.1) == TrialScheduler.CONTINUE  # two thirds of the others are where it is
+
+
+def test_a_baseline_is_nobodys_rival(driver: Driver) -> None:
+    slow = overtaken(driver)
+    baseline = driver.trial("baseline")
+    for epoch in (1, 2, 3):
+        driver.report(baseline, epoch, 0.99)
+    assert driver.report(slow, 2, 0.85) == TrialScheduler.CONTINUE  # it leads those that compete
+
+
 def test_rays_own_scheduler_lets_the_first_at_a_rung_train_to_the_end() -> None:
     theirs = ASHAScheduler("epoch", "val_acc", "max", max_t=9, grace_period=1, reduction_factor=3)
     trials = [SimpleNamespace(trial_id=str(number)) for number in range(9)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ray.tune.search.optuna import OptunaSearch
 from search.runs.journal import Journal
 from search.runs.run import Run
 from search.space.space import Space
+from search.tune.lessons import key_of
 from search.tune.searcher import StudySearch
 from search.tune.study import BAD_VALUE, check_cmaes
 from tests.support.spaces import space_of
@@ -445,3 +447,76 @@ def test_a_search_ends_where_its_constraints_allow_nothing_more(tmp_path: Path) 
     for _ in space.baselines:  # are what is compared with, whatever they cost
         suggested(searcher)
     assert searcher.suggest("ray-id") == FINISHED
+
+
+FINITE = """
+    fixed: {epochs: 6, weights: none}
+    search:
+      backbone: {choice: [resnet18, squeezenet1_1]}
+      n_mels: {qrandint: [32, 64, 32]}
+      schedule: {choice: [constant, step]}
+      step_size: {randint: [2, 5], when: {schedule: step}}
+      mixup: {quniform: [0.0, 0.1, 0.1]}
+    budget: {trials: 200, grace_epochs: 2, reduction_factor: 2}
+"""
+
+
+@pytest.mark.parametrize("kind", ["random", "tpe"])
+def test_a_finite_space_is_drawn_to_its_last_sample_and_none_comes_twice(tmp_path: Path, kind: str) -> None:
+    space = space_of(tmp_path, FINITE + f"    searcher: {kind}")
+    journal = new_journal(tmp_path / "run")
+    step_through(space, journal)
+    keys = [key_of(trial.params) for trial in journal.trials.values()]
+    assert len(set(keys)) == len(keys) == space.size == 2 * 2 * (1 + 3) * 2
+    assert set(keys) == {key_of(sample) for sample in space.samples()}
+
+
+def test_what_is_left_of_a_finite_space_is_drawn_alike_after_a_kill(tmp_path: Path) -> None:
+    space = space_of(tmp_path, FINITE.replace("n_mels: {qrandint: [32, 64, 32]}", "n_mels: {choice: [64]}"))
+    whole = new_journal(tmp_path / "whole")
+    step_through(space, whole)
+    lines = whole.path.read_text().splitlines(keepends=True)
+    for place in range(5, len(lines), 37):
+        again = tmp_path / f"at {place}"
+        again.mkdir()
+        (again / "events.jsonl").write_text("".join(lines[:place]))
+        journal = Journal(again / "events.jsonl")
+        step_through(space, journal)
+        assert params_of(journal) == params_of(whole)
+
+
+@pytest.mark.parametrize("kind", ["random", "tpe"])
+@pytest.mark.parametrize("text", [SPACE, FINITE], ids=["endless", "finite"])
+def test_a_warm_start_repeats_nothing_of_the_run_it_has_learned_from(tmp_path: Path, kind: str, text: str) -> None:
+    space = space_of(tmp_path, text + ("" if text == SPACE else f"    searcher: {kind}"))
+    space = replace(space, baselines=(), searcher=space.searcher.model_copy(update={"kind": kind}))
+    old = new_journal(tmp_path / "old")
+    step_through(space.with_budget(trials=12), old)
+    other = Run(old.path.parent, {"space": space.to_json(), "split": {"hash": "same"}}, old)
+    journal = new_journal(tmp_path / "new")
+    assert StudySearch(space, journal).add_warm(other, "same").added == 12
+    step_through(space.with_budget(trials=12), journal)
+    before, now = ({key_of(trial.params) for trial in each.trials.values()} for each in (old, journal))
+    assert len(now) == 12
+    assert not before & now
+
+
+def test_what_a_warm_start_had_trained_for_fewer_epochs_may_be_trained_again(tmp_path: Path) -> None:
+    text = "fixed: {epochs: EPOCHS, weights: none}\nsearch: {n_mels: {choice: [32, 64]}}\nbudget: {grace_epochs: 1}"
+    short, long = (space_of(tmp_path, text.replace("EPOCHS", epochs)) for epochs in ("2", "6"))
+    old = new_journal(tmp_path / "old")
+    step_through(short, old)
+    other = Run(old.path.parent, {"space": short.to_json(), "split": {"hash": "same"}}, old)
+    journal = new_journal(tmp_path / "new")
+    StudySearch(long, journal).add_warm(other, "same")
+    step_through(long, journal)
+    assert sorted(trial.params["n_mels"] for trial in journal.trials.values()) == [32, 64]
+
+
+def test_a_searcher_that_is_made_anew_takes_the_place_of_the_one_before(space: Space, tmp_path: Path) -> None:
+    journal = new_journal(tmp_path / "run")
+    searchers = [StudySearch(space, journal) for _ in range(5)]
+    suggested(searchers[-1])
+    suggested(searchers[-1])
+    assert len(journal._listeners) == 1
+    assert [len(each._journal_study.study.trials) for each in searchers] == [0, 0, 0, 0, 1]

@@ -202,6 +202,7 @@ def test_the_rebuilt_study_equals_the_live_one(space: Space, tmp_path: Path) -> 
 
     journal = new_journal(tmp_path / "run")
     live = JournalStudy(space, journal)
+    journal.listen(live._on_event)  # the searcher that comes next has a study of its own
     step_through(space, journal, workers=3, train=train)
     rebuilt = JournalStudy(space, Journal(journal.path))
     shown = [

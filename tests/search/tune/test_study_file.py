@@ -197,3 +197,25 @@ def test_it_is_written_into_folders_whose_names_mean_something_in_a_url(
     shutil.copy(tmp_path / name / "study.db", tmp_path / "plain.db")
     assert len(optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path / 'plain.db'}").trials) == 1
     assert {file.name for file in tmp_path.iterdir()} == {"plain.db", "space.yaml", name}
+
+
+def test_a_baseline_that_does_without_what_is_searched_on_a_logarithmic_scale_is_in_it(tmp_path: Path) -> None:
+    space = space_of(
+        tmp_path,
+        """
+        fixed: {epochs: 2, weights: none}
+        search:
+          optimizer: {choice: [adamw, adam]}
+          weight_decay: {loguniform: [1e-4, 1e-1]}
+          patience: {lograndint: [1, 9]}
+        baselines: [tutorial-simple]
+        """,
+    )
+    journal = new_journal(tmp_path / "run")
+    values = space.baselines[0].values
+    assert (values["weight_decay"], values["patience"]) == (0.0, 0)
+    journal.suggested("baseline", "tutorial-simple", {}, values)
+    write_study(space, journal, path_of(journal))
+    (trial,) = study_of(journal).trials
+    assert "weight_decay" not in trial.params
+    assert trial.user_attrs["weight_decay (outside)"] == 0.0

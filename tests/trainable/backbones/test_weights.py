@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import http.server
@@ -320,7 +321,7 @@ def test_a_file_of_a_state_does_too(tmp_path: Path, suffix: str, inside: str | N
     assert torch.equal(model.state_dict()["features.0.0.weight"], state["features.0.0.weight"])
 
 
-def test_wrong_files_and_folders_are_each_one_clear_error(tmp_path: Path) -> None:
+def test_wrong_files_and_folders_are_each_one_clear_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     other = retrained(tmp_path / "other", backbone="shufflenet_v2_x0_5")
     (tmp_path / "run" / "empty").mkdir(parents=True)
     retrained(tmp_path / "run" / "retrained" / "model")
@@ -345,3 +346,19 @@ def test_wrong_files_and_folders_are_each_one_clear_error(tmp_path: Path) -> Non
         assert len(error.value.problems) == 1
         assert says in str(error.value), name
     assert other.is_dir()
+    weights_file("mobilenet_v3_small").write_bytes((tmp_path / "code.pt").read_bytes())  # as if it were published so
+    with pytest.raises(InputError, match="must hold torchvision's mobilenet_v3_small, got something else"):
+        build_network(config(), 5)
+    assert "code that a stranger's file would run" not in capfd.readouterr().out
+
+
+def test_nothing_in_the_project_reads_a_pickle_but_by_its_tensors() -> None:
+    root = Path(__file__).resolve().parents[3]
+    calls = []
+    for file in (*root.glob("trainable/**/*.py"), *root.glob("search/**/*.py"), root / "run_search.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads"):
+                given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                calls.append((str(file.relative_to(root)), given.get("weights_only")))
+    assert calls
+    assert {only for _, only in calls} == {"True"}, calls

@@ -14,15 +14,25 @@ import pytest
 import torch
 
 from tests.support.saved_models import save_small
+from trainable.backbones.efficientat import FRONT_END
 from trainable.errors import InputError
 from trainable.inference import onnx as export
 from trainable.inference.model import load_model, save_ensemble
 from trainable.inference.onnx import OnnxClassifier, export_onnx
 
+# EfficientAT's front end, for the rate of these clips: pre-emphasis, a window shorter than its transform, Kaldi's rows,
+# a fixed scale, and mels that keep their shape.
+NATIVE: dict[str, Any] = {
+    **FRONT_END, "backbone": "mn01", "sample_rate": 8000, "f_max": 4000.0, "n_fft": 256, "hop_length": 80, "n_mels": 32,
+}  # fmt: skip
+
 
 @pytest.mark.parametrize(
     "values",
     [
+        NATIVE,
+        {**NATIVE, "crop_seconds": 0.3, "eval_crops": 3},
+        {**NATIVE, "padding": "repeat", "channels": "repeat", "mel_scale": "slaney"},
         {},
         {"scale": "log", "normalise": "train", "n_fft": 200, "hop_length": 80},  # no power of two
         {"scale": "db", "normalise": "clip", "crop_seconds": 0.3, "eval_crops": 3},
@@ -71,6 +81,23 @@ def test_an_exported_model_agrees_with_torch_on_clips_and_takes_any_number_of_th
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["labels"]) == list(facts.labels)
     assert about["sample_rate"] == "8000"
+
+
+@pytest.mark.slow
+def test_a_front_end_that_belongs_to_the_weights_is_inside_the_file(
+    make_clips: Callable[..., Path], tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    clips = sorted(make_clips(clips=1).rglob("*.wav"))
+    save_small(tmp_path / "model", **NATIVE)
+    done = export_onnx(tmp_path / "model", tmp_path / "model.onnx", clips)
+    assert done.difference < 1e-4
+    session = onnxruntime.InferenceSession(str(done.path), providers=["CPUExecutionProvider"])
+    model = load_model(tmp_path / "model")
+    for length in (8000, 5000, 1200, 30):  # whole mels, each as long as its clip
+        sound = torch.randn(length, generator=torch.Generator().manual_seed(length)) * 0.1
+        (found,) = session.run(["probabilities"], {"waveform": sound[None].numpy()})
+        assert found[0] == pytest.approx(model.probabilities([(sound, 8000)])[0], abs=1e-4)
 
 
 def test_an_ensemble_becomes_one_form_for_onnx(tmp_path: Path) -> None:

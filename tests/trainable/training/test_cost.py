@@ -97,7 +97,7 @@ def test_memory_is_noted_again_when_it_has_grown_and_the_rest_is_kept(tmp_path: 
 
 def test_a_damaged_cost_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "cost.json").write_text(json.dumps({"parameters": 3}))
-    with pytest.raises(InputError, match=r"cost\.json: must hold what a trial costs"):
+    with pytest.raises(InputError, match=r"cost\.json: operations: must be there, got nothing"):
         TrialFolder(tmp_path).cost()
     (tmp_path / "cost.json").unlink()
     TrialFolder(tmp_path).write_cost(Cost(1, 2, 3.5, None))
