@@ -280,7 +280,7 @@ class Pulse:
 
 KNOCK_S = 3.0
 SILENCE_S = 30.0  # a network may be slow; nothing at all for so long is a machine that is gone
-HELD_S = 8.0  # before the ten seconds of a raylet are over
+HELD_S = 4.0  # well before the ten seconds of a raylet are over: a machine that is overloaded is late with all this
 
 
 def _knock(family: socket.AddressFamily, address: Any) -> Literal["open", "closed", "silent"]:
