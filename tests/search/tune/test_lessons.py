@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from search.runs.journal import Journal
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from search.space.space import Space
 from search.tune.lessons import Encoder, Lessons, Seen, agreement, key_of, lesson_of, told
 from search.tune.searcher import StudySearch
@@ -45,16 +45,16 @@ def peaked_at(lr: float, scale: float = 1.0) -> Train:
     return train
 
 
-def earlier_run(folder: Path, name: str, train: Train, text: str = SPACE, trials: int = 40) -> Run:
+def earlier_run(folder: Path, name: str, train: Train, text: str = SPACE, trials: int = 40) -> RunFolder:
     home = folder / name
     home.mkdir()
     space = space_of(home, text.replace("trials: 16", f"trials: {trials}"))
     journal = new_journal(home)
     step_through(space, journal, workers=2, train=train)
-    return Run(home, {"space": space.to_json(), "split": {"hash": "another"}}, journal)
+    return RunFolder(home, {"space": space.to_json(), "split": {"hash": "another"}}, journal)
 
 
-def search_with(space: Space, folder: Path, train: Train, *runs: Run) -> Journal:
+def search_with(space: Space, folder: Path, train: Train, *runs: RunFolder) -> Journal:
     journal = new_journal(folder)
     searcher = StudySearch(space, journal)
     for run in runs:
