@@ -7,12 +7,14 @@ from typing import Any
 
 from search.runs.journal import Journal
 from search.runs.run import RunFolder, load_run
+from search.runs.shapes import ClipsRecord
 from trainable.config import SHARED_FIELDS, TrialConfig
 from trainable.data.dataset import Dataset, absolute, load_dataset
 from trainable.data.split import split_dataset
 from trainable.errors import InputError
 from trainable.files import write_atomically
 from trainable.progress import Progress
+from trainable.shapes import checked
 
 
 def same_dataset(run: RunFolder, progress: Progress | None = None, data: str | None = None) -> Dataset:
@@ -22,6 +24,8 @@ def same_dataset(run: RunFolder, progress: Progress | None = None, data: str | N
         InputError: it has changed since, or is split otherwise, so that other clips would be trained on, scored and set
             aside for the test.
     """
+    way_out = "That is needed to find the clips: put back a copy of the file, or search anew."
+    checked(run.record, ClipsRecord, str(run.path / "run.json"), way_out)
     known, path = run.record["data"], data or str(run.record["data"]["path"])
     dataset = load_dataset(path, progress, known.get("group_column"))
     if dataset.hash != known["hash"]:

@@ -38,7 +38,7 @@ LOOKS: dict[str, Any] = {
     "compare": lambda run: compare([run]),
     "report": lambda run: write_report([run]),
     "plan": lambda run: (need_whole(run), make_plan(run, RetrainOptions(top=2, seeds=1))),
-    "suspects": lambda run: (need_whole(run), suspects_of(run)),
+    "suspects": suspects_of,
 }
 
 
