@@ -15,7 +15,7 @@ from search.console.table import Column, fact, fit
 from search.runs.cost import COSTS
 from search.runs.format import ABSENT, conditions_of, percent, quantity, short, value_of
 from search.runs.journal import Trial
-from search.runs.run import Run, load_run
+from search.runs.run import RunFolder, load_run
 from search.runs.tables import MEASURED, measured
 from trainable.errors import InputError, did_you_mean
 from trainable.files import safe_cell
@@ -26,7 +26,7 @@ SHOWN_LAST = ("last_acc", "epochs_run", "seconds", *COSTS)
 HIGHEST_FIRST = ("best_acc", "last_acc")
 
 
-def compare(runs: Sequence[Run], where: str | None = None, sort: str | None = None) -> pd.DataFrame:
+def compare(runs: Sequence[RunFolder], where: str | None = None, sort: str | None = None) -> pd.DataFrame:
     """One row per trial, best first: what was measured, then the settings in which the rows differ.
 
     `best_acc` follows the one rule for best, so it is missing for trials that did not get past the grace period;
@@ -70,7 +70,7 @@ def print_comparison(
     Raises:
         InputError: a path is no run folder, or `where` or `sort` make no sense.
     """
-    runs: list[Run] = []
+    runs: list[RunFolder] = []
     problems: list[str] = []
     for path in dict.fromkeys(paths):
         try:
@@ -108,13 +108,13 @@ def table_lines(frame: pd.DataFrame, width: int | None) -> list[str]:
     return lines
 
 
-def _best_first(run: Run) -> list[Trial]:
+def _best_first(run: RunFolder) -> list[Trial]:
     """All trials of a run: those that may be called best by the one rule, then the others by number."""
     ranked = {best.trial.number: best.trial for best in run.ranked()}
     return [*ranked.values(), *(trial for trial in run.trials if trial.number not in ranked)]
 
 
-def _row(run: Run, trial: Trial) -> dict[str, Any]:
+def _row(run: RunFolder, trial: Trial) -> dict[str, Any]:
     """All that is known of a trial: what was measured, and its whole configuration."""
     dimensions = run.record["space"].get("search") or {}
     conditions = conditions_of(dimensions)
@@ -124,7 +124,7 @@ def _row(run: Run, trial: Trial) -> dict[str, Any]:
     return {**measured(run, trial), **{key: None if value is ABSENT else value for key, value in values.items()}}
 
 
-def _settings(runs: Sequence[Run], frame: pd.DataFrame) -> list[str]:
+def _settings(runs: Sequence[RunFolder], frame: pd.DataFrame) -> list[str]:
     """The settings in which the rows differ: those searched in any run, and those in which whole runs differ.
 
     Baselines differ from the rest in much that nobody searched; what only sets them apart is left to their names.

@@ -16,9 +16,8 @@ from search.commands.search import resume as resume_run
 from search.commands.search import search as search_with
 from search.retrain.plan import RetrainOptions
 from search.runs.folder import find_run, free_name
-from search.runs.run import Run as RunFolder
+from search.runs.run import RunFolder, result_of
 from search.runs.run import load_run as open_folder
-from search.runs.run import result_of
 from search.space.load import space_path
 from search.tune.prepare import Options
 from trainable.config import TrialConfig

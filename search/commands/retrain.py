@@ -34,7 +34,7 @@ from search.retrain.text import view
 from search.runs.data import move_data
 from search.runs.folder import nested_run, sole_run
 from search.runs.journal import Journal, Trial
-from search.runs.run import Run, load_run, need_whole, trial_folder
+from search.runs.run import RunFolder, load_run, need_whole, trial_folder
 from search.space.load import given
 from search.space.sections import Resources, Scheduler
 from search.space.space import Space
@@ -126,7 +126,7 @@ def retrain_run(
 
 
 def _run_jobs(
-    run: Run, jobs: Sequence[Job], resources: Resources, machines: Machines, mode: ResolvedMode,
+    run: RunFolder, jobs: Sequence[Job], resources: Resources, machines: Machines, mode: ResolvedMode,
     notes: tuple[str, ...],
 ) -> Journal:  # fmt: skip
     """The journal of the nested run, with every job in it ended unless the user has interrupted."""

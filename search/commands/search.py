@@ -36,7 +36,7 @@ from search.runs.folder import find_run, new_run, only_driver, sole_run
 from search.runs.format import conditions_of
 from search.runs.gain import Prospect
 from search.runs.journal import Journal
-from search.runs.run import Run, load_run, need_whole
+from search.runs.run import RunFolder, load_run, need_whole
 from search.runs.tables import TrialsTable, write_trials_csv
 from search.space.load import Flags, given, with_flags
 from search.space.space import Space
@@ -76,12 +76,12 @@ LEFT_AT_THE_END = ("trials.csv", "study.db", "report.html")
 class Searching:
     """What a driver needs to know to run, or run on, a search."""
 
-    run: Run
+    run: RunFolder
     space: Space
     machines: Machines
     mode: ResolvedMode
-    warm_start: tuple[Run, ...] = ()
-    learn_from: tuple[Run, ...] = ()
+    warm_start: tuple[RunFolder, ...] = ()
+    learn_from: tuple[RunFolder, ...] = ()
     retry: tuple[int, ...] = ()  # trials that have failed and are to go on
     time_left: float | None = None  # s
     notes: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ def search(options: Options) -> int:
         content = record(prepared, options, mode.to_json(), machines.to_json(resources))
         content["time_limit"] = limit and asdict(limit)
         if options.dry_run:
-            run = Run(prepared.run, content, Journal(prepared.run / "events.jsonl"))
+            run = RunFolder(prepared.run, content, Journal(prepared.run / "events.jsonl"))
             return _dry_run(Searching(run, space, machines, mode, notes=notes))
         with new_run(prepared.run, content, options.storage) as run, only_driver(run.path):
             check_every_node(run, machines)
@@ -150,7 +150,7 @@ def _within_budget(
     return fitting, bought.limit, (bought_in_words(bought, space, seconds),)
 
 
-def _each_once(paths: Iterable[Path], storage: str = "runs") -> tuple[Run, ...]:
+def _each_once(paths: Iterable[Path], storage: str = "runs") -> tuple[RunFolder, ...]:
     found = [find_run(path, storage) for path in paths]
     return tuple(load_run(path) for path in {path.resolve(): path for path in found}.values())
 
@@ -180,7 +180,7 @@ def resume(path: Path, options: ResumeOptions) -> int:
         return _resume(run, options)
 
 
-def _resume(run: Run, options: ResumeOptions) -> int:
+def _resume(run: RunFolder, options: ResumeOptions) -> int:
     need_whole(run)
     space, trials = Space.from_json(run.record["space"]), options.trials
     if trials is None:  # an extension that was interrupted is still one
@@ -226,7 +226,7 @@ def _resume(run: Run, options: ResumeOptions) -> int:
         return _search(Searching(run, space, machines, mode, warm, lessons, retry, time_left, notes, budget))
 
 
-def _nothing_left(run: Run, space: Space, failed: int) -> str:
+def _nothing_left(run: RunFolder, space: Space, failed: int) -> str:
     """Why there is nothing to resume, and what else can be done."""
     over = f"all {len(run.trials)} trials finished" + (f" or failed ({failed})" if failed else "")
     if space.trials == space.budget.trials and run.journal.stop_reason != _USED_UP:
@@ -239,7 +239,7 @@ def _nothing_left(run: Run, space: Space, failed: int) -> str:
     return f"{run.path}: must have something left to do, got {over}{way_out}{again}"
 
 
-def _edited(run: Run) -> tuple[str, ...]:
+def _edited(run: RunFolder) -> tuple[str, ...]:
     """What to say where somebody has changed the space file since the search began."""
     source = Path(run.record["space"]["source"])
     known = run.record.get("space_hash")
@@ -251,7 +251,7 @@ def _edited(run: Run) -> tuple[str, ...]:
     )
 
 
-def _not_known_yet(run: Run, key: str, events: list[dict[str, Any]]) -> tuple[Run, ...]:
+def _not_known_yet(run: RunFolder, key: str, events: list[dict[str, Any]]) -> tuple[RunFolder, ...]:
     """The runs under `key` of run.json that the journal has nothing of yet; none once there are trials."""
     known = {event["run"] for event in events}
     others = [] if run.journal.trials else [other for other in run.record.get(key, []) if other not in known]
@@ -333,7 +333,7 @@ def _search(searching: Searching) -> int:
     return code
 
 
-def _refused(run: Run, space: Space) -> Callable[[TrialConfig], bool] | None:
+def _refused(run: RunFolder, space: Space) -> Callable[[TrialConfig], bool] | None:
     """Whether a configuration costs more than the constraints or the time budget allow; None where neither does."""
     limit = Limit.from_json(found) if (found := run.record.get("time_limit")) else None
     if not space.constraints.limits and limit is None:
@@ -344,7 +344,7 @@ def _refused(run: Run, space: Space) -> Callable[[TrialConfig], bool] | None:
     return lambda config: not keeps(config) or (limit is not None and not limit.allows(config))
 
 
-def _study_file(run: Run, space: Space) -> Callable[[dict[str, Any]], None]:
+def _study_file(run: RunFolder, space: Space) -> Callable[[dict[str, Any]], None]:
     """A listener that keeps study.db up to date, opened with the first event: what fails then is a warning."""
     opened: list[StudyFile] = []
 
@@ -403,7 +403,7 @@ def _numbered(progress: Progress, number: int, total: int) -> Progress:
     return lambda description, done, clips: progress(f"{description}{of}", done, clips)
 
 
-def close_run(run: Run, space: Space, warn: Callable[[str], None]) -> None:
+def close_run(run: RunFolder, space: Space, warn: Callable[[str], None]) -> None:
     """Writes everything in the run folder that is made from the journal and the trial folders.
 
     Hours of training must not end in a traceback over what can be made again: whatever fails is a warning.
@@ -426,7 +426,7 @@ def close_run(run: Run, space: Space, warn: Callable[[str], None]) -> None:
         warn(f"{run.path}: {', '.join(reasons)} could not be written ({said}). To try again: {again}")
 
 
-def write_best(run: Run) -> None:
+def write_best(run: RunFolder) -> None:
     """Writes best.yaml: the best trial's whole configuration, ready for `python -m trainable --config`."""
     best = run.best()
     if best is None:

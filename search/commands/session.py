@@ -23,7 +23,7 @@ from search.mirror.mirror import Mirror
 from search.mirror.mode import ResolvedMode
 from search.runs.folder import shared_paths
 from search.runs.record import git_commit, versions
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from search.space.sections import Resources
 from search.tune.actor import in_words
 from search.tune.cluster import Machines, check_nodes, concurrency, start_again
@@ -48,7 +48,7 @@ class Ending:
 class Session:
     """What a driver needs to know to train on what it has."""
 
-    run: Run
+    run: RunFolder
     task: str  # what is trained, for the header: "4 dimensions, 32 trials of up to 20 epochs"
     resources: Resources  # of each trial, both known by now
     machines: Machines
@@ -183,7 +183,7 @@ def exit_code(stop: Stop, good: bool) -> int:
     return EXIT_DONE if good and not stop.trouble else EXIT_FAILED
 
 
-def note_stop(run: Run, reason: str, warn: Callable[[str], None]) -> None:
+def note_stop(run: RunFolder, reason: str, warn: Callable[[str], None]) -> None:
     """Notes in the journal why the session ends; a disk that is still full only leaves that out."""
     try:
         run.journal.stopped(reason)
@@ -191,7 +191,7 @@ def note_stop(run: Run, reason: str, warn: Callable[[str], None]) -> None:
         warn(f"stopped: {reason} (which could not be noted: {in_words(error)})")
 
 
-def check_every_node(run: Run, machines: Machines) -> None:
+def check_every_node(run: RunFolder, machines: Machines) -> None:
     """Raises InputError unless every machine of a cluster has what trials of the run need there."""
     if machines.address is not None:
         weights = run.record["weights"]

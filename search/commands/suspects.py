@@ -9,7 +9,7 @@ from search.console.steps import Steps
 from search.console.table import Column, fit, terminal
 from search.retrain.suspects import suspects_of, write_suspects
 from search.runs.format import percent
-from search.runs.run import load_run, need_whole
+from search.runs.run import load_run
 from trainable.commands import typed
 
 SHOWN = 20
@@ -18,7 +18,6 @@ SHOWN = 20
 def suspects(path: Path, target: Path | None) -> int:
     """Writes the list of a run's doubtful labels, and shows its beginning."""
     run = load_run(path)
-    need_whole(run)
     with Steps(sys.stderr) as progress:
         dataset, found = suspects_of(run, progress)
     target = target or run.path / "suspects.csv"

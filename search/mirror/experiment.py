@@ -15,7 +15,7 @@ from typing import Any, Literal
 from search.runs.cost import COSTS, costs_of
 from search.runs.format import ABSENT, conditions_of, short, status_word, value_of
 from search.runs.journal import Trial
-from search.runs.run import Run, best_epoch, load_run
+from search.runs.run import RunFolder, best_epoch, load_run
 
 # SwanLab's own palette. In this order neighbouring trials differ, and a trial keeps its colour when it is replayed.
 _COLORS = (
@@ -78,7 +78,7 @@ INTERRUPTED = Ending("interrupted: the search stopped before this trial's end; `
                      "aborted", final=False)  # fmt: skip
 
 
-def trial_experiment(run: Run, trial: Trial) -> Experiment:
+def trial_experiment(run: RunFolder, trial: Trial) -> Experiment:
     """The experiment of a trial of a run."""
     config, kind = trial.config, trial.kind
     data = str(run.record.get("data", {}).get("name") or config.get("data", ""))
@@ -102,7 +102,7 @@ def trial_experiment(run: Run, trial: Trial) -> Experiment:
     )
 
 
-def _searched(run: Run, trial: Trial) -> dict[str, Any]:
+def _searched(run: RunFolder, trial: Trial) -> dict[str, Any]:
     """The searched settings, numbered in the order of the space: digits come before capitals.
 
     Every trial has the same keys, or the page's table would lack columns that its first trial has no value for.
@@ -122,7 +122,7 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def experiment_name(run: Run, trial: Trial) -> str:
+def experiment_name(run: RunFolder, trial: Trial) -> str:
     """A name that sorts by number and says what the trial is: `017 resnet18 224px lr 1.3e-4`."""
     planned = int(run.record.get("space", {}).get("budget", {}).get("trials", 0))
     number = f"{trial.number:0{max(3, len(str(max(planned, trial.number + 1) - 1)))}d}"
@@ -133,7 +133,7 @@ def experiment_name(run: Run, trial: Trial) -> str:
     return " ".join(part for part in parts if part)[:_LONGEST_NAME]
 
 
-def trial_ending(run: Run, trial: Trial) -> Ending:
+def trial_ending(run: RunFolder, trial: Trial) -> Ending:
     """How a trial ended, with its best epoch by the one rule for it, and what it costs to use."""
     if not trial.over:
         return INTERRUPTED
@@ -163,7 +163,7 @@ def home(path: Path) -> Path:
     return path.parent if path.name == "retrained" and (path.parent / "run.json").exists() else path
 
 
-def _fingerprint(run: Run) -> str:
+def _fingerprint(run: RunFolder) -> str:
     """Ten characters that tell this run from others of its name, and stay the same when its folder moves."""
     owner = home(run.path)
     created = (run.record if owner == run.path else load_run(owner).record).get("created")

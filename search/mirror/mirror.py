@@ -17,7 +17,7 @@ from search.mirror.experiment import home, trial_ending, trial_experiment
 from search.mirror.mode import Mode, ResolvedMode
 from search.mirror.pool import Pool
 from search.mirror.worker import DONE_FILE
-from search.runs.run import Run, load_run
+from search.runs.run import RunFolder, load_run
 from trainable.commands import typed
 from trainable.errors import InputError
 from trainable.progress import Progress
@@ -30,7 +30,9 @@ LONGEST_REPLAY_S = 86_400.0  # a child that hangs is ended long before
 class Mirror:
     """Mirrors the trials of a run. All methods return at once, but `close`."""
 
-    def __init__(self, run: Run, mode: ResolvedMode, concurrency: int = 1, *, hung_s: float | None = None) -> None:
+    def __init__(
+        self, run: RunFolder, mode: ResolvedMode, concurrency: int = 1, *, hung_s: float | None = None
+    ) -> None:
         """Takes up what the run has and SwanLab has not: on a resume, the trials of earlier sessions, too.
 
         `concurrency`: as many children as trials run at once. `hung_s`: how long SwanLab may do nothing, s.

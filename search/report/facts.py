@@ -21,7 +21,7 @@ from search.retrain.text import OPTIMISTIC
 from search.retrain.trust import candidates_of, trust
 from search.runs.format import ABSENT, conditions_of, interval_in_words, stop_in_words, value_of
 from search.runs.journal import Trial
-from search.runs.run import Best, Run, rank, result_of
+from search.runs.run import Best, RunFolder, rank, result_of
 from search.space.space import Space
 from search.tune.study import beliefs_of
 from trainable.config import RECIPES, SHARED_FIELDS, TrialConfig
@@ -61,12 +61,12 @@ class Span:
         return self.end - self.start
 
 
-def trials_of(run: Run) -> list[Trial]:
+def trials_of(run: RunFolder) -> list[Trial]:
     """The trials of the search itself, baselines included, retraining left out."""
     return [trial for trial in run.trials if trial.kind != "retrain"]
 
 
-def space_of(run: Run) -> Space:
+def space_of(run: RunFolder) -> Space:
     """The space that was searched."""
     return Space.from_json(run.record["space"])
 
@@ -95,7 +95,7 @@ def top(trial: Trial) -> Best | None:
     return Best(trial, best.epoch, best.value, best.loss)
 
 
-def search_clock(run: Run) -> Callable[[float], float]:
+def search_clock(run: RunFolder) -> Callable[[float], float]:
     """A function from s since 1970 to s of searching: the time between a session's last event and the next is left out.
 
     A night between an interruption and its resumption is no time that the search took.
@@ -123,7 +123,7 @@ def search_clock(run: Run) -> Callable[[float], float]:
     return clock
 
 
-def state_in_words(run: Run) -> str:
+def state_in_words(run: RunFolder) -> str:
     """Whether the search has ended, why and when, and when it began."""
     events = _event_times(run)
     began = [session["time"] for session in run.journal.sessions if "time" in session] + events
@@ -139,7 +139,7 @@ def _moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def _event_times(run: Run) -> list[float]:
+def _event_times(run: RunFolder) -> list[float]:
     times = []
     for trial in run.trials:
         times.append(trial.started)
@@ -148,7 +148,7 @@ def _event_times(run: Run) -> list[float]:
     return times
 
 
-def progress(run: Run) -> list[Progress]:
+def progress(run: RunFolder) -> list[Progress]:
     """Each moment at which there was a new best by the rule of `search.runs.run`, oldest first; the last is the run's.
 
     A trial counts from the epoch at which it gets past the grace period, with the best that it has until then. Where
@@ -181,7 +181,7 @@ def _quality(best: Best) -> tuple[int, float, float]:
     return best.trial.number, best.accuracy, best.loss
 
 
-def rungs(run: Run) -> list[Rung]:
+def rungs(run: RunFolder) -> list[Rung]:
     """The epochs at which the scheduler compared trials, earliest first; empty where it cuts nothing.
 
     A trial that was cut between two of them had been overtaken at the former. Baselines take no part where they are
@@ -207,7 +207,7 @@ def _rung(trials: list[Trial], epoch: int, end: float) -> Rung:
     )
 
 
-def spans(run: Run) -> list[Span]:
+def spans(run: RunFolder) -> list[Span]:
     """When each trial ran, oldest first. A trial that was taken up again is one span from start to end."""
     clock = search_clock(run)
     free_from: list[float] = []  # per slot
@@ -232,12 +232,12 @@ class Headline:
     optimistic: bool  # chosen on the same clips as measured
 
 
-def retrained(run: Run) -> dict[str, Any] | None:
+def retrained(run: RunFolder) -> dict[str, Any] | None:
     """What `retrained/result.json` says, or None where nothing was retrained."""
     return result_of(run.path)
 
 
-def headline(run: Run) -> Headline:
+def headline(run: RunFolder) -> Headline:
     """The retrained accuracy where there is one, else the search's own best, called what it is."""
     result = retrained(run)
     if result is not None:
@@ -270,7 +270,7 @@ def _of_result(result: dict[str, Any]) -> Headline:
     )  # fmt: skip
 
 
-def _choices(run: Run) -> str:
+def _choices(run: RunFolder) -> str:
     reports = sum(len(trial.reports) for trial in run.trials if trial.kind != "retrain")
     return f"{reports} scores (every epoch of every trial)"
 
@@ -285,7 +285,7 @@ class Lead:
     overlap: bool  # whether the intervals overlap, so that it may be chance
 
 
-def lead(run: Run) -> Lead | None:
+def lead(run: RunFolder) -> Lead | None:
     """How far the best trial is above the best baseline, both by the one rule; None where either is missing."""
     ranked = run.ranked()
     base = next((other for other in ranked if other.trial.kind == "baseline"), None)
@@ -315,7 +315,7 @@ class Record:
     space: str  # a space file
 
 
-def record(run: Run) -> Record:
+def record(run: RunFolder) -> Record:
     """Everything that run.json knows, and the commands that repeat the run."""
     known = run.record
     data, split = known.get("data", {}), known.get("split", {})
@@ -354,7 +354,7 @@ def record(run: Run) -> Record:
     return Record(shown, tuple(commands), _space_file(known["space"]))
 
 
-def _lessons(run: Run) -> Iterator[str]:
+def _lessons(run: RunFolder) -> Iterator[str]:
     """What each run on other data was worth to this one."""
     beliefs = beliefs_of(Space.from_json(run.record["space"]), run.journal)
     for event in run.journal.lessons:
@@ -392,7 +392,7 @@ def _baseline(item: dict[str, Any], fixed: dict[str, Any]) -> object:
     return {"name": item["name"], **({"cut": True} if item.get("cut") else {}), **own}
 
 
-def _sessions(run: Run) -> str:
+def _sessions(run: RunFolder) -> str:
     starts = [session["time"] for session in run.journal.sessions if "time" in session]
     if not starts:
         return ""

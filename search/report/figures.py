@@ -17,7 +17,7 @@ from search.report.facts import Progress, Rung, Span, label, top, trials_of
 from search.runs.cost import CostKind
 from search.runs.format import STATUS_WORDS, duration, percent, status_in_words
 from search.runs.journal import Trial
-from search.runs.run import Best, Run, validates
+from search.runs.run import Best, RunFolder, validates
 from trainable.inference.metrics import spread, wilson_interval
 from trainable.training.trial_folder import EpochResult
 
@@ -114,7 +114,7 @@ def intervals(rows: Sequence[Bar]) -> Any:
     return plot
 
 
-def history(run: Run, steps: Sequence[Progress], against: str, spans: Sequence[Span], total: float) -> Any:
+def history(run: RunFolder, steps: Sequence[Progress], against: str, spans: Sequence[Span], total: float) -> Any:
     """The best so far as a staircase over "seconds" or "epochs" (`against`), up to `total`.
 
     Every trial's own best is a mark at the place where the trial ended, as `spans` says.
@@ -151,7 +151,7 @@ def history(run: Run, steps: Sequence[Progress], against: str, spans: Sequence[S
     return plot
 
 
-def _epochs_until(run: Run, trial: Trial) -> float:
+def _epochs_until(run: RunFolder, trial: Trial) -> float:
     """Epochs that all trials had trained when `trial` reported its last one."""
     last = trial.reports[-1].time
     return float(sum(report.time <= last for other in trials_of(run) for report in other.reports))
@@ -419,7 +419,7 @@ def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
     return found or [low, high]
 
 
-def epoch_times(run: Run, trials: Sequence[Trial], by: str) -> Any:
+def epoch_times(run: RunFolder, trials: Sequence[Trial], by: str) -> Any:
     """Seconds per epoch of every trial, in groups by the configuration's `by`."""
     groups: dict[str, list[tuple[Trial, float]]] = {}
     for trial in trials:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from search.report.facts import label
 from search.runs.data import same_dataset
 from search.runs.format import percent, percent_range
-from search.runs.run import Run, result_of
+from search.runs.run import RunFolder, result_of
 from trainable.config import TrialConfig
 from trainable.data.audio import read_waveform
 from trainable.data.dataset import Dataset
@@ -105,7 +105,7 @@ class Scored:
         ]
 
 
-def scored(run: Run, result: Mapping[str, Any] | None) -> Scored | None:
+def scored(run: RunFolder, result: Mapping[str, Any] | None) -> Scored | None:
     """The predictions to show, or None where there are none; `result` is `retrained/result.json`."""
     table_file = run.path / "retrained" / "predictions.csv"
     if result is not None and table_file.exists():
@@ -130,7 +130,7 @@ def scored(run: Run, result: Mapping[str, Any] | None) -> Scored | None:
     return Scored(about, scores.labels, tuple(predictions), lost, groups)
 
 
-def _groups(run: Run) -> dict[str, str]:
+def _groups(run: RunFolder) -> dict[str, str]:
     """Path to group of the clips that have one; nothing where the data is not there any more."""
     try:
         return {clip.place: clip.group for clip in same_dataset(run).clips if clip.group is not None}
@@ -196,7 +196,7 @@ class Mistakes:
     lost_all: str  # why none can be shown, "" where they can
 
 
-def mistakes(run: Run, found: Scored, config: TrialConfig) -> Mistakes:
+def mistakes(run: RunFolder, found: Scored, config: TrialConfig) -> Mistakes:
     """The surest mistakes, each with a picture and a sound, and a sentence for each file that cannot be had."""
     if found.lost:
         return Mistakes((), (), found.lost)
@@ -237,7 +237,7 @@ def suspect_cards(dataset: Dataset, found: Sequence[Suspect], config: TrialConfi
 Explain = Callable[[Path, str], Stretch | None]
 
 
-def explainer(run: Run, patience: float = PATIENCE_S) -> Explain:
+def explainer(run: RunFolder, patience: float = PATIENCE_S) -> Explain:
     """What asks the model that made the run's mistakes, as long as that takes no more than `patience` seconds in all.
 
     With folds every clip has a model of its own, which is not kept: nothing is asked then.

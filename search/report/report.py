@@ -68,7 +68,7 @@ from search.runs.format import (
     status_word,
 )
 from search.runs.journal import BROKEN
-from search.runs.run import Best, Run, best_epoch, load_run, validates
+from search.runs.run import Best, RunFolder, best_epoch, load_run, validates
 from trainable.commands import typed
 from trainable.config import TrialConfig
 from trainable.errors import InputError
@@ -112,7 +112,7 @@ class Section:
     content: Content
 
 
-def write_report(runs: Sequence[Run], path: Path | None = None) -> Path:
+def write_report(runs: Sequence[RunFolder], path: Path | None = None) -> Path:
     """Writes the report of one run, or of several with a comparison on top, and returns its path.
 
     `path`: by default `report.html` in the folder of the first run.
@@ -170,9 +170,9 @@ def _asset(name: str) -> str:
     return (resources.files("search.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _article(run: Run, key: str) -> Content:
+def _article(run: RunFolder, key: str) -> Content:
     """The part of the page about one run; `key` makes the anchors its own."""
-    parts: list[tuple[str, str, Callable[[Run, str], Content | None]]] = [
+    parts: list[tuple[str, str, Callable[[RunFolder, str], Content | None]]] = [
         ("Retrained", "Retrained", _retrained),
         ("Baselines", "Baselines in the search", _baselines),
         ("Progress", "Progress", _progress),
@@ -205,7 +205,7 @@ def _article(run: Run, key: str) -> Content:
     }
 
 
-def _summary(run: Run) -> list[tuple[str, object]]:
+def _summary(run: RunFolder) -> list[tuple[str, object]]:
     trials = trials_of(run)
     counts: Counter[str] = Counter(trial.status for trial in trials)
     data = run.record.get("data", {})
@@ -218,7 +218,7 @@ def _summary(run: Run) -> list[tuple[str, object]]:
     ]
 
 
-def _comparison(runs: Sequence[Run]) -> Content:
+def _comparison(runs: Sequence[RunFolder]) -> Content:
     """Several runs side by side."""
     rows, bars, histories = [], [], []
     for run in runs:
@@ -242,7 +242,7 @@ def _comparison(runs: Sequence[Run]) -> Content:
     }  # fmt: skip
 
 
-def _compared_row(run: Run, found: Headline, epochs: int) -> list[object]:
+def _compared_row(run: RunFolder, found: Headline, epochs: int) -> list[object]:
     split = run.record.get("split", {})
     measured_on = OPTIMISTIC if found.optimistic else found.sentence if found.accuracy is not None else ""
     return [
@@ -254,7 +254,7 @@ def _compared_row(run: Run, found: Headline, epochs: int) -> list[object]:
     ]  # fmt: skip
 
 
-def _retrained(run: Run, key: str) -> Content | None:
+def _retrained(run: RunFolder, key: str) -> Content | None:
     """The retrained configuration beside its baseline and its ensembles.
 
     Only the fields that every result has are taken for granted; what a protocol leaves out is left out here too.
@@ -282,7 +282,7 @@ def _retrained(run: Run, key: str) -> Content | None:
     }
 
 
-def _seeds(run: Run, result: Mapping[str, Any], key: str) -> list[Plot]:
+def _seeds(run: RunFolder, result: Mapping[str, Any], key: str) -> list[Plot]:
     """The curves of the chosen configuration's seeds, and how far the seeds of every configuration lie apart."""
     drawn = []
     nested = run.path / "retrained"
@@ -401,7 +401,7 @@ def _seed(seed: object, index: int) -> object:
     return seed.get("seed", index) if isinstance(seed, Mapping) else index
 
 
-def _baselines(run: Run, key: str) -> Content | None:
+def _baselines(run: RunFolder, key: str) -> Content | None:
     trials = [trial for trial in trials_of(run) if trial.kind == "baseline"]
     bests = [best for trial in trials if (best := best_epoch(trial, run.grace_epochs) or top(trial))]
     best = run.best()
@@ -427,7 +427,7 @@ def _baselines(run: Run, key: str) -> Content | None:
     }
 
 
-def _progress(run: Run, key: str) -> Content | None:
+def _progress(run: RunFolder, key: str) -> Content | None:
     steps, times = progress(run), spans(run)
     if not times:
         return None
@@ -446,7 +446,7 @@ def _progress(run: Run, key: str) -> Content | None:
     }
 
 
-def _cuts(run: Run, key: str) -> Content | None:
+def _cuts(run: RunFolder, key: str) -> Content | None:
     found = rungs(run)
     if not found:
         return {"plot": None} if trials_of(run) else None
@@ -464,7 +464,7 @@ def _cuts(run: Run, key: str) -> Content | None:
     return {"plot": Plot(f"{key}-plot", plot, "Trials at the rungs", 400, caption, width=width)}
 
 
-def _settings(run: Run, key: str) -> Content | None:
+def _settings(run: RunFolder, key: str) -> Content | None:
     space = space_of(run)
     trials = [trial for trial in trials_of(run) if top(trial)]
     axes = axes_of(trials, space)
@@ -504,7 +504,7 @@ def _settings(run: Run, key: str) -> Content | None:
     }  # fmt: skip
 
 
-def _cost(run: Run, key: str) -> Content | None:
+def _cost(run: RunFolder, key: str) -> Content | None:
     """Accuracy against each kind of cost, with the best trade-offs."""
     ranked = {best.trial.number for best in run.ranked()}
     tops = [best for trial in trials_of(run) if (best := top(trial))]
@@ -548,7 +548,7 @@ def _epochs(count: int) -> str:
     return f"{count} epoch{'s' if count != 1 else ''}"
 
 
-def _curves(run: Run, key: str) -> Content | None:
+def _curves(run: RunFolder, key: str) -> Content | None:
     ranked = [best.trial for best in run.ranked() if best.trial.kind != "retrain"][:CURVES]
     rows = [(trial, epochs) for trial in ranked if (epochs := run.epochs(trial))]
     if not rows:
@@ -562,7 +562,7 @@ def _curves(run: Run, key: str) -> Content | None:
     }
 
 
-def _mistakes(run: Run, key: str) -> Content | None:
+def _mistakes(run: RunFolder, key: str) -> Content | None:
     """Confusion matrix, scores per class and the worst mistakes."""
     result = retrained(run)
     found = scored(run, result)
@@ -587,7 +587,7 @@ def _mistakes(run: Run, key: str) -> Content | None:
     }  # fmt: skip
 
 
-def _labels(run: Run, key: str) -> Content | None:
+def _labels(run: RunFolder, key: str) -> Content | None:
     """The clips whose label is in doubt, to be listened to."""
     try:
         dataset, found = suspects_of(run)
@@ -604,7 +604,7 @@ def _labels(run: Run, key: str) -> Content | None:
     }  # fmt: skip
 
 
-def _time(run: Run, key: str) -> Content | None:
+def _time(run: RunFolder, key: str) -> Content | None:
     """What the trials cost, when they ran and what an epoch takes."""
     times = spans(run)
     if not times:
@@ -635,7 +635,7 @@ def _time(run: Run, key: str) -> Content | None:
     return {"pairs": pairs, "figures": drawn}
 
 
-def _trials(run: Run, key: str) -> Content | None:
+def _trials(run: RunFolder, key: str) -> Content | None:
     """All trials with their settings, best first; those that may not be called best behind the others."""
     trials = trials_of(run)
     if not trials:
@@ -673,7 +673,7 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _failed(run: Run, key: str) -> Content | None:
+def _failed(run: RunFolder, key: str) -> Content | None:
     """The trials that broke, with their messages."""
     space = space_of(run)
     rows: list[list[object]] = []
@@ -688,7 +688,7 @@ def _failed(run: Run, key: str) -> Content | None:
     return {"table": Table(headers, rows, frozenset((2,)), tall=True)} if rows else None
 
 
-def _best(run: Run, key: str) -> Content | None:
+def _best(run: RunFolder, key: str) -> Content | None:
     best = run.best()
     if best is None:
         return None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from search.runs.cost import COSTS, front_of
 from search.runs.data import same_dataset
-from search.runs.run import Best, Run
+from search.runs.run import Best, RunFolder
 from search.space.space import Space
 from search.tune.prepare import resolve_weights, settle, try_weights
 from trainable.backbones import SPOKEN
@@ -94,7 +94,7 @@ class Plan:
         return [Job(each.name, seed, changed(each, seed=seed, **changes)) for each in candidates for seed in self.seeds]
 
 
-def make_plan(run: Run, options: RetrainOptions, progress: Progress | None = None) -> Plan:
+def make_plan(run: RunFolder, options: RetrainOptions, progress: Progress | None = None) -> Plan:
     """The plan for a run.
 
     Raises:
@@ -151,7 +151,7 @@ def _check_flags(options: RetrainOptions) -> None:
         raise InputError(problems)
 
 
-def _shared(run: Run) -> dict[str, Any]:
+def _shared(run: RunFolder) -> dict[str, Any]:
     """The values of the fields that all trials of the run share."""
     if not run.trials:
         raise InputError(f"{run.path}: must have trials to retrain, got none. Resume the search first.")
@@ -159,7 +159,7 @@ def _shared(run: Run) -> dict[str, Any]:
     return {field: first[field] for field in SHARED_FIELDS}
 
 
-def _candidates(run: Run, options: RetrainOptions, shared: dict[str, Any]) -> tuple[Candidate, ...]:
+def _candidates(run: RunFolder, options: RetrainOptions, shared: dict[str, Any]) -> tuple[Candidate, ...]:
     ranked = run.ranked()
     if options.config is not None:
         return (_from_file(options.config, shared),)
@@ -181,7 +181,7 @@ def _candidates(run: Run, options: RetrainOptions, shared: dict[str, Any]) -> tu
     return tuple(chosen)
 
 
-def _front(run: Run, cost: str) -> tuple[Candidate, ...]:
+def _front(run: RunFolder, cost: str) -> tuple[Candidate, ...]:
     """The front of best trade-offs, best accuracy first."""
     if cost not in COSTS:
         raise InputError(f"--cost: must be a cost that trials note, got {cost!r}. {did_you_mean(cost, tuple(COSTS))}")
@@ -207,7 +207,7 @@ def _from_file(path: Path, shared: dict[str, Any]) -> Candidate:
     return Candidate(path.name, config)
 
 
-def _from_trial(run: Run, number: int, ranked: list[Best]) -> Candidate:
+def _from_trial(run: RunFolder, number: int, ranked: list[Best]) -> Candidate:
     trial = run.journal.trials.get(number)
     if trial is None:
         raise InputError(f"--trial: must be one of 0 to {len(run.trials) - 1}, got {number}. See trials.csv.")
@@ -225,7 +225,7 @@ def _name(number: int, name: str) -> str:
     return name or f"trial {number}"
 
 
-def _baseline(run: Run, name: str | None, shared: dict[str, Any]) -> Candidate:
+def _baseline(run: RunFolder, name: str | None, shared: dict[str, Any]) -> Candidate:
     """The run's baseline of that name, or the best of them; where it has none, the tutorial's simple recipe."""
     if name is not None:
         return _named_baseline(run, name)
@@ -241,7 +241,7 @@ def _baseline(run: Run, name: str | None, shared: dict[str, Any]) -> Candidate:
     return Candidate("tutorial-simple", checked_config(values, source="tutorial-simple"))
 
 
-def _named_baseline(run: Run, name: str) -> Candidate:
+def _named_baseline(run: RunFolder, name: str) -> Candidate:
     baselines = {trial.name: trial for trial in run.trials if trial.kind == "baseline"}
     if name not in baselines:
         way_out = did_you_mean(name, tuple(baselines)) if baselines else "It has none: leave --baseline out."
@@ -249,7 +249,7 @@ def _named_baseline(run: Run, name: str) -> Candidate:
     return _from_trial(run, baselines[name].number, run.ranked())
 
 
-def _stretched(run: Run, options: RetrainOptions, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+def _stretched(run: RunFolder, options: RetrainOptions, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
     """The candidates on the horizon of --epochs."""
     if options.epochs is None:
         return candidates

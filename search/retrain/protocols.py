@@ -19,7 +19,7 @@ import numpy as np
 from search.retrain.jobs import Failure, Runner, ScoreBook, Trained, TrainingFailed, train_all
 from search.retrain.plan import Candidate, Job, Plan, changed
 from search.retrain.result import Models, choose, greedy_members, models_in, temperature_of
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from trainable.data.split import Indices, fold_splits, labels_of
 from trainable.files import write_atomically
 from trainable.inference.metrics import calibration_error, with_temperature
@@ -60,7 +60,7 @@ class Outcome:
     notes: tuple[str, ...]
 
 
-def holdout(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -> Outcome:
+def holdout(run: RunFolder, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -> Outcome:
     """Trains every candidate on every seed, chooses on validation, and only then looks at the test clips.
 
     With `train_on: train+val` the chosen configuration and the baseline are then trained anew on both parts, for as
@@ -188,7 +188,9 @@ def _measured(
     return dataclasses.replace(models, seeds=tuple(seeds), epochs=_epochs(seeds), measured=scores, refitted=True)
 
 
-def _pool(run: Run, plan: Plan, trained: Sequence[Trained], book: ScoreBook) -> list[tuple[str, TrialFolder, Scores]]:
+def _pool(
+    run: RunFolder, plan: Plan, trained: Sequence[Trained], book: ScoreBook
+) -> list[tuple[str, TrialFolder, Scores]]:
     """Who may join the greedy ensemble, with validation scores: the retrained candidates and the search's own best."""
     names = {each.name for each in plan.candidates}
     models = [(each.job.name, each.folder) for each in trained if each.job.candidate in names]
@@ -208,7 +210,7 @@ def freeze(folder: Path, **choice: Any) -> None:
 BY_ORDER = "the search's order, fixed before the folds were scored"
 
 
-def folds(run: Run, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -> Outcome:
+def folds(run: RunFolder, plan: Plan, folder: Path, runner: Runner, book: ScoreBook) -> Outcome:
     """Trains every candidate on every seed once per fold, on all other folds, and scores the fold that was left out.
 
     Nothing validates, so each training runs its schedule to the end and the last weights count. The result is about

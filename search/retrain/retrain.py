@@ -39,14 +39,16 @@ from search.retrain.text import other_horizon, protocol_in_words, sentence
 from search.retrain.trust import candidates_of
 from search.runs.journal import Journal
 from search.runs.record import git_commit, versions
-from search.runs.run import Run, result_of
+from search.runs.run import RunFolder, result_of
 from trainable.files import safe_cell, write_atomically
 from trainable.inference.metrics import comparison, with_temperature
 from trainable.inference.model import save_ensemble, save_trial
 from trainable.progress import Progress
 
 
-def retrain(run: Run, options: RetrainOptions, runner: Runner, progress: Progress | None = None) -> dict[str, Any]:
+def retrain(
+    run: RunFolder, options: RetrainOptions, runner: Runner, progress: Progress | None = None
+) -> dict[str, Any]:
     """What is written to `RUN/retrained/result.json`; the models and tables beside it are written too.
 
     Raises:
@@ -69,7 +71,7 @@ def retrain(run: Run, options: RetrainOptions, runner: Runner, progress: Progres
     return result
 
 
-def _record(run: Run, plan: Plan) -> dict[str, Any]:
+def _record(run: RunFolder, plan: Plan) -> dict[str, Any]:
     """The run.json of the nested run: the search's, with what is different."""
     space = run.record["space"]
     return {
@@ -103,7 +105,7 @@ def _earlier(folder: Path) -> list[dict[str, Any]]:
 
 
 def _result(
-    run: Run, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]], by: list[dict[str, Any]]
+    run: RunFolder, plan: Plan, outcome: Outcome, earlier: list[dict[str, Any]], by: list[dict[str, Any]]
 ) -> dict[str, Any]:
     ours, baseline, groups = outcome.chosen, outcome.baseline, groups_in(plan.dataset)
     model = ours.measured[ours.handed_over]
@@ -188,7 +190,7 @@ def _program_in_words(one: dict[str, Any], by: list[dict[str, Any]]) -> str:
     return " ".join([f"commit {one['git_commit']}", *(f"{name} {one['versions'][name]}" for name in differ)])
 
 
-def _highest_of(run: Run, plan: Plan) -> int | None:
+def _highest_of(run: RunFolder, plan: Plan) -> int | None:
     """How many trials the first candidate was the best of; None where it is not the search's best."""
     best = run.best()
     return candidates_of(run) if best and best.trial.number == plan.candidates[0].trial else None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from search.runs.data import same_dataset
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from trainable.data.dataset import Dataset
 from trainable.errors import InputError
 from trainable.files import safe_cell, write_atomically
@@ -20,7 +20,7 @@ TRIALS = 5  # of the search whose validation scores count where nothing was retr
 COLUMNS = ("path", "label", "suggested", "probability_of_label", "probability_of_suggested", "models")
 
 
-def suspects_of(run: Run, progress: Progress | None = None) -> tuple[Dataset, list[Suspect]]:
+def suspects_of(run: RunFolder, progress: Progress | None = None) -> tuple[Dataset, list[Suspect]]:
     """The run's data set and its clips with doubtful labels, the most doubtful first.
 
     Only clips are judged that some model has not learned from: all of them after `retrain --protocol folds`, else
@@ -38,7 +38,7 @@ def suspects_of(run: Run, progress: Progress | None = None) -> tuple[Dataset, li
     return same_dataset(run, progress), suspects(scores)
 
 
-def _scores(run: Run) -> Iterator[Scores]:
+def _scores(run: RunFolder) -> Iterator[Scores]:
     kept = sorted((run.path / "retrained" / "scores").glob("*.npz"))
     if kept:
         for path in kept:

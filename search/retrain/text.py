@@ -11,14 +11,14 @@ from search.console.table import Column, fact, fit
 from search.retrain.plan import Plan
 from search.retrain.protocols import Outcome
 from search.runs.format import interval_in_words, percent, percent_range, percent_spread, points, points_range
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from trainable.commands import typed
 from trainable.data.split import fold_splits
 
 OPTIMISTIC = "validation, chosen by the search: optimistic"
 
 
-def other_horizon(run: Run, plan: Plan) -> list[str]:
+def other_horizon(run: RunFolder, plan: Plan) -> list[str]:
     """A note where --epochs makes another training of the search's best configuration, so that nothing is compared."""
     first = plan.candidates[0]
     searched = first.config.epochs if first.trial is None else run.journal.trials[first.trial].config["epochs"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from search.runs.data import same_dataset
 from search.runs.format import interval_in_words
-from search.runs.run import Best, Run
+from search.runs.run import Best, RunFolder
 from trainable.data.split import group_numbers
 from trainable.errors import InputError
 from trainable.inference.metrics import accuracy_interval, wilson_interval
@@ -30,12 +30,12 @@ class Trust:
         return f"95% interval {interval_in_words(self.interval, self.groups)}{allowed}"
 
 
-def candidates_of(run: Run) -> int:
+def candidates_of(run: RunFolder) -> int:
     """How many trials of the search have been scored, each of which chance could have made the best."""
     return sum(1 for trial in run.trials if trial.kind != "retrain" and trial.reports)
 
 
-def trust(run: Run, best: Best, highest_of: int = 1) -> Trust:
+def trust(run: RunFolder, best: Best, highest_of: int = 1) -> Trust:
     """How far the score of `best` can be trusted; `highest_of`: among so many trials it was chosen for its score.
 
     Epochs of one trial score nearly alike, and the allowance for trials is wide enough to hold the choice among them

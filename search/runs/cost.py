@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from search.runs.format import quantity
 from search.runs.journal import Trial
-from search.runs.run import Best, Run
+from search.runs.run import Best, RunFolder
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ COSTS: dict[str, CostKind] = {
 }
 
 
-def costs_of(run: Run, trial: Trial) -> dict[str, float | None]:
+def costs_of(run: RunFolder, trial: Trial) -> dict[str, float | None]:
     """What a trial costs, by the names in COSTS; None where that is not known."""
     cost = run.folder(trial).cost()
     return dataclasses.asdict(cost) if cost else dict.fromkeys(COSTS)
@@ -54,7 +54,7 @@ def front(items: Sequence[T], cost: Callable[[T], float], worth: Callable[[T], f
     return found
 
 
-def front_of(run: Run, by: str) -> list[tuple[Best, float]]:
+def front_of(run: RunFolder, by: str) -> list[tuple[Best, float]]:
     """The run's front of validation accuracy against one cost, cheapest first, each with that cost.
 
     Only trials that may be called best take part: of a trial that was cut early nobody knows what it would reach.

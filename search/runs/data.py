@@ -6,22 +6,26 @@ import json
 from typing import Any
 
 from search.runs.journal import Journal
-from search.runs.run import Run, load_run
+from search.runs.run import RunFolder, load_run
+from search.runs.shapes import ClipsRecord
 from trainable.config import SHARED_FIELDS, TrialConfig
 from trainable.data.dataset import Dataset, absolute, load_dataset
 from trainable.data.split import split_dataset
 from trainable.errors import InputError
 from trainable.files import write_atomically
 from trainable.progress import Progress
+from trainable.shapes import checked
 
 
-def same_dataset(run: Run, progress: Progress | None = None, data: str | None = None) -> Dataset:
+def same_dataset(run: RunFolder, progress: Progress | None = None, data: str | None = None) -> Dataset:
     """The data set of a run, as it was when the search ran; `data`: where it lies by now.
 
     Raises:
         InputError: it has changed since, or is split otherwise, so that other clips would be trained on, scored and set
             aside for the test.
     """
+    way_out = "That is needed to find the clips: put back a copy of the file, or search anew."
+    checked(run.record, ClipsRecord, str(run.path / "run.json"), way_out)
     known, path = run.record["data"], data or str(run.record["data"]["path"])
     dataset = load_dataset(path, progress, known.get("group_column"))
     if dataset.hash != known["hash"]:
@@ -40,21 +44,21 @@ def same_dataset(run: Run, progress: Progress | None = None, data: str | None = 
     return dataset
 
 
-def _shared_config(run: Run, data: str) -> TrialConfig:
+def _shared_config(run: RunFolder, data: str) -> TrialConfig:
     """A configuration that splits the clips as all of the run's trials do."""
     fixed = run.record["space"]["fixed"]
     shared = {name: fixed[name] for name in SHARED_FIELDS if name in fixed}
     return TrialConfig.parse({**shared, "data": data}, source=str(run.path / "run.json"))
 
 
-def _program(run: Run) -> str:
+def _program(run: RunFolder) -> str:
     versions = run.record.get("versions") or {}
     found = [f"commit {run.record['git_commit']}"] if run.record.get("git_commit") else []
     found += [f"{name} {versions[name]}" for name in ("torchaudio", "numpy", "scikit-learn") if name in versions]
     return ", ".join(found) or "its version was not noted"
 
 
-def move_data(run: Run, data: str, progress: Progress | None = None) -> Run:
+def move_data(run: RunFolder, data: str, progress: Progress | None = None) -> RunFolder:
     """The run with its data at a new place, where everything that goes on from now on finds it. Hold the run.
 
     Raises:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlparse
 
 from filelock import FileLock, Timeout
 
-from search.runs.run import Run, load_run, record_of
+from search.runs.run import RunFolder, load_run, record_of
 from trainable.commands import typed
 from trainable.errors import InputError
 from trainable.files import write_atomically
@@ -72,7 +72,7 @@ def free_name(space: Path) -> str:
 
 
 @contextmanager
-def new_run(path: Path, content: Mapping[str, Any], storage: str) -> Iterator[Run]:
+def new_run(path: Path, content: Mapping[str, Any], storage: str) -> Iterator[RunFolder]:
     """A new run folder with `content` as its run.json, taken away again where bad input shows before the first trial.
 
     Raises:
@@ -100,7 +100,7 @@ def new_run(path: Path, content: Mapping[str, Any], storage: str) -> Iterator[Ru
         raise
 
 
-def shared_paths(run: Run) -> list[Path]:
+def shared_paths(run: RunFolder) -> list[Path]:
     """What every node must see: the run folder and, unless each node makes its own, the data."""
     data = run.record["data"]["path"]
     return [run.path, *([Path(data)] if data != "demo" else [])]
@@ -136,7 +136,7 @@ def only_driver(run: Path) -> Iterator[None]:
 
 
 @contextmanager
-def sole_run(path: Path) -> Iterator[Run]:
+def sole_run(path: Path) -> Iterator[RunFolder]:
     """The run in a folder, held for as long as the context lasts, and read only once it is held.
 
     A driver that is still stopping adds lines to the journal, and a journal that was read before them cuts them off.

@@ -26,7 +26,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A run folder: what `run.json` and the journal say."""
 
     path: Path
@@ -84,14 +84,14 @@ def record_of(path: Path) -> Path:
     return record
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path) -> RunFolder:
     """The run in a folder.
 
     Raises:
         InputError: it is no run folder, or its record or journal is damaged.
     """
     path = Path(path)
-    return Run(path, _read_record(record_of(path)), Journal(path / "events.jsonl"))
+    return RunFolder(path, _read_record(record_of(path)), Journal(path / "events.jsonl"))
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def need_whole(run: Run) -> None:
+def need_whole(run: RunFolder) -> None:
     """Refuses to go on with a run whose run.json does not say all that takes; to look at it, it may.
 
     Raises:

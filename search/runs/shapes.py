@@ -87,8 +87,8 @@ class RunRecord(Record):
     hardware: dict[str, Any] = Field(default={})
 
 
-class WholeRecord(Record):
-    """What a search or a retraining that goes on needs of run.json."""
+class ClipsRecord(Record):
+    """What run.json must say to find the run's clips, and those of each part."""
 
     class _WholeSpace(_Space):
         source: Text
@@ -111,14 +111,19 @@ class WholeRecord(Record):
         test: Count
         notes: list[Text]
 
+    space: _WholeSpace
+    data: _WholeData
+    split: _WholeSplit
+
+
+class WholeRecord(ClipsRecord):
+    """What a search or a retraining that goes on needs of run.json."""
+
     class _WholeMirror(_Mirror):
         mode: Text
         project: Text
 
-    space: _WholeSpace
     space_file: Text
-    data: _WholeData
-    split: _WholeSplit
     weights: dict[str, str]
     mirror: _WholeMirror
     notes: list[Text]

@@ -12,7 +12,7 @@ from typing import Any
 
 from search.runs.cost import COSTS, costs_of
 from search.runs.journal import Trial
-from search.runs.run import Run, best_epoch
+from search.runs.run import RunFolder, best_epoch
 from trainable.files import safe_cell, write_atomically
 
 # What stands before the settings in each row; no name is that of a setting.
@@ -24,7 +24,7 @@ MEASURED = (
 class TrialsTable:
     """Keeps `trials.csv` of a run up to date: one row per trial, with its ending, its best epoch and its sample."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunFolder) -> None:
         """Writes nothing yet."""
         self._run = run
         self._columns: list[str] = []
@@ -55,7 +55,7 @@ class TrialsTable:
         return line
 
 
-def write_trials_csv(run: Run) -> Path:
+def write_trials_csv(run: RunFolder) -> Path:
     """The path of the run's `trials.csv`, written anew."""
     return TrialsTable(run).write()
 
@@ -67,7 +67,7 @@ def _csv(cells: Sequence[Any]) -> str:
     return text.getvalue()
 
 
-def measured(run: Run, trial: Trial) -> dict[str, Any]:
+def measured(run: RunFolder, trial: Trial) -> dict[str, Any]:
     """What is known of a trial without its settings, by the names in MEASURED."""
     best = best_epoch(trial, run.grace_epochs)
     sessions = [session["time"] for session in run.journal.sessions]

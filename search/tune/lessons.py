@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
 
 from search.runs.journal import UNTRAINABLE, Trial
-from search.runs.run import Run, validates
+from search.runs.run import RunFolder, validates
 from search.space.dimension import Dimension
 from search.space.space import Space
 from search.tune.standing import merit, standings
@@ -61,7 +61,7 @@ class Lesson:
     notes: tuple[str, ...]  # on the others, and on choices of this space that it has not tried
 
 
-def lesson_of(space: Space, run: Run) -> Lesson:
+def lesson_of(space: Space, run: RunFolder) -> Lesson:
     """What the trials of another run say of this space's dimensions, whatever data they were trained on.
 
     A field that the other run has fixed has one value in all its trials, and so teaches nothing. Baselines outside its

@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from search.runs.journal import Journal, Kind, Trial
-from search.runs.run import Run, best_epoch, trial_folder
+from search.runs.run import RunFolder, best_epoch, trial_folder
 from search.space.space import Space
 from search.tune.lessons import Lesson, key_of, lesson_of
 from search.tune.study import BAD_VALUE, JournalStudy, check_cmaes
@@ -192,7 +192,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         self._warm_looked_at = len(self._journal.warm)
         return self._tried
 
-    def add_warm(self, run: Run, split_hash: str | None = None) -> WarmStart:
+    def add_warm(self, run: RunFolder, split_hash: str | None = None) -> WarmStart:
         """Learns from the trials of another run where its configurations lie inside this space.
 
         `split_hash`: this run's split; trials that were scored on other clips stay out. A run that is in the journal
@@ -214,7 +214,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         notes = [f"{run.name} differs in {', '.join(sorted(differing))}, which is fixed here"] if differing else []
         return WarmStart(run.name, len(records), dict(left_out), tuple(notes))
 
-    def add_lessons(self, run: Run) -> Lesson:
+    def add_lessons(self, run: RunFolder) -> Lesson:
         """Learns from the trials of a run on other data; one that is in the journal already is not added again."""
         lesson, path = lesson_of(self._search_space, run), str(run.path.resolve())
         if lesson.seen and all(event["run"] != path for event in self._journal.lessons):
@@ -222,7 +222,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         return lesson
 
 
-def _warm_record(space: Space, run: Run, trial: Trial) -> dict[str, Any] | str:
+def _warm_record(space: Space, run: RunFolder, trial: Trial) -> dict[str, Any] | str:
     """What the study needs of another run's trial, or the reason why it cannot have it."""
     if not trial.over:
         return "not finished"

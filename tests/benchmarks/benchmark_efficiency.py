@@ -38,7 +38,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from search.space.load import load_space
 from search.space.sections import Budget
 from search.space.space import Space, scaled
@@ -185,7 +185,7 @@ def recorded_sets(trials: int) -> list[Recorded]:
 
 
 @cache
-def _earlier(recorded: Recorded, seed: int, upside_down: bool) -> Run:
+def _earlier(recorded: Recorded, seed: int, upside_down: bool) -> RunFolder:
     """A search on a set, over before the one that learns from it begins."""
     folder = Path(tempfile.mkdtemp(dir=_SCRATCH))
     landscape = replace(replace(recorded, trials=EARLIER_TRIALS).landscape(folder, 1000 + seed), target=2.0)
@@ -198,7 +198,7 @@ def _earlier(recorded: Recorded, seed: int, upside_down: bool) -> Run:
     return ours.run
 
 
-def earlier(searched: Recorded, seed: int, upside_down: bool = False) -> list[Run]:
+def earlier(searched: Recorded, seed: int, upside_down: bool = False) -> list[RunFolder]:
     """One search on each other data set; where a set has several tables, seeds take turns."""
     others: dict[str, list[Recorded]] = {}
     for other in recorded_sets(EARLIER_TRIALS):

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from search.mirror.mirror import Mirror
 from search.mirror.mode import ResolvedMode
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from tests.support.mirrored import epoch_result, folder, make_run, suggest
 from trainable.training.trial_folder import TrialFolder
 
@@ -73,7 +73,7 @@ def search(path: Path, mode: str, trials: int, at_once: int, amount: int) -> tup
     return time.monotonic() - start, mirror
 
 
-def end(run: Run, number: int) -> None:
+def end(run: RunFolder, number: int) -> None:
     """Tells the journal what a trial has done."""
     for epoch in folder(run, number).epochs():
         run.journal.reported(number, epoch.epoch, epoch.val_acc, epoch.val_loss, "continue")

@@ -18,7 +18,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from search.runs.journal import Journal
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from search.space.dimension import Dimension
 from search.space.space import Space
 from search.tune.scheduler import JournalASHA
@@ -69,7 +69,7 @@ class Contestant(Protocol):
 class Ours:
     """This project's searcher and scheduler over a journal."""
 
-    def __init__(self, space: Space, folder: Path, earlier: Sequence[Run] = ()) -> None:
+    def __init__(self, space: Space, folder: Path, earlier: Sequence[RunFolder] = ()) -> None:
         """`earlier`: runs on other data to learn from."""
         folder.mkdir(parents=True)
         self.space, self.folder = space, folder
@@ -80,9 +80,9 @@ class Ours:
         self._scheduler = JournalASHA(space, self.journal)
 
     @property
-    def run(self) -> Run:
+    def run(self) -> RunFolder:
         """What has become of the search, as a run folder's record."""
-        return Run(self.folder, {"space": self.space.to_json()}, self.journal)
+        return RunFolder(self.folder, {"space": self.space.to_json()}, self.journal)
 
     def begin(self) -> Begun | None:
         suggested = self.searcher.suggest("")

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from search.runs.journal import Journal
-from search.runs.run import Run, trial_folder
+from search.runs.run import RunFolder, trial_folder
 from trainable.training.trial_folder import EpochResult, TrialFolder
 
 METRICS = ["val/acc", "val/loss", "train/acc", "train/loss", "train/lr", "train/epoch", "epoch/seconds"]
 CONFIG = {"data": "demo", "backbone": "resnet18", "image_size": 224, "lr": 1.3e-4, "epochs": 20, "f_max": None}
 
 
-def make_run(path: Path, trials: int = 0, grace_epochs: int = 2) -> Run:
+def make_run(path: Path, trials: int = 0, grace_epochs: int = 2) -> RunFolder:
     """A run folder with so many trials begun and nothing trained yet."""
     path.mkdir(parents=True, exist_ok=True)
     record = {
@@ -31,18 +31,18 @@ def make_run(path: Path, trials: int = 0, grace_epochs: int = 2) -> Run:
         "data": {"name": "demo"}, "created": "2026-01-01T00:00:00",
     }  # fmt: skip
     (path / "run.json").write_text(json.dumps(record))
-    run = Run(path, record, Journal(path / "events.jsonl"))
+    run = RunFolder(path, record, Journal(path / "events.jsonl"))
     for _ in range(trials):
         suggest(run)
     return run
 
 
-def reopen(run: Run) -> Run:
+def reopen(run: RunFolder) -> RunFolder:
     """The run as another process sees it."""
-    return Run(run.path, run.record, Journal(run.path / "events.jsonl"))
+    return RunFolder(run.path, run.record, Journal(run.path / "events.jsonl"))
 
 
-def suggest(run: Run, kind: Any = "search", name: str = "", **config: Any) -> int:
+def suggest(run: RunFolder, kind: Any = "search", name: str = "", **config: Any) -> int:
     """Begins a trial and returns its number."""
     params = {"lr": config.get("lr", CONFIG["lr"])} if kind == "search" else {}
     trial = run.journal.suggested(kind, name, params, {**CONFIG, **config})
@@ -50,7 +50,7 @@ def suggest(run: Run, kind: Any = "search", name: str = "", **config: Any) -> in
     return trial.number
 
 
-def train(run: Run, number: int, upto: int, decision: str = "continue") -> None:
+def train(run: RunFolder, number: int, upto: int, decision: str = "continue") -> None:
     """Finishes epochs of a trial until it has `upto` of them."""
     for epoch in range(len(folder(run, number).epochs()) + 1, upto + 1):
         result = epoch_result(number, epoch)
@@ -64,7 +64,7 @@ def epoch_result(number: int, epoch: int) -> EpochResult:
     return EpochResult(epoch, 2 - rise, 0.9 * rise, 2.1 - rise, 0.5 * rise + number / 100, 1e-4, 0.5)
 
 
-def folder(run: Run, number: int) -> TrialFolder:
+def folder(run: RunFolder, number: int) -> TrialFolder:
     """Where a trial keeps its files."""
     return trial_folder(run.path, number)
 
@@ -111,7 +111,7 @@ def opened(log_dir: Path, metrics: int = 0) -> int:
         database.close()
 
 
-def curve(run: Run, number: int) -> dict[int, float]:
+def curve(run: RunFolder, number: int) -> dict[int, float]:
     """The validation accuracies of a trial by epoch, as its folder has them."""
     return {epoch.epoch: epoch.val_acc for epoch in folder(run, number).epochs()}
 

@@ -12,7 +12,7 @@ import numpy as np
 from search.retrain.jobs import missing
 from search.retrain.plan import Job
 from search.runs.journal import Journal, Status
-from search.runs.run import Run, load_run, trial_folder
+from search.runs.run import RunFolder, load_run, trial_folder
 from search.space.load import load_space
 from trainable.config import TrialConfig
 from trainable.data.dataset import load_dataset
@@ -29,7 +29,7 @@ SKILL = {"resnet18": (0.70, 0.65), "resnet34": (0.90, 0.70), "resnet50": (0.80, 
 def make_run(
     path: Path, data: Path, test_share: float = 0.3, searched: Sequence[float] = (0.95, 0.90),
     backbones: Sequence[str] = ("resnet18", "resnet34", "resnet50"), val_share: float = 0.3,
-) -> Run:  # fmt: skip
+) -> RunFolder:  # fmt: skip
     """A finished search of resnet34 and resnet50, with resnet18 as its baseline at 0.6."""
     space_file = path.with_suffix(".yaml")
     space_file.write_text(f"""

@@ -17,7 +17,7 @@ import soundfile
 import torch
 
 from search.runs.journal import Journal, Trial
-from search.runs.run import Run, load_run, trial_folder
+from search.runs.run import RunFolder, load_run, trial_folder
 from search.space.load import load_space
 from search.space.space import Space
 from trainable.data.dataset import Dataset, load_dataset
@@ -81,8 +81,10 @@ def write_record(path: Path, space: Space, labels: Sequence[str], **changes: Any
     (path / "run.json").write_text(json.dumps(record), encoding="utf-8")
 
 
-def make_run(path: Path, trials: int = 40, workers: int = 3, text: str = SPACE, stop: int | None = None,
-             labels: Sequence[str] = ("blues", "jazz", "rock"), seed: int = 0, **changes: Any) -> Run:  # fmt: skip
+def make_run(
+    path: Path, trials: int = 40, workers: int = 3, text: str = SPACE, stop: int | None = None,
+    labels: Sequence[str] = ("blues", "jazz", "rock"), seed: int = 0, **changes: Any,
+) -> RunFolder:  # fmt: skip
     """A run with conditional settings, cuts, failures and a baseline; after `stop` epochs it is killed."""
     space = make_space(path.parent / f"{path.name}-space", text)
     write_record(path, space, labels, **changes)
@@ -189,7 +191,7 @@ def data_record(dataset: Dataset) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def add_result(run: Run, **changes: Any) -> None:
+def add_result(run: RunFolder, **changes: Any) -> None:
     """Gives `run` the least that `retrained/result.json` may hold, and `changes`."""
     result = {
         "measured_on": "test", "accuracy": 0.8125, "clips": 40, "interval_95": [0.66, 0.91],
@@ -200,7 +202,7 @@ def add_result(run: Run, **changes: Any) -> None:
     (run.path / "retrained" / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 
-def add_scores(run: Run, dataset: Dataset, clips: Sequence[int], wrong: int = 5, seed: int = 0) -> None:
+def add_scores(run: RunFolder, dataset: Dataset, clips: Sequence[int], wrong: int = 5, seed: int = 0) -> None:
     """Gives the best trial of `run` a best.pt with `wrong` mistakes among the validation `clips`."""
     best = run.best()
     assert best

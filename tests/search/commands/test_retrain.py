@@ -21,7 +21,7 @@ from search.retrain import plan as retrain_plan
 from search.retrain.jobs import Interrupted, TrainingFailed
 from search.retrain.plan import RetrainOptions
 from search.runs.journal import Journal
-from search.runs.run import Run, load_run
+from search.runs.run import RunFolder, load_run
 from search.tune.cluster import Machines
 from search.tune.stop import Stop
 from search.tune.tuner import Running
@@ -30,7 +30,7 @@ from trainable.errors import InputError
 
 
 @pytest.fixture
-def run(tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """A search that can be retrained, on a machine that needs no Ray."""
 
     @contextmanager
@@ -43,7 +43,7 @@ def run(tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.Mon
 
 
 def test_a_resumed_retraining_counts_every_training_once(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def sitting(folder: Path, journal: Journal, make_search: Callable[[], retraining.JobSearch], *rest: Any) -> None:
         """The first begins a training and is killed, the second ends it."""
@@ -59,7 +59,7 @@ def test_a_resumed_retraining_counts_every_training_once(
 
 
 def test_what_a_person_must_know_of_the_weights_is_in_the_header(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*args: Any) -> None:
         next(arg for arg in args if isinstance(arg, Stop)).request("interrupted")
@@ -80,7 +80,9 @@ VIEW = "0 of 2: none yet"  # what only the live view says
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_warnings_stay_when_a_retraining_is_over(run: Run, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+def test_warnings_stay_when_a_retraining_is_over(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
     def interrupted(folder: Path, journal: Journal, search: Any, asha: Any, stop: Stop, running: Running) -> None:
         running.warn("trial 1 lost its worker for good")
         patience = time.monotonic() + 10
@@ -111,7 +113,7 @@ def ends_with(error: Exception) -> Callable[..., Any]:
 
 
 def test_a_stopped_retraining_ends_with_130_and_the_command_that_goes_on(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(retraining, "retrain", ends_with(Interrupted()))
     monkeypatch.setattr(sys, "argv", ["/somewhere/run_search.py", "retrain", "runs/my run", "--seeds", "2"])
@@ -121,7 +123,7 @@ def test_a_stopped_retraining_ends_with_130_and_the_command_that_goes_on(
 
 
 def test_a_retraining_goes_on_where_the_cloud_that_auto_had_found_is_away(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror = {"requested": "auto", "mode": "cloud", "project": "music"}
     (run.path / "run.json").write_text(json.dumps({**run.record, "mirror": mirror}))
@@ -131,7 +133,7 @@ def test_a_retraining_goes_on_where_the_cloud_that_auto_had_found_is_away(
 
 
 def test_a_retraining_without_a_model_ends_with_1_and_its_reason(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(retraining, "retrain", ends_with(TrainingFailed("no model came out: no GPU")))
     monkeypatch.setattr(sys, "argv", ["/somewhere/run_search.py", "retrain", "runs/my run"])
@@ -140,7 +142,7 @@ def test_a_retraining_without_a_model_ends_with_1_and_its_reason(
     assert said == "no model came out: no GPU\nTo try again: python run_search.py retrain 'runs/my run'\n"
 
 
-def test_each_sitting_tries_what_failed_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_sitting_tries_what_failed_once(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def all_fail(folder: Path, journal: Journal, make_search: Callable[[], retraining.JobSearch], *rest: Any) -> None:
         for _ in range(2):  # rounds, as after lost workers
             search = make_search()
@@ -154,7 +156,7 @@ def test_each_sitting_tries_what_failed_once(run: Run, monkeypatch: pytest.Monke
 
 
 def test_a_retraining_without_the_gpu_that_its_search_had_says_so_before_it_trains(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = run.path / "events.jsonl"
     events.write_text(events.read_text().replace('"device": "auto"', '"device": "cuda"'))
@@ -164,7 +166,7 @@ def test_a_retraining_without_the_gpu_that_its_search_had_says_so_before_it_trai
 
 
 def test_every_machine_is_asked_for_the_weights_that_the_retraining_wants(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {"resnet34": "imagenet", "resnet18": "none"}
     asked: list[tuple[str, dict[str, str]]] = []
@@ -179,7 +181,7 @@ def test_every_machine_is_asked_for_the_weights_that_the_retraining_wants(
 
 @pytest.mark.parametrize(("gpu", "hidden"), [(0.0, 1), (1.0, 0)])
 def test_a_retraining_without_gpus_scores_without_one_too(
-    run: Run, monkeypatch: pytest.MonkeyPatch, gpu: float, hidden: int
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, gpu: float, hidden: int
 ) -> None:
     @contextmanager
     def connected(address: str | None) -> Iterator[Machines]:

@@ -22,7 +22,7 @@ from search.runs import folder as run_folder
 from search.runs.folder import find_run
 from search.runs.gain import Prospect
 from search.runs.journal import Journal
-from search.runs.run import Run, load_run
+from search.runs.run import RunFolder, load_run
 from search.space.sections import Resources
 from search.space.space import Space
 from search.tune.cluster import Machines
@@ -37,7 +37,7 @@ from trainable.progress import Progress
 
 
 @pytest.fixture
-def run(tmp_path: Path, make_clips: Callable[..., Path]) -> Run:
+def run(tmp_path: Path, make_clips: Callable[..., Path]) -> RunFolder:
     """A search of three trials that has come to its end."""
     run = make_run(tmp_path / "run", make_clips())
     space = {**run.record["space"], "search": {**run.record["space"]["search"], "lr": {"loguniform": [1e-5, 1e-2]}}}
@@ -72,13 +72,15 @@ def go_on(path: Path, trials: int | None = None, **options: Any) -> int:
     return resume(path, ResumeOptions(trials, **options))
 
 
-def test_a_finished_search_has_nothing_to_resume_and_says_how_to_extend_it(run: Run, sat: list[Searching]) -> None:
+def test_a_finished_search_has_nothing_to_resume_and_says_how_to_extend_it(
+    run: RunFolder, sat: list[Searching]
+) -> None:
     with pytest.raises(InputError, match=r"got all 3 trials finished. To extend it: python run_search.py resume"):
         go_on(run.path)
     assert sat == []
 
 
-def fail(run: Run, number: int, refused: bool = False) -> None:
+def fail(run: RunFolder, number: int, refused: bool = False) -> None:
     """A run whose search has come to its end with a failed trial."""
     lines = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
     for line in lines:
@@ -87,7 +89,7 @@ def fail(run: Run, number: int, refused: bool = False) -> None:
     (run.path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_failed_trials_are_tried_again_where_that_is_asked_for(run: Run, sat: list[Searching]) -> None:
+def test_failed_trials_are_tried_again_where_that_is_asked_for(run: RunFolder, sat: list[Searching]) -> None:
     fail(run, 1)
     with pytest.raises(InputError, match=r"got all 3 trials finished or failed \(1\)\. To extend it: .* --trials 6\n"):
         go_on(run.path)
@@ -97,14 +99,14 @@ def test_failed_trials_are_tried_again_where_that_is_asked_for(run: Run, sat: li
     assert [sitting.retry for sitting in sat] == [(1,)]
 
 
-def test_values_that_do_not_go_together_are_not_tried_again(run: Run, sat: list[Searching]) -> None:
+def test_values_that_do_not_go_together_are_not_tried_again(run: RunFolder, sat: list[Searching]) -> None:
     fail(run, 1, refused=True)
     with pytest.raises(InputError, match=r"got all 3 trials finished\. To extend it: .* --trials 6$"):
         go_on(run.path, retry_failed=True)
 
 
 def test_a_failed_trial_that_is_tried_again_runs_for_the_console_the_mirror_and_the_searcher(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fail(run, 1)
     mirrored = run.path / "swanlog" / "offline" / "trial_0001" / DONE_FILE
@@ -129,14 +131,14 @@ def test_a_failed_trial_that_is_tried_again_runs_for_the_console_the_mirror_and_
     assert "[3 of 3, all done]" in capsys.readouterr().out
 
 
-def test_no_more_trials_run_at_once_than_is_asked_for(run: Run, sat: list[Searching]) -> None:
+def test_no_more_trials_run_at_once_than_is_asked_for(run: RunFolder, sat: list[Searching]) -> None:
     go_on(run.path, trials=5)
     go_on(run.path, trials=5, at_once=1)
     go_on(run.path, trials=5, at_once=9)
     assert [sitting.session.at_once for sitting in sat] == [2, 1, 2]
 
 
-def test_the_advice_to_extend_a_search_says_what_that_promises(run: Run, sat: list[Searching]) -> None:
+def test_the_advice_to_extend_a_search_says_what_that_promises(run: RunFolder, sat: list[Searching]) -> None:
     for number in range(20):
         trial = run.journal.suggested("search", "", {"lr": 1e-3}, run.trials[-1].config)
         for epoch in (1, 2):
@@ -151,7 +153,7 @@ def test_the_advice_to_extend_a_search_says_what_that_promises(run: Run, sat: li
     assert sat == []
 
 
-def test_a_search_whose_space_is_used_up_cannot_be_extended(run: Run, sat: list[Searching]) -> None:
+def test_a_search_whose_space_is_used_up_cannot_be_extended(run: RunFolder, sat: list[Searching]) -> None:
     record = json.loads((run.path / "run.json").read_text())
     del record["space"]["search"]["lr"]
     change_record(run.path, space=record["space"])
@@ -162,7 +164,7 @@ def test_a_search_whose_space_is_used_up_cannot_be_extended(run: Run, sat: list[
 
 @pytest.mark.parametrize("missing", ["", *LEFT_AT_THE_END])
 def test_a_search_killed_after_its_last_trial_gets_its_files_when_it_is_resumed(
-    run: Run, sat: list[Searching], missing: str
+    run: RunFolder, sat: list[Searching], missing: str
 ) -> None:
     if missing:
         (run.path / missing).unlink()
@@ -174,7 +176,7 @@ def test_a_search_killed_after_its_last_trial_gets_its_files_when_it_is_resumed(
 
 
 def test_a_search_that_is_over_while_it_prepares_its_data_starts_no_trial(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips: list[int] = []
 
@@ -194,7 +196,7 @@ def test_a_search_that_is_over_while_it_prepares_its_data_starts_no_trial(
     assert load_run(run.path).journal.stop_reason == "time budget"
 
 
-def test_an_extension_that_was_interrupted_goes_on_as_one(run: Run, sat: list[Searching]) -> None:
+def test_an_extension_that_was_interrupted_goes_on_as_one(run: RunFolder, sat: list[Searching]) -> None:
     go_on(run.path, trials=20)
     run.journal.session(trials=20)
     run.journal.stopped("interrupted")
@@ -202,14 +204,14 @@ def test_an_extension_that_was_interrupted_goes_on_as_one(run: Run, sat: list[Se
     assert [sitting.space.budget.trials for sitting in sat] == [20, 20]
 
 
-def test_nothing_is_begun_while_another_driver_still_has_the_run(run: Run, sat: list[Searching]) -> None:
+def test_nothing_is_begun_while_another_driver_still_has_the_run(run: RunFolder, sat: list[Searching]) -> None:
     with FileLock(run.path / ".lock"), pytest.raises(InputError, match="must have one driver at a time, got another"):
         go_on(run.path, trials=4)
     assert sat == []
 
 
 def test_what_a_stopping_driver_writes_last_is_read_because_the_run_is_read_once_it_is_held(
-    run: Run, sat: list[Searching], monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, sat: list[Searching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
     def held_once_the_other_has_let_go(path: Path) -> Iterator[None]:
@@ -223,7 +225,7 @@ def test_what_a_stopping_driver_writes_last_is_read_because_the_run_is_read_once
 
 
 def test_a_search_is_resumed_where_the_cloud_that_auto_had_found_is_away(
-    run: Run, sat: list[Searching], monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, sat: list[Searching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_record(run.path, mirror={"requested": "auto", "mode": "cloud", "project": "p"})
     monkeypatch.setattr(mirror_mode, "check_login", lambda timeout: {"ok": False, "key": False, "problem": "away"})
@@ -238,14 +240,14 @@ def test_a_folder_without_a_run_is_left_as_it_is(tmp_path: Path, sat: list[Searc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_total_below_what_there_is_is_refused(run: Run, sat: list[Searching]) -> None:
+def test_a_total_below_what_there_is_is_refused(run: RunFolder, sat: list[Searching]) -> None:
     with pytest.raises(InputError, match=r"--trials: is the new total and must be at least what there is \(3\), got 2"):
         go_on(run.path, trials=2)
 
 
 @pytest.mark.parametrize("key", ["warm_start", "learn_from"])
 def test_what_a_kill_has_kept_from_learning_from_others_is_made_good_before_the_first_trial(
-    run: Run, tmp_path: Path, sat: list[Searching], key: str
+    run: RunFolder, tmp_path: Path, sat: list[Searching], key: str
 ) -> None:
     cut_short = make_run(tmp_path / "new", Path(run.record["data"]["path"]))
     (cut_short.path / "events.jsonl").write_text("")
@@ -259,7 +261,7 @@ def test_what_a_kill_has_kept_from_learning_from_others_is_made_good_before_the_
     assert getattr(sat[1], key) == ()
 
 
-def test_a_search_is_not_resumed_on_other_clips(run: Run, sat: list[Searching]) -> None:
+def test_a_search_is_not_resumed_on_other_clips(run: RunFolder, sat: list[Searching]) -> None:
     next(Path(run.record["data"]["path"]).rglob("*.wav")).unlink()
     with pytest.raises(InputError, match=r"must be the data that the search ran on \(hash \w+\), got \w+: the"):
         go_on(run.path, trials=4)
@@ -267,7 +269,7 @@ def test_a_search_is_not_resumed_on_other_clips(run: Run, sat: list[Searching]) 
 
 
 def test_the_devices_that_baselines_name_are_checked_as_well(
-    run: Run, sat: list[Searching], monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, sat: list[Searching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
     def connected(address: str | None) -> Iterator[Machines]:
@@ -286,7 +288,7 @@ def test_the_devices_that_baselines_name_are_checked_as_well(
 
 
 def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
-    run: Run, sat: list[Searching], monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, sat: list[Searching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[list[Path], dict[str, str]]] = []
     monkeypatch.setattr(session, "check_nodes", lambda *wanted: asked.append(wanted))
@@ -309,7 +311,7 @@ def test_all_nodes_are_asked_for_the_data_when_a_search_is_resumed(
     [(40, "interrupted", 60), (40, "time budget", 100), (120, None, 0), (120, "interrupted", 0)],
 )
 def test_the_time_that_is_left_is_what_was_not_used_up(
-    run: Run, sat: list[Searching], monkeypatch: pytest.MonkeyPatch, spent: int, reason: str | None, left: int
+    run: RunFolder, sat: list[Searching], monkeypatch: pytest.MonkeyPatch, spent: int, reason: str | None, left: int
 ) -> None:
     space = run.record["space"]
     change_record(run.path, space={**space, "budget": {**space["budget"], "time": 100.0}})
@@ -326,7 +328,7 @@ def test_the_time_that_is_left_is_what_was_not_used_up(
 
 
 def test_a_time_budget_that_is_given_anew_begins_now_and_is_what_a_kill_leaves_a_rest_of(
-    run: Run, sat: list[Searching]
+    run: RunFolder, sat: list[Searching]
 ) -> None:
     go_on(run.path, trials=20, time_budget="50")
     assert sat[0].time_left == sat[0].new_time_budget == 50
@@ -338,7 +340,7 @@ def test_a_time_budget_that_is_given_anew_begins_now_and_is_what_a_kill_leaves_a
     assert (sat[1].time_left, sat[1].new_time_budget) == (pytest.approx(30), None)
 
 
-def test_what_each_trial_gets_can_be_changed_when_a_search_goes_on(run: Run, sat: list[Searching]) -> None:
+def test_what_each_trial_gets_can_be_changed_when_a_search_goes_on(run: RunFolder, sat: list[Searching]) -> None:
     go_on(run.path, trials=4, cpus_per_trial=2.0)
     assert (sat[0].space.resources.cpu, sat[0].space.epochs) == (2.0, None)
     with pytest.raises(InputError, match="--cpus-per-trial: must be above 0, got -1"):
@@ -349,7 +351,9 @@ def test_what_each_trial_gets_can_be_changed_when_a_search_goes_on(run: Run, sat
         go_on(run.path, trials=4, time_budget="x")
 
 
-def test_data_that_has_moved_is_named_and_everything_finds_it_from_then_on(run: Run, sat: list[Searching]) -> None:
+def test_data_that_has_moved_is_named_and_everything_finds_it_from_then_on(
+    run: RunFolder, sat: list[Searching]
+) -> None:
     old = Path(run.record["data"]["path"])
     nested = Journal(run.path / "retrained" / "events.jsonl")
     nested.path.parent.mkdir()
@@ -369,7 +373,7 @@ def test_data_that_has_moved_is_named_and_everything_finds_it_from_then_on(run: 
 
 
 def test_other_data_is_not_taken_for_the_moved_one(
-    run: Run, sat: list[Searching], make_clips: Callable[..., Path]
+    run: RunFolder, sat: list[Searching], make_clips: Callable[..., Path]
 ) -> None:
     before = (run.path / "run.json").read_bytes()
     other = make_clips(classes=2, clips=3, name="other")
@@ -379,7 +383,7 @@ def test_other_data_is_not_taken_for_the_moved_one(
     assert sat == []
 
 
-def test_clips_that_are_split_otherwise_than_they_were_are_refused(run: Run, sat: list[Searching]) -> None:
+def test_clips_that_are_split_otherwise_than_they_were_are_refused(run: RunFolder, sat: list[Searching]) -> None:
     split = run.record["split"]
     change_record(run.path, split={**split, "hash": "other"}, git_commit="0123abc", versions={"numpy": "1.0"})
     with pytest.raises(InputError, match=r"must be split as when the search ran \(split hash other\), got \w+: clips .*"
@@ -388,7 +392,7 @@ def test_clips_that_are_split_otherwise_than_they_were_are_refused(run: Run, sat
     assert sat == []
 
 
-def test_a_space_file_that_was_edited_since_is_noticed(run: Run, sat: list[Searching]) -> None:
+def test_a_space_file_that_was_edited_since_is_noticed(run: RunFolder, sat: list[Searching]) -> None:
     source = Path(run.record["space"]["source"])
     change_record(run.path, space_hash=hash_of(source))
     go_on(run.path, trials=4)
@@ -399,7 +403,7 @@ def test_a_space_file_that_was_edited_since_is_noticed(run: Run, sat: list[Searc
     assert [any("has been edited since" in note for note in sitting.notes) for sitting in sat] == [False, True, False]
 
 
-def test_what_a_time_budget_refuses_stands_in_the_run_and_is_refused_after_a_resume_too(run: Run) -> None:
+def test_what_a_time_budget_refuses_stands_in_the_run_and_is_refused_after_a_resume_too(run: RunFolder) -> None:
     space = Space.from_json(run.record["space"])
     assert searching._refused(run, space) is None  # an older run, or one that has time for everything
     limit = Limit(10.0, 4.0, Clips(100, 20, 120, 5.0, 22_050), {"resnet18": Pace(0.01, 0.001)})
@@ -413,7 +417,7 @@ def test_what_a_time_budget_refuses_stands_in_the_run_and_is_refused_after_a_res
 
 
 def test_what_killed_drivers_and_workers_had_half_written_goes_when_the_run_goes_on(
-    run: Run, sat: list[Searching]
+    run: RunFolder, sat: list[Searching]
 ) -> None:
     left = [run.path / name for name in (".report.html.tmp123", ".study.db.tmp9", "trial_0001/.last.pt.tmp77")]
     kept = [run.path / ".hidden", run.path / "trial_0001" / "last.pt"]
@@ -425,7 +429,7 @@ def test_what_killed_drivers_and_workers_had_half_written_goes_when_the_run_goes
     assert all(file.exists() for file in kept)
 
 
-def test_a_run_is_found_by_its_name_in_the_folder_of_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_found_by_its_name_in_the_folder_of_runs(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run.path.parents[1])
     storage = Path(run.path.parent.name)
     assert find_run(Path("run"), storage) == storage / "run"
@@ -445,7 +449,9 @@ def test_a_run_is_found_by_its_name_in_the_folder_of_runs(run: Run, monkeypatch:
         ["retrain", "run", "--top", "0"], ["push", "run", "hf:me/it"], ["data", "suspects", "run"],
     ],
 )  # fmt: skip
-def test_every_command_takes_a_run_by_its_name(run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+def test_every_command_takes_a_run_by_its_name(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
     monkeypatch.chdir(run.path.parent.parent)
     done = CliRunner().invoke(app, [*words, "--storage", run.path.parent.name])
     assert "Traceback" not in done.output

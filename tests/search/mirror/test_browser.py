@@ -20,7 +20,7 @@ import pytest
 
 from search.mirror.mirror import replay
 from search.mirror.mode import ResolvedMode
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from tests.support.mirrored import epoch_result, make_run, suggest, train, until
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -30,7 +30,7 @@ ENDINGS = ("finished", "cut", "out_of_memory", "finished")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     run = make_run(tmp_path_factory.mktemp("browser") / "quick-1")
     suggest(run, kind="baseline", name="tutorial-simple", lr=1e-4)
     for lr, size in ((3.2e-4, 128), (1.1e-4, 224), (7.5e-5, 96)):
@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def pages(run: Run) -> Iterator[str]:
+def pages(run: RunFolder) -> Iterator[str]:
     """The address of `swanlab watch`, started as the header of a search says."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -95,7 +95,9 @@ def legend(browser: Any, chart: str) -> list[str]:
     return list(itertools.takewhile(lambda line: line != "Step", lines[lines.index(chart) + 1 :]))
 
 
-def test_the_comparison_chart_of_validation_accuracy_holds_every_trial(browser: Any, pages: str, run: Run) -> None:
+def test_the_comparison_chart_of_validation_accuracy_holds_every_trial(
+    browser: Any, pages: str, run: RunFolder
+) -> None:
     browser.get(f"{pages}/charts")
     until(lambda: len(legend(browser, "val/acc")) == len(run.trials))  # filled in when the curves are drawn
     assert legend(browser, "val/acc") == [

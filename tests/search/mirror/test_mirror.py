@@ -16,7 +16,7 @@ import pytest
 from search.mirror import pool as mirror_pool
 from search.mirror.mirror import Mirror, replay
 from search.mirror.mode import ResolvedMode
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from tests.support.mirrored import (
     METRICS,
     children,
@@ -44,7 +44,7 @@ def nobody_is_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> RunFolder:
     return make_run(tmp_path / "run")
 
 
@@ -53,7 +53,7 @@ def mirroring(nobody_is_left_behind: None) -> Iterator[Callable[..., Mirror]]:
     """A function that starts a mirror listening to a run; it is closed after the test in any case."""
     mirrors: list[Mirror] = []
 
-    def start(run: Run, mode: ResolvedMode = LOCAL, concurrency: int = 1, hung_s: float | None = None) -> Mirror:
+    def start(run: RunFolder, mode: ResolvedMode = LOCAL, concurrency: int = 1, hung_s: float | None = None) -> Mirror:
         mirrors.append(Mirror(run, mode, concurrency, hung_s=hung_s))
         run.journal.listen(mirrors[-1].on_event)
         return mirrors[-1]
@@ -63,12 +63,12 @@ def mirroring(nobody_is_left_behind: None) -> Iterator[Callable[..., Mirror]]:
         mirror.close(timeout=0)
 
 
-def started(run: Run, trials: int, metrics: int = 0) -> bool:
+def started(run: RunFolder, trials: int, metrics: int = 0) -> bool:
     """Whether so many experiments are open in SwanLab."""
     return opened(run.path / "swanlog", metrics) >= trials
 
 
-def assert_all_is_shown(run: Run, **expected: int) -> None:
+def assert_all_is_shown(run: RunFolder, **expected: int) -> None:
     """Every trial exactly once, with its whole curve and the expected number per status."""
     found = shown(run.path / "swanlog")
     assert [experiment["key"] for experiment in found.values()] == [f"trial_{t.number:04d}" for t in run.trials]
@@ -81,7 +81,7 @@ def assert_all_is_shown(run: Run, **expected: int) -> None:
 
 
 def test_four_trials_that_start_at_one_moment_all_appear_with_all_they_have(
-    run: Run, mirroring: Callable[..., Mirror]
+    run: RunFolder, mirroring: Callable[..., Mirror]
 ) -> None:
     mirror = mirroring(run, concurrency=4)
     numbers = [suggest(run, kind="baseline", name="tutorial-simple"), *(suggest(run) for _ in range(3))]
@@ -103,7 +103,7 @@ def test_four_trials_that_start_at_one_moment_all_appear_with_all_they_have(
 
 
 def test_a_killed_child_is_replaced_and_its_trial_appears_once_with_its_whole_curve(
-    run: Run, mirroring: Callable[..., Mirror]
+    run: RunFolder, mirroring: Callable[..., Mirror]
 ) -> None:
     mirror = mirroring(run)
     suggest(run)
@@ -122,7 +122,7 @@ def test_a_killed_child_is_replaced_and_its_trial_appears_once_with_its_whole_cu
 
 
 def test_a_child_that_hangs_is_ended_and_replaced_and_holds_up_nobody(
-    run: Run, mirroring: Callable[..., Mirror]
+    run: RunFolder, mirroring: Callable[..., Mirror]
 ) -> None:
     mirror = mirroring(run, hung_s=6.0)
     suggest(run)
@@ -187,7 +187,7 @@ def test_a_killed_driver_leaves_nothing_running_and_a_resume_shows_every_trial_o
 
 
 def test_a_trial_whose_worker_was_killed_while_it_wrote_goes_on_in_its_curve(
-    run: Run, mirroring: Callable[..., Mirror]
+    run: RunFolder, mirroring: Callable[..., Mirror]
 ) -> None:
     mirror = mirroring(run)
     suggest(run)
@@ -205,7 +205,7 @@ def test_a_trial_whose_worker_was_killed_while_it_wrote_goes_on_in_its_curve(
 
 
 def test_an_interrupted_search_closes_what_runs_and_takes_it_up_again(
-    run: Run, mirroring: Callable[..., Mirror]
+    run: RunFolder, mirroring: Callable[..., Mirror]
 ) -> None:
     mirror = mirroring(run)
     suggest(run)
@@ -224,7 +224,7 @@ def test_an_interrupted_search_closes_what_runs_and_takes_it_up_again(
 
 
 def test_a_full_disk_costs_a_warning_and_the_trial_is_mirrored_when_there_is_room_again(
-    run: Run, mirroring: Callable[..., Mirror], monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, mirroring: Callable[..., Mirror], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror_pool, "PAUSE_S", 0.1)
     mirror = mirroring(run)
@@ -240,7 +240,7 @@ def test_a_full_disk_costs_a_warning_and_the_trial_is_mirrored_when_there_is_roo
 
 
 def test_without_a_place_to_write_the_search_goes_on_and_a_replay_makes_up_for_it(
-    run: Run, mirroring: Callable[..., Mirror], monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, mirroring: Callable[..., Mirror], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror_pool, "PAUSE_S", 0.1)
     (run.path / "swanlog").write_text("in the way")
@@ -262,7 +262,7 @@ def test_without_a_place_to_write_the_search_goes_on_and_a_replay_makes_up_for_i
     assert_all_is_shown(run, finished=2)
 
 
-def test_a_replay_shows_the_retraining_too_even_where_nothing_was_validated(run: Run) -> None:
+def test_a_replay_shows_the_retraining_too_even_where_nothing_was_validated(run: RunFolder) -> None:
     suggest(run)
     run.journal.ended(0, "finished")
     retrained = make_run(run.path / "retrained")
@@ -279,7 +279,9 @@ def test_a_replay_shows_the_retraining_too_even_where_nothing_was_validated(run:
     assert len(experiment["curves"]["train/loss"]) == 2
 
 
-def test_a_replay_beside_a_running_search_leaves_its_trials_to_it(run: Run, mirroring: Callable[..., Mirror]) -> None:
+def test_a_replay_beside_a_running_search_leaves_its_trials_to_it(
+    run: RunFolder, mirroring: Callable[..., Mirror]
+) -> None:
     mirror = mirroring(run)
     suggest(run)
     train(run, 0, upto=1)
@@ -292,7 +294,7 @@ def test_a_replay_beside_a_running_search_leaves_its_trials_to_it(run: Run, mirr
     assert_all_is_shown(run, finished=1)
 
 
-def test_a_trial_without_an_epoch_appears_too(run: Run, mirroring: Callable[..., Mirror]) -> None:
+def test_a_trial_without_an_epoch_appears_too(run: RunFolder, mirroring: Callable[..., Mirror]) -> None:
     mirror = mirroring(run)
     suggest(run)
     run.journal.ended(0, "failed", "no such backbone")
@@ -301,7 +303,7 @@ def test_a_trial_without_an_epoch_appears_too(run: Run, mirroring: Callable[...,
     assert mirror.warnings == 0
 
 
-def test_off_starts_nothing_and_a_replay_needs_a_place(run: Run, mirroring: Callable[..., Mirror]) -> None:
+def test_off_starts_nothing_and_a_replay_needs_a_place(run: RunFolder, mirroring: Callable[..., Mirror]) -> None:
     mirror = mirroring(run, ResolvedMode("off", ""))
     suggest(run)
     mirror.close()
@@ -312,7 +314,7 @@ def test_off_starts_nothing_and_a_replay_needs_a_place(run: Run, mirroring: Call
 
 
 def test_an_event_that_makes_no_sense_is_a_warning_and_not_the_end_of_the_search(
-    run: Run, mirroring: Callable[..., Mirror]
+    run: RunFolder, mirroring: Callable[..., Mirror]
 ) -> None:
     mirror = mirroring(run)
     mirror.on_event({"event": "ended", "trial": 99})

@@ -12,7 +12,7 @@ from search.mirror import pool as mirror_pool
 from search.mirror.experiment import trial_experiment
 from search.mirror.mirror import Mirror, replay
 from search.mirror.mode import ResolvedMode
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from tests.support.mirrored import METRICS, children, curve, kill, make_run, reopen, suggest, train, until
 from tests.support.swanlab_server import StandIn, stand_in
 
@@ -32,15 +32,15 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> RunFolder:
     return make_run(tmp_path / "run")
 
 
-def ident(run: Run, number: int) -> str:
+def ident(run: RunFolder, number: int) -> str:
     return trial_experiment(run, run.trials[number]).id
 
 
-def test_a_trial_appears_with_group_tags_and_configuration_and_its_curve(server: StandIn, run: Run) -> None:
+def test_a_trial_appears_with_group_tags_and_configuration_and_its_curve(server: StandIn, run: RunFolder) -> None:
     suggest(run)
     train(run, 0, upto=3)
     run.journal.ended(0, "cut")
@@ -60,7 +60,7 @@ def test_a_trial_appears_with_group_tags_and_configuration_and_its_curve(server:
     assert [server.experiments[ident(run, number)]["state"] for number in (0, 1)] == ["FINISHED", "CRASHED"]
 
 
-def test_a_resumed_trial_continues_its_curve(server: StandIn, run: Run) -> None:
+def test_a_resumed_trial_continues_its_curve(server: StandIn, run: RunFolder) -> None:
     mirror = Mirror(run, CLOUD)
     run.journal.listen(mirror.on_event)
     suggest(run)
@@ -82,7 +82,7 @@ def test_a_resumed_trial_continues_its_curve(server: StandIn, run: Run) -> None:
 
 @pytest.mark.parametrize("behaviour", ["hangs", "500", "403"])
 def test_a_server_that_breaks_during_the_search_costs_warnings_and_a_replay_makes_up_for_it(
-    behaviour: str, server: StandIn, run: Run, monkeypatch: pytest.MonkeyPatch
+    behaviour: str, server: StandIn, run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror_pool, "PAUSE_S", 0.1)
     monkeypatch.setattr(mirror_pool, "GOODBYE_S", 2.0)

@@ -13,14 +13,14 @@ import pytest
 from search.mirror.mirror import replay
 from search.mirror.mode import ResolvedMode
 from search.mirror.stores import Local
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from tests.support.mirrored import curve, make_run, shown, suggest, train
 
 LOCAL = ResolvedMode("local", "")
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def original(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run of three mirrored trials; tests change copies of it."""
     run = make_run(tmp_path_factory.mktemp("mirror") / "run")
     for number, status in enumerate(["finished", "cut", "failed"]):
@@ -32,7 +32,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def log_dir(original: Run, tmp_path: Path) -> Path:
+def log_dir(original: RunFolder, tmp_path: Path) -> Path:
     shutil.copytree(original.path / "swanlog", tmp_path / "swanlog")
     return tmp_path / "swanlog"
 
@@ -42,7 +42,7 @@ def test_the_versions_are_those_that_this_was_written_for() -> None:
     assert version("swanboard").startswith("0.1.10")
 
 
-def test_a_removed_run_leaves_no_trace_and_the_others_as_they_were(original: Run, log_dir: Path) -> None:
+def test_a_removed_run_leaves_no_trace_and_the_others_as_they_were(original: RunFolder, log_dir: Path) -> None:
     database = sqlite3.connect(log_dir / "runs.swanlab")
     ids = [ident for (ident,) in database.execute("SELECT id FROM experiment ORDER BY name")]
     Local(log_dir).remove("trial_0001")
@@ -93,7 +93,7 @@ def test_what_is_missing_is_named(log_dir: Path) -> None:
 
 
 def test_the_table_of_the_local_page_shows_each_metric_under_its_own_name(
-    log_dir: Path, original: Run, monkeypatch: pytest.MonkeyPatch
+    log_dir: Path, original: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SWANLAB_LOG_DIR", str(log_dir))
     from swanboard.controller.project import get_project_summary

@@ -15,7 +15,7 @@ from search.mirror.mirror import replay
 from search.mirror.mode import ResolvedMode
 from search.mirror.stores import Offline
 from search.mirror.worker import finite, init_arguments, metrics
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from tests.support.mirrored import METRICS, epoch_result, make_run, suggest, train, until
 
 OFFLINE = ResolvedMode("offline", "")
@@ -94,7 +94,7 @@ def test_runs_in_a_row_leave_no_thread_and_no_inotify_instance_behind(tmp_path: 
 
 
 @pytest.fixture
-def offline_run(tmp_path: Path) -> Run:
+def offline_run(tmp_path: Path) -> RunFolder:
     run = make_run(tmp_path / "run")
     suggest(run)
     train(run, 0, upto=3)
@@ -102,7 +102,7 @@ def offline_run(tmp_path: Path) -> Run:
     return run
 
 
-def test_an_offline_run_keeps_the_whole_curve_for_a_later_sync(offline_run: Run) -> None:
+def test_an_offline_run_keeps_the_whole_curve_for_a_later_sync(offline_run: RunFolder) -> None:
     done = replay(offline_run.path, OFFLINE)
     assert (done.mirrored, done.failed, done.problem) == (1, 0, "")
     store = Offline(offline_run.path / "swanlog" / "offline")
@@ -110,7 +110,7 @@ def test_an_offline_run_keeps_the_whole_curve_for_a_later_sync(offline_run: Run)
     assert store.missing("trial_0000", 4) == "SwanLab kept 3 of 4 epochs"
 
 
-def test_an_offline_run_that_was_cut_short_is_noticed(offline_run: Run) -> None:
+def test_an_offline_run_that_was_cut_short_is_noticed(offline_run: RunFolder) -> None:
     replay(offline_run.path, OFFLINE)
     log_dir = offline_run.path / "swanlog" / "offline"
     (records,) = (log_dir / "trial_0000").glob("run-*.swanlab")

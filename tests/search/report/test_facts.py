@@ -10,16 +10,16 @@ import pytest
 from search.report.facts import lead, progress, rungs, search_clock, settings_of, space_of, spans
 from search.report.report import write_report
 from search.runs.journal import Journal
-from search.runs.run import Run, load_run
+from search.runs.run import RunFolder, load_run
 from tests.support.synthetic import START, at, make_run, make_space, write_record
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return make_run(tmp_path_factory.mktemp("facts") / "run")
 
 
-def test_the_staircase_ends_at_the_best_of_the_run(run: Run) -> None:
+def test_the_staircase_ends_at_the_best_of_the_run(run: RunFolder) -> None:
     steps, best = progress(run), run.best()
     assert best
     assert (steps[-1].accuracy, steps[-1].trial.number) == (best.accuracy, best.trial.number)
@@ -98,7 +98,7 @@ def test_the_time_between_an_interruption_and_the_resumption_is_no_time_of_the_s
     assert spans(run)[0].seconds == pytest.approx(15)
 
 
-def test_rungs_hold_every_cut_and_nobody_goes_on_after_one(run: Run) -> None:
+def test_rungs_hold_every_cut_and_nobody_goes_on_after_one(run: RunFolder) -> None:
     found = rungs(run)
     assert [rung.epoch for rung in found] == [1, 3]
     assert sum(len(rung.cut) for rung in found) == sum(trial.status == "cut" for trial in run.trials)
@@ -119,7 +119,7 @@ def test_a_trial_that_was_overtaken_is_cut_at_the_rung_that_it_had_passed(tmp_pa
     assert passed.number not in {trial.number for trial, _ in (*second.passed, *second.cut)}
 
 
-def test_trials_that_run_at_the_same_time_have_slots_of_their_own(run: Run) -> None:
+def test_trials_that_run_at_the_same_time_have_slots_of_their_own(run: RunFolder) -> None:
     found = spans(run)
     assert {span.slot for span in found} == {0, 1, 2}
     for slot in range(3):
@@ -127,7 +127,7 @@ def test_trials_that_run_at_the_same_time_have_slots_of_their_own(run: Run) -> N
         assert all(before.end <= after.start + 1e-6 for before, after in itertools.pairwise(mine))
 
 
-def test_a_baseline_outside_the_space_has_its_configurations_settings(run: Run) -> None:
+def test_a_baseline_outside_the_space_has_its_configurations_settings(run: RunFolder) -> None:
     baseline = run.trials[0]
     assert not baseline.params
     assert settings_of(baseline, space_of(run)) == {

@@ -12,7 +12,7 @@ import pytest
 
 from search.report.mistakes import CLIPS, explainer, mistakes, png, scored
 from search.report.report import write_report
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from tests.support.saved_models import save_small
 from tests.support.synthetic import add_result, add_scores, data_record, make_run, write_clips
 from trainable.config import TrialConfig
@@ -27,11 +27,11 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 @pytest.fixture
-def run(tmp_path: Path, dataset: Dataset) -> Run:
+def run(tmp_path: Path, dataset: Dataset) -> RunFolder:
     return make_run(tmp_path / "run", trials=8, data=data_record(dataset))
 
 
-def test_the_best_trials_checkpoint_gives_confusion_and_mistakes(run: Run, dataset: Dataset) -> None:
+def test_the_best_trials_checkpoint_gives_confusion_and_mistakes(run: RunFolder, dataset: Dataset) -> None:
     assert scored(run, None) is None  # no best.pt yet
     add_scores(run, dataset, range(0, 18, 2), wrong=2)
     found = scored(run, None)
@@ -43,7 +43,7 @@ def test_the_best_trials_checkpoint_gives_confusion_and_mistakes(run: Run, datas
     assert found.mistakes[0].probability >= found.mistakes[1].probability
 
 
-def test_the_retrained_models_predictions_come_first_once_there_are_any(run: Run, dataset: Dataset) -> None:
+def test_the_retrained_models_predictions_come_first_once_there_are_any(run: RunFolder, dataset: Dataset) -> None:
     add_scores(run, dataset, range(9))
     add_result(run)
     lines = ["path,label,predicted,probability,seeds_right", f"{dataset.clips[0].path},a,c,0.9,0"]
@@ -56,7 +56,7 @@ def test_the_retrained_models_predictions_come_first_once_there_are_any(run: Run
     assert found.confusion() == [[0, 0, 0], [0, 1, 0], [1, 0, 0]]
 
 
-def test_a_data_set_that_has_changed_gives_a_confusion_but_no_clips(run: Run, dataset: Dataset) -> None:
+def test_a_data_set_that_has_changed_gives_a_confusion_but_no_clips(run: RunFolder, dataset: Dataset) -> None:
     add_scores(run, dataset, range(9), wrong=2)
     Path(dataset.clips[0].path).unlink()
     found = scored(run, None)
@@ -67,7 +67,7 @@ def test_a_data_set_that_has_changed_gives_a_confusion_but_no_clips(run: Run, da
     assert mistakes(run, found, CONFIG).lost_all == found.lost
 
 
-def test_every_mistake_has_a_picture_and_a_player_and_lost_files_are_named(run: Run, dataset: Dataset) -> None:
+def test_every_mistake_has_a_picture_and_a_player_and_lost_files_are_named(run: RunFolder, dataset: Dataset) -> None:
     add_scores(run, dataset, range(18), wrong=12)
     found = scored(run, None)
     assert found
@@ -99,7 +99,7 @@ def test_a_png_holds_the_pixels_that_went_in() -> None:
 
 
 def test_what_decides_a_mistake_is_framed_in_its_picture_and_can_be_played_alone(
-    run: Run, dataset: Dataset, tmp_path: Path
+    run: RunFolder, dataset: Dataset, tmp_path: Path
 ) -> None:
     save_small(run.path / "retrained" / "model", labels=dataset.labels)
     rows = [f"{clip.path},{dataset.labels[clip.label]},{dataset.labels[0]},0.9" for clip in dataset.clips]
@@ -120,7 +120,7 @@ def test_what_decides_a_mistake_is_framed_in_its_picture_and_can_be_played_alone
     assert not [card for card in mistakes(run, found, CONFIG).cards if card.decides]
 
 
-def test_a_slow_network_leaves_the_last_mistakes_unexplained(run: Run, dataset: Dataset) -> None:
+def test_a_slow_network_leaves_the_last_mistakes_unexplained(run: RunFolder, dataset: Dataset) -> None:
     save_small(run.path / "retrained" / "model", labels=dataset.labels)
     (run.path / "retrained" / "predictions.csv").write_text("path,label,predicted,probability\n")
     add_result(run)

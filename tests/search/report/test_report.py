@@ -15,7 +15,7 @@ import pytest
 from search.report.report import write_report
 from search.runs.cost import front_of
 from search.runs.journal import Journal
-from search.runs.run import Run, load_run
+from search.runs.run import RunFolder, load_run
 from search.space.load import load_space
 from tests.support.synthetic import (
     SPACE,
@@ -31,7 +31,7 @@ from trainable.data.dataset import load_dataset
 from trainable.training.trial_folder import Cost, EpochResult
 
 
-def html_of(*runs: Run) -> str:
+def html_of(*runs: RunFolder) -> str:
     return write_report(list(runs)).read_text(encoding="utf-8")
 
 

@@ -20,17 +20,17 @@ from search.report.space_figures import (
     parallel,
     slice_figure,
 )
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from search.tune.study_file import write_study
 from tests.support.synthetic import make_run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return make_run(tmp_path_factory.mktemp("space") / "run", trials=60)
 
 
-def test_parallel_coordinates_keep_trials_without_a_conditional_setting(run: Run) -> None:
+def test_parallel_coordinates_keep_trials_without_a_conditional_setting(run: RunFolder) -> None:
     trials, space = trials_of(run), space_of(run)
     axes = axes_of(trials, space)
     plot = parallel(trials, axes, space)
@@ -42,7 +42,7 @@ def test_parallel_coordinates_keep_trials_without_a_conditional_setting(run: Run
     assert unused == sum("momentum" not in trial.params for trial in shown) > 0
 
 
-def test_cut_trials_are_dotted_in_parallel_coordinates_and_crosses_in_slices(run: Run) -> None:
+def test_cut_trials_are_dotted_in_parallel_coordinates_and_crosses_in_slices(run: RunFolder) -> None:
     trials, space = trials_of(run), space_of(run)
     axes = axes_of(trials, space)
     shown = [trial for trial in trials if top(trial)]
@@ -54,7 +54,7 @@ def test_cut_trials_are_dotted_in_parallel_coordinates_and_crosses_in_slices(run
     assert [len(trace.x) for trace in crosses] == [cut]
 
 
-def test_the_setting_that_decides_is_the_most_important_one(run: Run) -> None:
+def test_the_setting_that_decides_is_the_most_important_one(run: RunFolder) -> None:
     shares, count = importances(trials_of(run), space_of(run))
     assert count > 40
     free = [item for item in shares if not item.conditional]
@@ -91,14 +91,14 @@ def test_logarithmic_axes_are_marked_with_values(low: float, high: float, ticks:
     assert log_ticks(low, high) == pytest.approx(ticks)
 
 
-def test_the_marks_of_a_logarithmic_axis_are_written_as_everywhere(run: Run) -> None:
+def test_the_marks_of_a_logarithmic_axis_are_written_as_everywhere(run: RunFolder) -> None:
     trials, space = trials_of(run), space_of(run)
     lr = next(axis for axis in axes_of(trials, space) if axis.name == "lr")
     assert list(slice_figure(trials, lr).layout.xaxis.ticktext) == ["1e-5", "1e-4", "1e-3", "0.01", "0.1"]
     assert [name for _, name in lr.ticks()] == ["1e-5", "0.1"]
 
 
-def test_what_the_dashboard_shows_stands_beside_it_as_the_dashboard_computes_it(run: Run, tmp_path: Path) -> None:
+def test_what_the_dashboard_shows_stands_beside_it_as_the_dashboard_computes_it(run: RunFolder, tmp_path: Path) -> None:
     space = space_of(run)
     write_study(space, run.journal, tmp_path / "study.db")
     theirs = dashboard_importances(tmp_path / "study.db")

@@ -32,7 +32,7 @@ from search.retrain.result import (
 from search.retrain.retrain import retrain
 from search.retrain.text import view
 from search.runs.journal import Journal, Status
-from search.runs.run import Run, load_run
+from search.runs.run import RunFolder, load_run
 from tests.support.retrained import Judge, Trainer, make_run, train_here
 from trainable.backbones import weights
 from trainable.data.split import split_dataset
@@ -50,12 +50,12 @@ def data(make_clips: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, data: Path) -> Run:
+def run(tmp_path: Path, data: Path) -> RunFolder:
     return make_run(tmp_path / "run", data)
 
 
 @pytest.fixture
-def judge(run: Run, monkeypatch: pytest.MonkeyPatch) -> Judge:
+def judge(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Judge:
     """Scores without networks, and saved models without weights."""
     judge = Judge(run.path)
     monkeypatch.setattr(retrain_models, "score_trial", judge)
@@ -64,7 +64,9 @@ def judge(run: Run, monkeypatch: pytest.MonkeyPatch) -> Judge:
     return judge
 
 
-def test_the_result_is_chosen_on_validation_although_the_test_would_choose_otherwise(run: Run, judge: Judge) -> None:
+def test_the_result_is_chosen_on_validation_although_the_test_would_choose_otherwise(
+    run: RunFolder, judge: Judge
+) -> None:
     result = retrain(run, RetrainOptions(top=2, seeds=3), Trainer())
     assert result["chosen"] == "trial 1"  # resnet34: 90% on validation, 70% on test; resnet50: 80% and 95%
     assert result["measured_on"] == "test"
@@ -74,7 +76,7 @@ def test_the_result_is_chosen_on_validation_although_the_test_would_choose_other
     assert len(result["per_seed"]) == 3
 
 
-def test_no_test_clip_is_scored_before_the_choice_is_written_down(run: Run, judge: Judge) -> None:
+def test_no_test_clip_is_scored_before_the_choice_is_written_down(run: RunFolder, judge: Judge) -> None:
     retrain(run, RetrainOptions(top=2, seeds=2), Trainer())
     assert {chosen for _, _, part, chosen in judge.asked if part == "test"} == {True}
     assert {chosen for _, _, part, chosen in judge.asked if part == "val"} == {False}
@@ -82,7 +84,7 @@ def test_no_test_clip_is_scored_before_the_choice_is_written_down(run: Run, judg
     assert choice["candidate"] == "trial 1"
 
 
-def test_a_model_is_scored_once_however_often_retraining_is_repeated(run: Run, judge: Judge) -> None:
+def test_a_model_is_scored_once_however_often_retraining_is_repeated(run: RunFolder, judge: Judge) -> None:
     first = retrain(run, RetrainOptions(top=1, seeds=2), Trainer())
     asked = [entry[:3] for entry in judge.asked]
     assert len(asked) == len(set(asked))
@@ -92,7 +94,7 @@ def test_a_model_is_scored_once_however_often_retraining_is_repeated(run: Run, j
     assert [earlier["accuracy"] for earlier in again["earlier"]] == [first["accuracy"]]
 
 
-def test_more_seeds_train_only_the_new_ones(run: Run, judge: Judge) -> None:
+def test_more_seeds_train_only_the_new_ones(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer()
     retrain(run, RetrainOptions(top=1, seeds=2), trainer)
     assert len(trainer.trained) == 4  # a candidate and the baseline
@@ -100,14 +102,14 @@ def test_more_seeds_train_only_the_new_ones(run: Run, judge: Judge) -> None:
     assert [config.seed for config in trainer.trained[4:]] == [3, 3]
 
 
-def test_the_searchs_own_seed_is_never_drawn_again(run: Run, judge: Judge) -> None:
+def test_the_searchs_own_seed_is_never_drawn_again(run: RunFolder, judge: Judge) -> None:
     used = run.trials[0].config["seed"]
     plan = make_plan(run, RetrainOptions(seeds=used + 5))
     assert used not in plan.seeds
     assert len(set(plan.seeds)) == used + 5
 
 
-def test_an_interrupted_retraining_goes_on_where_it_was(run: Run, judge: Judge) -> None:
+def test_an_interrupted_retraining_goes_on_where_it_was(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer(stop_after=3)
     with pytest.raises(Interrupted):
         retrain(run, RetrainOptions(top=1, seeds=2), trainer)
@@ -118,7 +120,7 @@ def test_an_interrupted_retraining_goes_on_where_it_was(run: Run, judge: Judge) 
 
 
 def test_train_and_validation_together_are_learned_after_the_choice_and_for_a_fixed_count(
-    run: Run, judge: Judge
+    run: RunFolder, judge: Judge
 ) -> None:
     trainer = Trainer()
     result = retrain(run, RetrainOptions(top=2, seeds=2, train_on="train+val"), trainer)
@@ -136,7 +138,7 @@ def test_train_and_validation_together_are_learned_after_the_choice_and_for_a_fi
 
 
 def test_without_a_test_share_the_result_says_that_it_is_optimistic(
-    tmp_path: Path, data: Path, judge: Judge, run: Run
+    tmp_path: Path, data: Path, judge: Judge, run: RunFolder
 ) -> None:
     searched = make_run(tmp_path / "tutorial", data, test_share=0.0, val_share=0.2)
     result = retrain(searched, RetrainOptions(top=1, seeds=1), Trainer())
@@ -149,7 +151,7 @@ def test_without_a_test_share_the_result_says_that_it_is_optimistic(
         retrain(searched, RetrainOptions(train_on="train+val"), Trainer())
 
 
-def test_folds_score_every_clip_once_by_models_that_did_not_learn_it(run: Run, judge: Judge) -> None:
+def test_folds_score_every_clip_once_by_models_that_did_not_learn_it(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer()
     result = retrain(run, RetrainOptions(protocol="folds", seeds=2), trainer)
     assert result["measured_on"] == "folds"
@@ -232,7 +234,7 @@ def test_what_few_groups_cannot_show_is_said(
 
 
 @pytest.mark.parametrize(("train_on", "learned"), [("train", 24), ("train+val", 42), ("other-folds", 48), ("all", 60)])
-def test_no_clip_is_learned_and_tested_whatever_is_learned_from(run: Run, train_on: str, learned: int) -> None:
+def test_no_clip_is_learned_and_tested_whatever_is_learned_from(run: RunFolder, train_on: str, learned: int) -> None:
     plan = make_plan(run, RetrainOptions(top=1, protocol="folds"))
     for fold in (1, 3):
         config = changed(plan.candidates[0], train_on=train_on, fold=fold)
@@ -243,7 +245,7 @@ def test_no_clip_is_learned_and_tested_whatever_is_learned_from(run: Run, train_
         assert bool(len(split.test)) == (train_on != "all")
 
 
-def test_a_seed_without_all_folds_does_not_count(run: Run, judge: Judge) -> None:
+def test_a_seed_without_all_folds_does_not_count(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer(broken={"trial 1, seed 2, fold 3": "out_of_memory"})
     result = retrain(run, RetrainOptions(protocol="folds", seeds=2), trainer)
     assert [row["seed"] for row in result["per_seed"]] == [1]
@@ -251,7 +253,7 @@ def test_a_seed_without_all_folds_does_not_count(run: Run, judge: Judge) -> None
     assert "trial 1, seed 2, fold 3: out_of_memory: as told" in _shown(result)
 
 
-def test_a_broken_baseline_leaves_a_result_without_comparison(run: Run, judge: Judge) -> None:
+def test_a_broken_baseline_leaves_a_result_without_comparison(run: RunFolder, judge: Judge) -> None:
     result = retrain(run, RetrainOptions(top=1, seeds=2), Trainer(broken={"simple": "diverged"}))
     assert result["baseline_accuracy"] is None
     assert result["difference"] is None
@@ -259,12 +261,12 @@ def test_a_broken_baseline_leaves_a_result_without_comparison(run: Run, judge: J
     _shown(result)
 
 
-def test_nothing_trained_is_an_error_that_says_why(run: Run, judge: Judge) -> None:
+def test_nothing_trained_is_an_error_that_says_why(run: RunFolder, judge: Judge) -> None:
     with pytest.raises(TrainingFailed, match="trial 1, seed 1: out_of_memory: as told"):
         retrain(run, RetrainOptions(top=1, seeds=1), Trainer(broken={"trial": "out_of_memory"}))
 
 
-def test_a_retraining_that_stops_for_a_reason_of_its_own_says_it(run: Run, judge: Judge) -> None:
+def test_a_retraining_that_stops_for_a_reason_of_its_own_says_it(run: RunFolder, judge: Judge) -> None:
     def hopeless(folder: Path, jobs: Sequence[Job]) -> Journal:
         journal = Trainer(stop_after=1)(folder, jobs)
         journal.stopped("the first 5 trials all failed: no GPU")
@@ -274,7 +276,7 @@ def test_a_retraining_that_stops_for_a_reason_of_its_own_says_it(run: Run, judge
         retrain(run, RetrainOptions(top=1, seeds=2), hopeless)
 
 
-def test_result_and_tables_say_what_the_report_reads(run: Run, judge: Judge) -> None:
+def test_result_and_tables_say_what_the_report_reads(run: RunFolder, judge: Judge) -> None:
     result = retrain(run, RetrainOptions(top=2, seeds=2), Trainer())
     assert result == json.loads((run.path / "retrained" / "result.json").read_text())
     for key in ("measured_on", "accuracy", "clips", "interval_95", "per_seed", "baseline_accuracy",
@@ -295,7 +297,7 @@ def test_result_and_tables_say_what_the_report_reads(run: Run, judge: Judge) -> 
     assert "McNemar" in shown
 
 
-def test_the_winners_curse_is_the_searchs_best_score_minus_what_fresh_seeds_reach(run: Run, judge: Judge) -> None:
+def test_the_winners_curse_is_the_searchs_best_score_minus_what_fresh_seeds_reach(run: RunFolder, judge: Judge) -> None:
     curse = retrain(run, RetrainOptions(top=1, seeds=2), Trainer())["winners_curse"]
     assert curse["searched"] == 0.95
     assert curse["points_validation"] == pytest.approx(100 * (0.95 - 16 / 18))
@@ -303,7 +305,7 @@ def test_the_winners_curse_is_the_searchs_best_score_minus_what_fresh_seeds_reac
 
 
 def test_a_trial_that_was_asked_for_is_compared_with_its_own_score_and_not_called_the_best(
-    run: Run, judge: Judge
+    run: RunFolder, judge: Judge
 ) -> None:
     result = retrain(run, RetrainOptions(trial=2, seeds=2), Trainer())
     curse = result["winners_curse"]
@@ -319,7 +321,7 @@ def test_a_trial_that_was_asked_for_is_compared_with_its_own_score_and_not_calle
     assert (best["searched"], best["highest_of"]) == (0.95, 3)
 
 
-def test_a_candidate_that_diverged_on_most_seeds_is_not_chosen_for_its_lucky_one(run: Run, judge: Judge) -> None:
+def test_a_candidate_that_diverged_on_most_seeds_is_not_chosen_for_its_lucky_one(run: RunFolder, judge: Judge) -> None:
     broken: dict[str, Status] = {f"trial 1, seed {seed}": "diverged" for seed in (2, 3, 4, 5)}
     trainer = Trainer(broken=broken)
     result = retrain(run, RetrainOptions(top=2, seeds=5), trainer)
@@ -342,7 +344,7 @@ def test_a_candidate_that_diverged_on_most_seeds_is_not_chosen_for_its_lucky_one
     assert alone["ensembles"]["seeds"]["members"] == ["trial 1, seed 1"]
 
 
-def test_the_model_that_is_handed_over_is_the_one_that_did_not_diverge(run: Run, judge: Judge) -> None:
+def test_the_model_that_is_handed_over_is_the_one_that_did_not_diverge(run: RunFolder, judge: Judge) -> None:
     saved: list[Any] = []
     retrain_module.save_trial = lambda *args: saved.append(args)  # type: ignore[assignment, attr-defined]
     trainer = Trainer(broken={"trial 1, seed 1": "diverged"})
@@ -353,7 +355,7 @@ def test_the_model_that_is_handed_over_is_the_one_that_did_not_diverge(run: Run,
     assert {row["seeds"] for row in table} == {"1"}
 
 
-def test_what_a_machine_broke_is_not_held_against_a_configuration(run: Run, judge: Judge) -> None:
+def test_what_a_machine_broke_is_not_held_against_a_configuration(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer(broken={"trial 1, seed 2": "failed", "trial 1, seed 3": "out_of_memory"})
     result = retrain(run, RetrainOptions(top=2, seeds=3), trainer)
     assert result["chosen"] == "trial 1"
@@ -361,7 +363,7 @@ def test_what_a_machine_broke_is_not_held_against_a_configuration(run: Run, judg
     assert len(result["failed"]) == 2
 
 
-def test_a_fold_that_diverged_is_guessed_and_the_others_are_scored(run: Run, judge: Judge) -> None:
+def test_a_fold_that_diverged_is_guessed_and_the_others_are_scored(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer(broken={"trial 1, seed 2, fold 3": "diverged"})
     result = retrain(run, RetrainOptions(protocol="folds", seeds=2), trainer)
     first, second = result["per_seed"]
@@ -394,7 +396,9 @@ def test_a_run_of_any_name_keeps_its_scores_apart_from_those_of_its_retraining(
     assert not again.asked  # what is on file is what counts, whatever the run is called now
 
 
-def test_a_trial_or_a_file_can_be_retrained_in_the_place_of_the_best(run: Run, judge: Judge, tmp_path: Path) -> None:
+def test_a_trial_or_a_file_can_be_retrained_in_the_place_of_the_best(
+    run: RunFolder, judge: Judge, tmp_path: Path
+) -> None:
     assert retrain(run, RetrainOptions(trial=2, seeds=1), Trainer())["config"]["backbone"] == "resnet50"
     file = tmp_path / "mine.yaml"
     file.write_text("backbone: resnet50\nepochs: 3\nimage_size: 32\nlr: 1e-3\nweights: none\n")
@@ -428,7 +432,7 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def without_baselines(run: Run) -> Run:
+def without_baselines(run: RunFolder) -> RunFolder:
     """The same search with nothing to compare with but the tutorial's recipe."""
     events = run.path / "events.jsonl"
     events.write_text(events.read_text().replace('"kind": "baseline"', '"kind": "search"'))
@@ -436,7 +440,9 @@ def without_baselines(run: Run) -> Run:
 
 
 @pytest.mark.usefixtures("no_weights")
-def test_a_baseline_that_has_no_imagenet_weights_says_so_before_and_after(without_baselines: Run, judge: Judge) -> None:
+def test_a_baseline_that_has_no_imagenet_weights_says_so_before_and_after(
+    without_baselines: RunFolder, judge: Judge
+) -> None:
     trainer = Trainer()
     result = retrain(without_baselines, RetrainOptions(top=1, seeds=1), trainer)
     assert [(each.backbone, each.weights) for each in trainer.trained] == [("resnet34", "none"), ("resnet18", "none")]
@@ -447,7 +453,7 @@ def test_a_baseline_that_has_no_imagenet_weights_says_so_before_and_after(withou
 
 @pytest.mark.usefixtures("no_weights")
 def test_weights_are_fetched_before_a_retraining_for_all_who_want_them(
-    without_baselines: Run, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    without_baselines: RunFolder, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched = []
 
@@ -470,7 +476,7 @@ def test_weights_are_fetched_before_a_retraining_for_all_who_want_them(
 
 @pytest.mark.usefixtures("no_weights")
 def test_imagenet_weights_that_cannot_be_had_end_a_retraining_before_it_begins(
-    run: Run, judge: Judge, tmp_path: Path
+    run: RunFolder, judge: Judge, tmp_path: Path
 ) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("backbone: resnet50\nimage_size: 32\n")
@@ -479,7 +485,7 @@ def test_imagenet_weights_that_cannot_be_had_end_a_retraining_before_it_begins(
     assert not (run.path / "retrained").exists()
 
 
-def test_epochs_replace_the_searchs_horizon(run: Run, judge: Judge) -> None:
+def test_epochs_replace_the_searchs_horizon(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer()
     result = retrain(run, RetrainOptions(top=1, seeds=1, epochs=7), trainer)
     assert {config.epochs for config in trainer.trained} == {7}
@@ -495,12 +501,12 @@ def test_epochs_replace_the_searchs_horizon(run: Run, judge: Judge) -> None:
         (RetrainOptions(trial=9), "--trial: must be one of 0 to 2, got 9"),
     ],
 )
-def test_wrong_flags_are_refused(run: Run, options: RetrainOptions, message: str) -> None:
+def test_wrong_flags_are_refused(run: RunFolder, options: RetrainOptions, message: str) -> None:
     with pytest.raises(InputError, match=message):
         retrain(run, options, Trainer())
 
 
-def test_changed_data_is_refused_because_other_clips_would_be_tested(run: Run, data: Path) -> None:
+def test_changed_data_is_refused_because_other_clips_would_be_tested(run: RunFolder, data: Path) -> None:
     (data / "class0" / "000.wav").unlink()
     with pytest.raises(InputError, match="must be the data that the search ran on"):
         retrain(run, RetrainOptions(), Trainer())
@@ -513,7 +519,7 @@ def test_the_best_baseline_is_the_one_to_beat_and_is_not_trained_twice(tmp_path:
     assert len(plan.all_candidates) == 1
 
 
-def test_any_baseline_of_the_run_can_be_the_one_to_compare_with(run: Run) -> None:
+def test_any_baseline_of_the_run_can_be_the_one_to_compare_with(run: RunFolder) -> None:
     config = run.trials[0].config
     other = run.journal.suggested("baseline", "strong", {}, {**config, "lr": 1e-3})
     run.journal.reported(other.number, 1, 0.8, 1.0, "continue")
@@ -613,7 +619,7 @@ def _shown(result: dict[str, Any]) -> str:
     return console.export_text()
 
 
-def test_the_front_of_accuracy_and_cost_is_retrained_with_the_best_first(run: Run, judge: Judge) -> None:
+def test_the_front_of_accuracy_and_cost_is_retrained_with_the_best_first(run: RunFolder, judge: Judge) -> None:
     for trial, parameters in zip(run.trials, (1_000, 3_000, 2_000), strict=True):  # 60%, 95% and 90% on validation
         run.folder(trial).path.mkdir(exist_ok=True)
         run.folder(trial).write_cost(Cost(parameters, 100 * parameters, None, None))
@@ -634,7 +640,7 @@ def test_the_front_of_accuracy_and_cost_is_retrained_with_the_best_first(run: Ru
         (RetrainOptions(pareto="parameters", top=2), "--pareto: cannot be used together with --top"),
     ],
 )
-def test_a_front_that_cannot_be_had_is_refused(run: Run, options: RetrainOptions, message: str) -> None:
+def test_a_front_that_cannot_be_had_is_refused(run: RunFolder, options: RetrainOptions, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_plan(run, options)
 
@@ -671,7 +677,7 @@ def test_a_single_clip_fits_no_temperature() -> None:
     assert temperature_of([scores_of(0.9, 1.0, clips=1)]) == temperature_of([]) == 1.0
 
 
-def test_a_training_that_is_used_again_keeps_the_program_that_it_was_made_with(run: Run, judge: Judge) -> None:
+def test_a_training_that_is_used_again_keeps_the_program_that_it_was_made_with(run: RunFolder, judge: Judge) -> None:
     def by(commit: str, torch: str) -> Callable[[Path, Sequence[Job]], Journal]:
         def runner(folder: Path, jobs: Sequence[Job]) -> Journal:
             Journal(folder / "events.jsonl").session(git_commit=commit, versions={"python": "3.11", "torch": torch})

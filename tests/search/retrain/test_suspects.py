@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from run_search import app
 from search.report.report import write_report
 from search.retrain.suspects import suspects_of
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from search.tune.prepare import leave_out
 from tests.support.synthetic import add_scores, data_record, make_run, write_clips
 from trainable.data.dataset import Dataset, load_dataset
@@ -24,14 +24,14 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 @pytest.fixture
-def run(tmp_path: Path, dataset: Dataset) -> Run:
+def run(tmp_path: Path, dataset: Dataset) -> RunFolder:
     """A run whose best trial takes two of its 18 validation clips for another class."""
     run = make_run(tmp_path / "run", trials=6, labels=dataset.labels, data=data_record(dataset))
     add_scores(run, dataset, range(18), wrong=2)
     return run
 
 
-def test_the_list_names_the_clips_and_a_search_leaves_them_out(run: Run, dataset: Dataset) -> None:
+def test_the_list_names_the_clips_and_a_search_leaves_them_out(run: RunFolder, dataset: Dataset) -> None:
     done = CliRunner().invoke(app, ["data", "suspects", str(run.path)])
     assert done.exit_code == 0, done.output
     with (run.path / "suspects.csv").open(newline="") as file:
@@ -85,7 +85,7 @@ def test_a_run_that_has_judged_nothing_says_what_would(tmp_path: Path, dataset: 
         suspects_of(run)
 
 
-def test_the_report_lets_one_hear_the_clips_whose_label_is_in_doubt(run: Run) -> None:
+def test_the_report_lets_one_hear_the_clips_whose_label_is_in_doubt(run: RunFolder) -> None:
     html = write_report([run]).read_text(encoding="utf-8")
     section = html.split('<section id="labels">')[1].split("</section>")[0]
     _, found = suspects_of(run)

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from search.runs.cost import COSTS, costs_of, front, front_of
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from search.runs.tables import write_trials_csv
 from tests.support.synthetic import make_run
 from trainable.training.trial_folder import Cost
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> RunFolder:
     """A run whose trials have costs, but for the last one."""
     run = make_run(tmp_path / "run")
     for trial in run.trials[:-1]:
@@ -41,7 +41,7 @@ def test_the_front_is_what_no_other_beats_in_both(
     assert front(points, cost=lambda point: point[0], worth=lambda point: point[1]) == expected
 
 
-def test_the_front_of_a_run_holds_only_trials_that_may_be_called_best_and_whose_cost_is_known(run: Run) -> None:
+def test_the_front_of_a_run_holds_only_trials_that_may_be_called_best_and_whose_cost_is_known(run: RunFolder) -> None:
     found = front_of(run, "parameters")
     ranked = {best.trial.number for best in run.ranked()}
     assert {best.trial.number for best, _ in found} <= ranked
@@ -54,7 +54,7 @@ def test_the_front_of_a_run_holds_only_trials_that_may_be_called_best_and_whose_
     assert front_of(run, "memory_mb") == []
 
 
-def test_costs_stand_in_trials_csv_under_their_names(run: Run) -> None:
+def test_costs_stand_in_trials_csv_under_their_names(run: RunFolder) -> None:
     with write_trials_csv(run).open(newline="") as file:
         rows = {int(row["trial"]): row for row in csv.DictReader(file)}
     first = run.trials[0]

@@ -19,7 +19,7 @@ from search.commands.compare import compare
 from search.report.report import write_report
 from search.retrain.plan import RetrainOptions, make_plan
 from search.retrain.suspects import suspects_of
-from search.runs.run import Run, load_run, need_whole
+from search.runs.run import RunFolder, load_run, need_whole
 from tests.support.damage import damage, edits
 from tests.support.synthetic import add_result, add_scores, data_record, make_run, write_clips
 from trainable.errors import InputError
@@ -38,12 +38,12 @@ LOOKS: dict[str, Any] = {
     "compare": lambda run: compare([run]),
     "report": lambda run: write_report([run]),
     "plan": lambda run: (need_whole(run), make_plan(run, RetrainOptions(top=2, seeds=1))),
-    "suspects": lambda run: (need_whole(run), suspects_of(run)),
+    "suspects": suspects_of,
 }
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run with a result, scores, costs and a best checkpoint."""
     folder = tmp_path_factory.mktemp("whole")
     dataset = write_clips(folder / "clips", ("a", "b"), clips=8, seconds=0.3)
@@ -93,7 +93,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
           suppress_health_check=list(HealthCheck))  # fmt: skip
 @given(share=st.floats(0, 0.999), edit=edits(), look=st.sampled_from(sorted(LOOKS)))
 def test_a_damaged_run_is_read_or_refused_in_one_error(
-    whole: Run, place: Path, share: float, edit: dict[str, Any], look: str
+    whole: RunFolder, place: Path, share: float, edit: dict[str, Any], look: str
 ) -> None:
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(whole.path, place)
@@ -116,7 +116,7 @@ def test_a_damaged_run_is_read_or_refused_in_one_error(
     ],
 )
 def test_an_edited_record_is_named_by_file_and_key_with_the_way_out(
-    whole: Run, place: Path, change: Any, said: str
+    whole: RunFolder, place: Path, change: Any, said: str
 ) -> None:
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(whole.path, place)

@@ -10,7 +10,7 @@ import pytest
 
 from search.report.facts import record
 from search.runs.journal import Journal
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from search.space.space import Space
 from search.tune.lessons import Encoder, Lessons, Seen, agreement, key_of, lesson_of, told
 from search.tune.prepare import check_learning
@@ -47,16 +47,16 @@ def peaked_at(lr: float, scale: float = 1.0) -> Train:
     return train
 
 
-def earlier_run(folder: Path, name: str, train: Train, text: str = SPACE, trials: int = 40) -> Run:
+def earlier_run(folder: Path, name: str, train: Train, text: str = SPACE, trials: int = 40) -> RunFolder:
     home = folder / name
     home.mkdir()
     space = space_of(home, text.replace("trials: 16", f"trials: {trials}"))
     journal = new_journal(home)
     step_through(space, journal, workers=2, train=train)
-    return Run(home, {"space": space.to_json(), "split": {"hash": "another"}}, journal)
+    return RunFolder(home, {"space": space.to_json(), "split": {"hash": "another"}}, journal)
 
 
-def search_with(space: Space, folder: Path, train: Train, *runs: Run) -> Journal:
+def search_with(space: Space, folder: Path, train: Train, *runs: RunFolder) -> Journal:
     journal = new_journal(folder)
     searcher = StudySearch(space, journal)
     for run in runs:
@@ -86,7 +86,7 @@ def test_a_run_that_misleads_is_let_go_one_that_does_not_is_kept_and_the_report_
     journal = search_with(space, tmp_path / "run", peaked_at(1e-3), right, wrong)
     beliefs = {Path(run).name: belief for run, belief in beliefs_of(space, journal).items()}
     assert beliefs["wrong"] < 0.1 < 0.4 < beliefs["right"]
-    said = dict(record(Run(tmp_path / "run", {"space": space.to_json()}, journal)).pairs)["learned from"]
+    said = dict(record(RunFolder(tmp_path / "run", {"space": space.to_json()}, journal)).pairs)["learned from"]
     assert said.startswith(f"right: 40 trials, rank agreement {beliefs['right']:.2f} in the end; wrong: ")
 
 

@@ -13,7 +13,7 @@ import torch
 from search.commands.search import Searching
 from search.mirror.mode import resolve_mode
 from search.runs.folder import free_folder, new_run
-from search.runs.run import Run, load_run
+from search.runs.run import RunFolder, load_run
 from search.space.load import load_space
 from search.space.sections import Resources
 from search.space.space import Space
@@ -183,7 +183,7 @@ def test_data_is_recorded_where_it_was_found_whether_at_home_or_behind_a_link(
 
 
 def test_a_run_folder_in_which_trials_have_begun_survives_bad_input(tmp_path: Path) -> None:
-    def refuse_later(begin: Callable[[Run], object]) -> None:
+    def refuse_later(begin: Callable[[RunFolder], object]) -> None:
         with new_run(tmp_path / "a" / "run", {"space": load_space("quick").to_json()}, "a") as run:
             begin(run)
             raise InputError("the disk is full")

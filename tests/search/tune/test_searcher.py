@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from search.runs.journal import Journal
-from search.runs.run import Run
+from search.runs.run import RunFolder
 from search.space.space import Space
 from search.tune.lessons import key_of
 from search.tune.searcher import StudySearch
@@ -308,7 +308,7 @@ def test_cmaes_needs_numbers_and_its_package(tmp_path: Path, monkeypatch: pytest
         StudySearch(space_of(tmp_path, text), new_journal(tmp_path / "run"))
 
 
-def other_run(folder: Path, text: str, hash_of_split: str = "same", epochs: int | None = None) -> Run:
+def other_run(folder: Path, text: str, hash_of_split: str = "same", epochs: int | None = None) -> RunFolder:
     def train(config: TrialConfig) -> list[float | TrialEnded]:
         return [Diverged("nan")] if config.lr > 5e-3 else curve(config)
 
@@ -316,7 +316,7 @@ def other_run(folder: Path, text: str, hash_of_split: str = "same", epochs: int 
     journal = new_journal(folder / "other")
     step_through(space, journal, train=train)
     record = {"space": space.to_json(), "split": {"hash": hash_of_split}}
-    return Run(folder / "other", record, journal)
+    return RunFolder(folder / "other", record, journal)
 
 
 def test_a_warm_start_adds_the_trials_that_lie_inside_and_counts_the_others_by_reason(tmp_path: Path) -> None:
@@ -492,7 +492,7 @@ def test_a_warm_start_repeats_nothing_of_the_run_it_has_learned_from(tmp_path: P
     space = replace(space, baselines=(), searcher=space.searcher.model_copy(update={"kind": kind}))
     old = new_journal(tmp_path / "old")
     step_through(space.with_budget(trials=12), old)
-    other = Run(old.path.parent, {"space": space.to_json(), "split": {"hash": "same"}}, old)
+    other = RunFolder(old.path.parent, {"space": space.to_json(), "split": {"hash": "same"}}, old)
     journal = new_journal(tmp_path / "new")
     assert StudySearch(space, journal).add_warm(other, "same").added == 12
     step_through(space.with_budget(trials=12), journal)
@@ -506,7 +506,7 @@ def test_what_a_warm_start_had_trained_for_fewer_epochs_may_be_trained_again(tmp
     short, long = (space_of(tmp_path, text.replace("EPOCHS", epochs)) for epochs in ("2", "6"))
     old = new_journal(tmp_path / "old")
     step_through(short, old)
-    other = Run(old.path.parent, {"space": short.to_json(), "split": {"hash": "same"}}, old)
+    other = RunFolder(old.path.parent, {"space": short.to_json(), "split": {"hash": "same"}}, old)
     journal = new_journal(tmp_path / "new")
     StudySearch(long, journal).add_warm(other, "same")
     step_through(long, journal)
