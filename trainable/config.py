@@ -332,7 +332,7 @@ def range_of(name: str) -> str:
         words = {"ge": "from {:g}", "gt": "above {:g}", "le": "to {:g}", "lt": "to below {:g}"}
         limits = (word.format(getattr(limit, key)) for limit in field.metadata for key, word in words.items()
                   if hasattr(limit, key))  # fmt: skip
-        text = " ".join(["whole" if kind is int else "", *limits]).strip()
+        text = " ".join(["whole" if kind is int else "", *limits]).strip() or "any number"
     return f"{text}, or null" if NoneType in types else text
 
 

@@ -26,7 +26,7 @@ Measured over 100 seeds with 4 workers, medians and quartiles in epochs:
     this search, its own grace and factor      178 (98 to 279)     344 (211 to 626)     157 (109 to 251)
     this search with their grace and factor    122 (82 to 236)     122 (82 to 258)      136 (85 to 210)
 
-The first two are simulated. Eight epochs of grace leave two cuts in 50 epochs, so no shipped space has them any more.
+The first two are simulated. Eight epochs of grace leave two cuts in 50 epochs: no shipped space has them any more.
 
 Measured later, medians in epochs and Ray's wiring in brackets. Over 40 seeds of the simulated 50 epochs (298): a grace of one
 epoch 122, of two 239, of one with a factor of four 131. Over 20 seeds of the demo set's 12 epochs (237): a grace of one

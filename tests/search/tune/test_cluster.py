@@ -81,25 +81,27 @@ def test_a_search_outlives_some_seconds_without_any_worker(cluster: Cluster, tmp
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray watches a node's memory on Linux only")
-def test_a_trial_whose_workers_ray_kills_for_memory_has_run_out_of_it(
+def test_a_trial_whose_workers_ray_kills_for_memory_that_others_hold_is_kept_for_another_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray.shutdown()
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # any worker is too much
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
     monkeypatch.setattr(run, "WORKER_RETRIES", 1)  # the last failure counts
+    monkeypatch.setattr(run, "PAUSES", (0.1, 0.1))
     monkeypatch.setattr(run, "ROUNDS_PER_TRIAL", 1)
     (tmp_path / "space.yaml").write_text(SPACE)
     space, said, journal = load_space(tmp_path / "space.yaml"), [], Journal(tmp_path / "events.jsonl")
     space = space.with_budget(trials=1)
+    stop = Stop(journal, 1)
     with connected(None):
         run.run_trials(
             tmp_path, journal, lambda: StudySearch(space, journal), lambda: JournalASHA(space, journal),
-            Stop(journal, 1), run.Running(slow(5), 1, 0, 1, said.append),
+            stop, run.Running(slow(5), 1, 0, 1, said.append),
         )  # fmt: skip
-    assert journal.trials[0].status == "out_of_memory"
-    assert journal.trials[0].message.startswith("Ray killed its worker again and again because the node ran low on")
-    assert said[-1] == f"trial 0 lost its worker for good: {journal.trials[0].message}"
+    assert journal.trials[0].status == "running"  # to be resumed: its own worker had the smaller part
+    assert stop.trouble
+    assert "ran low on memory" in (stop.reason or "")
 
 
 def test_every_node_is_asked_whether_it_sees_data_and_runs(cluster: Cluster, tmp_path: Path) -> None:
