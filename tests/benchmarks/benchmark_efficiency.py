@@ -29,11 +29,12 @@ Measured over 100 seeds with 4 workers, medians and quartiles in epochs:
 The first two are simulated. Eight epochs of grace leave two cuts in 50 epochs: no shipped space has them any more.
 
 Measured later, medians in epochs and Ray's wiring in brackets. Over 40 seeds of the simulated 50 epochs (298): a grace
-of one epoch 122, of two 239, of one with a factor of four 131. Over 20 seeds of the demo set's 12 epochs (237): a grace of one
-119. Over 16 seeds of the demo set at 64 px (79), where 24 configurations are recorded: 79 and 80. Over no more than 4
-seeds of the demo set's 12 epochs, left out: cold 132, learning from the other sets 78, their portfolio 155, both 96,
-misled 106; with random search at 762 over 100 seeds these are 17%, 10%, 20%, 13% and 14%, so neither aim in shares is
-reached, and four seeds are too few to tell learning from its portfolio. The other sets are not measured so.
+of one epoch 122, of two 239, of one with a factor of four 131. Over 20 seeds of the demo set's 12 epochs (237): a
+grace of one 119. Over 16 seeds of the demo set at 64 px (79), where 24 configurations are recorded: 79 and 80. Over no
+more than 4 seeds of the demo set's 12 epochs, left out: cold 132, learning from the other sets 78, their portfolio
+155, both 96, misled 106; with random search at 762 over 100 seeds these are 17%, 10%, 20%, 13% and 14%, so neither aim
+in shares is reached, and four seeds are too few to tell learning from its portfolio. The other sets are not measured
+so.
 """
 
 from __future__ import annotations
