@@ -352,7 +352,11 @@ def test_a_search_is_run_extended_retrained_reported_and_used(
     }  # fmt: skip
     _check_trials(run, 3)
     record = json.loads((run / "run.json").read_text())
-    assert record["space"]["resources"] == {"gpu": None, "cpu": 1.0, "at_once": None}  # as wished for, not as this machine has them
+    assert record["space"]["resources"] == {
+        "gpu": None,
+        "cpu": 1.0,
+        "at_once": None,
+    }  # as wished for, not as this machine has them
     assert (record["hardware"]["gpus_per_trial"], record["hardware"]["cpus_per_trial"]) == (0.0, 1.0)
     assert record["seed"] == 7
     assert record["weights"] == {"squeezenet1_1": "none", "mobilenet_v3_small": "none"}

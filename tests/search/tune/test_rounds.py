@@ -27,6 +27,7 @@ from tests.search.tune.test_tuner import space_of, story
 from tests.support.driving import start_driver, wait_for_events
 from tests.support.simulated import train
 from trainable.config import TrialConfig
+from trainable.cores import allowed_cores
 from trainable.errors import Unavailable
 from trainable.training.trial_folder import EpochResult
 
@@ -272,6 +273,8 @@ def test_a_search_that_loses_ray_goes_on_or_ends_at_once_and_decides_as_if_nothi
 @pytest.mark.ray
 @pytest.mark.slow
 def test_sigterm_to_the_whole_process_group_ends_the_search_with_130_within_seconds(tmp_path: Path) -> None:
+    if os.getloadavg()[0] > 2 * allowed_cores():
+        pytest.skip("this machine is too busy: there Ray may end the driver before the driver has ended the search")
     driver = start_driver(tmp_path, "--seconds", "0.3", "--concurrency", "2", alone=True)
     wait_for_events(tmp_path, 8, driver)
     began = time.monotonic()
