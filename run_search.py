@@ -95,6 +95,8 @@ def answer(work: Callable[[], int | None], *modules: str, talks: bool = False) -
         _tell(str(error))
         code = 2
     except OSError as error:  # a disk, a mount, a network: nothing of ours
+        if error.errno is None:  # no word of the system's, but of a library, such as one that cannot be loaded
+            raise
         way_out = "Free some space, change its rights or mount it again, and give the same command again."
         place = error.filename or "a file, a folder or the network"
         _tell(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}")

@@ -85,6 +85,7 @@ def test_every_package_stands_in_a_row() -> None:
     assert {package(name) for name in MODULES if name not in FACES} == set(ROW)
 
 
+@pytest.mark.slow
 def test_training_knows_neither_ray_nor_optuna_nor_swanlab_and_the_search_touches_no_tensor() -> None:
     foreign = {"trainable": {"ray", "optuna", "swanlab", "search"}, "search": {"torch", "torchaudio", "torchvision"}}
     for name, file in {**MODULES, "search.run_search": ROOT / "run_search.py"}.items():

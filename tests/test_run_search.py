@@ -99,6 +99,7 @@ def here(*words: object) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("later", [0.0, 4.0])  # s: while it gets ready, and about when Ray starts
 def test_a_signal_before_the_first_trial_ends_with_130_and_leaves_nothing(
@@ -121,6 +122,7 @@ def test_a_signal_before_the_first_trial_ends_with_130_and_leaves_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy_and_every_command_shows_an_example() -> None:
     code = (
         "import sys\nfrom typer.testing import CliRunner\nimport run_search, trainable.__main__\n"
@@ -137,6 +139,7 @@ def test_help_imports_nothing_heavy_and_every_command_shows_an_example() -> None
     assert [name for name in HEAVY if name in done.stdout.split()] == []
 
 
+@pytest.mark.slow
 def test_no_help_loses_what_stands_in_square_brackets() -> None:
     for command in [*app.registered_commands, *data_app.registered_commands]:
         assert command.callback is not None
@@ -148,6 +151,7 @@ def test_no_help_loses_what_stands_in_square_brackets() -> None:
     assert "pip install -e '.[onnx]'" in CliRunner().invoke(app, ["export", "--help"], env={"COLUMNS": "200"}).stdout
 
 
+@pytest.mark.slow
 def test_the_first_line_comes_before_what_takes_seconds_to_import(tmp_path: Path) -> None:
     code = (
         "import io, sys, run_search\nclass Stream(io.StringIO):\n"
@@ -161,6 +165,7 @@ def test_the_first_line_comes_before_what_takes_seconds_to_import(tmp_path: Path
     assert done.stdout.splitlines() == ["('Loading torch and what goes with it ...', [])", "True"]
 
 
+@pytest.mark.slow
 def test_bad_input_is_still_all_that_stands_on_standard_error(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "run_search.py", "retrain", "missing"], cwd=ROOT, capture_output=True, text=True,
@@ -277,11 +282,13 @@ def test_a_place_that_cannot_be_written_to_is_named_and_other_errors_keep_their_
         "change its rights"
     )
 
-    def broken() -> None:
-        raise KeyError("a mistake of ours")
+    for mistake in (KeyError("a mistake of ours"), OSError("Could not load this library: libtorchaudio.so")):
 
-    with pytest.raises(KeyError):
-        answer(broken)
+        def broken(error: Exception = mistake) -> None:
+            raise error
+
+        with pytest.raises(type(mistake)):
+            answer(broken)
 
 
 def test_a_run_is_never_overwritten(words: list[str], tmp_path: Path) -> None:
@@ -317,6 +324,7 @@ def test_bad_input_that_shows_only_when_the_search_starts_takes_the_run_folder_a
     refused(words)
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_searched_and_what_it_costs_and_writes_nothing(
     words: list[str], two_cores_and_no_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +340,7 @@ def test_a_dry_run_says_what_would_be_searched_and_what_it_costs_and_writes_noth
     assert not Path(words[5]).exists()
 
 
+@pytest.mark.slow
 def test_a_search_is_run_extended_retrained_reported_and_used(
     words: list[str], tmp_path: Path, two_cores_and_no_gpu: None
 ) -> None:

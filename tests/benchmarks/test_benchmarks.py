@@ -23,6 +23,8 @@ from tests.benchmarks.contestants import Landscape, Ours, Stock, Training, epoch
 from tests.support.spaces import space_of
 from trainable.training.trial_folder import EpochResult
 
+pytestmark = [pytest.mark.slow]
+
 SPACE = """
     fixed: {epochs: 9, weights: none}
     search: {lr: {loguniform: [1e-4, 1e-2]}}

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 WITHOUT = """
@@ -23,6 +25,7 @@ app(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_trial_is_trained_where_ray_optuna_and_swanlab_are_not_installed(
     make_clips: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -102,6 +102,7 @@ def test_a_field_of_the_data_changes_the_split(name: str, clips: Path) -> None:
     assert one.hash != other.hash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", of_group("front end", "crops", "augmentation"))
 def test_a_field_on_the_way_to_the_network_changes_what_arrives(name: str, clips: Path) -> None:
     dataset = load_dataset(str(clips))
@@ -135,6 +136,7 @@ def test_weights_change_the_network(shared_data: Path, clips: Path, monkeypatch:
     assert any(not torch.equal(one[key], other[key]) for key in one if "classifier" not in key)
 
 
+@pytest.mark.slow
 @pytest.mark.training
 @pytest.mark.parametrize("name", [*of_group("optimisation"), *IN_TRAINING])
 def test_a_field_of_the_optimisation_changes_the_steps(name: str, clips: Path) -> None:

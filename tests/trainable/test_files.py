@@ -27,6 +27,7 @@ def test_a_value_that_is_no_yaml_says_why() -> None:
         read_value("9" * 400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "rule"),
     [

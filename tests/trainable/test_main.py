@@ -53,6 +53,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_it_trains_saves_a_model_and_takes_its_own_config_again(
     config: Path, make_clips: MakeClips, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_bad_input_is_one_message_and_leaves_nothing(
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_odd_clips_are_learned_from_and_bad_ones_are_named(config: Path, make_clips: MakeClips, tmp_path: Path) -> None:
     odd = make_clips() / "ünï cödé"
     odd.mkdir()
@@ -207,6 +209,7 @@ def test_where_there_is_no_terminal_nothing_is_sent() -> None:
     assert sent(console) == ""
 
 
+@pytest.mark.slow
 def test_training_on_a_terminal_shows_bars_and_leaves_the_lines_only(
     config: Path, make_clips: MakeClips, tmp_path: Path
 ) -> None:
@@ -228,6 +231,7 @@ def test_a_folder_that_cannot_be_written_is_named(config: Path, make_clips: Make
         assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_fails_with_one_line(config: Path, make_clips: MakeClips, tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("lr: 1e-3", "lr: 1e30\noptimizer: sgd"))
     code, _, err = run("--config", config, "--data", make_clips(), "--folder", tmp_path / "out")
@@ -236,6 +240,7 @@ def test_a_training_that_diverges_fails_with_one_line(config: Path, make_clips: 
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_prints_the_command_that_goes_on_and_it_does(
     config: Path, make_clips: MakeClips, tmp_path: Path
 ) -> None:

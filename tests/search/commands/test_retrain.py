@@ -28,6 +28,8 @@ from search.tune.tuner import Running
 from tests.support.retrained import make_run
 from trainable.errors import InputError
 
+pytestmark = [pytest.mark.training, pytest.mark.slow]
+
 
 @pytest.fixture
 def run(tmp_path: Path, make_clips: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> RunFolder:

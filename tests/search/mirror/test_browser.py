@@ -23,6 +23,8 @@ from search.mirror.mode import ResolvedMode
 from search.runs.run import RunFolder
 from tests.support.mirrored import epoch_result, make_run, suggest, train, until
 
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update", "--window-size=1500,1000")  # fmt: skip

@@ -33,6 +33,8 @@ from tests.support.mirrored import (
 )
 from trainable.errors import InputError
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 LOCAL = ResolvedMode("local", "")
 RUNNING, FINISHED, CRASHED = 0, 1, -1  # as SwanLab's database has them
 

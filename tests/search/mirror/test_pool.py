@@ -17,6 +17,8 @@ from search.mirror.mode import ResolvedMode
 from search.mirror.pool import HOPELESS_AFTER, TRIES, Pool
 from tests.support.mirrored import until
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 DONE = Ending("finished", "success", final=True)
 
 

@@ -16,6 +16,8 @@ from search.runs.run import RunFolder
 from tests.support.mirrored import METRICS, children, curve, kill, make_run, reopen, suggest, train, until
 from tests.support.swanlab_server import StandIn, stand_in
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 CLOUD = ResolvedMode("cloud", "", project="music")
 
 

@@ -16,6 +16,8 @@ from search.mirror.stores import Local
 from search.runs.run import RunFolder
 from tests.support.mirrored import curve, make_run, shown, suggest, train
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 LOCAL = ResolvedMode("local", "")
 
 

@@ -18,6 +18,8 @@ from search.mirror.worker import finite, init_arguments, metrics
 from search.runs.run import RunFolder
 from tests.support.mirrored import METRICS, epoch_result, make_run, suggest, train, until
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 OFFLINE = ResolvedMode("offline", "")
 
 

@@ -23,6 +23,8 @@ from tests.support.synthetic import (
     write_record,
 )
 
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
 EVIL = "<img src=x onerror=window.hacked=1>'&"
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--mute-audio",

@@ -26,6 +26,8 @@ from trainable.errors import InputError
 from trainable.inference.scores import Scores, save_scores
 from trainable.training.trial_folder import Cost
 
+pytestmark = [pytest.mark.slow]
+
 EXAMPLES = int(os.environ.get("AUDIO_SEARCH_EXAMPLES", "60"))
 TEXT = """
 fixed: {data: "DATA", epochs: 4, weights: none, image_size: 64, val_share: 0.4}

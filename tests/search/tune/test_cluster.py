@@ -33,6 +33,8 @@ from tests.support.simulated import slow
 from trainable.backbones import backbone
 from trainable.errors import InputError
 
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:

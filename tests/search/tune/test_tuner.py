@@ -25,6 +25,8 @@ from tests.support.simulated import slow, train
 from trainable.config import TrialConfig
 from trainable.training.trial_folder import EpochResult
 
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
 
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ray.tune.schedulers import FIFOScheduler
 
 from search.runs.journal import Journal
@@ -16,6 +17,8 @@ from search.tune.stop import Stop
 from search.tune.tuner import Running, run_trials
 from tests.support.simulated import train
 from tests.support.spaces import space_of
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 WORKERS = 4
 SPACE = """

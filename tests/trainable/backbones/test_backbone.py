@@ -39,6 +39,7 @@ def run_on_meta(config: TrialConfig) -> tuple[nn.Module, torch.Size]:
     return model, model.train()(torch.empty(2, 3, config.image_size, config.image_size, device="meta")).shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("without_memory")
 def test_every_backbone_is_built_and_runs_at_its_smallest_size(name: str) -> None:
@@ -82,6 +83,7 @@ def test_below_its_smallest_size_a_backbone_is_refused_and_would_fail(name: str)
         run_on_meta(unchecked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5", "swin_t", "googlenet"])
 def test_all_layers_but_the_head_are_torchvisions_and_all_of_them_learn(name: str) -> None:
     torch.manual_seed(0)
@@ -154,6 +156,7 @@ def test_norms_and_biases_have_no_weight_decay_and_the_head_its_own_rate() -> No
     assert sorted(seen) == sorted(names.values())
 
 
+@pytest.mark.slow
 def test_frozen_stages_keep_weights_and_batch_statistics() -> None:
     torch.manual_seed(0)
     settings = config(backbone="resnet18", freeze_stages=2)

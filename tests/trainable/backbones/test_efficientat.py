@@ -64,6 +64,7 @@ def test_a_released_state_comes_back_whole_but_for_the_head() -> None:
         assert key.startswith("classifier.3.") or torch.equal(fresh.state_dict()[key], value), key
 
 
+@pytest.mark.slow
 def test_three_equal_channels_say_what_one_says() -> None:
     state = as_released(build("mn01"))
     torch.manual_seed(0)

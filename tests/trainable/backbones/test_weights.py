@@ -61,6 +61,7 @@ def test_the_file_is_the_one_that_torchvision_looks_for(torch_home: Path) -> Non
     assert weights_file("vit_h_14") == torch_home / "vit_h_14_swag-80465313.pth"  # has no V1
 
 
+@pytest.mark.slow
 def test_imagenet_weights_come_from_torchs_cache_and_the_head_is_new() -> None:
     state = write_random("mobilenet_v3_small")
     torch.manual_seed(2)
@@ -70,6 +71,7 @@ def test_imagenet_weights_come_from_torchs_cache_and_the_head_is_new() -> None:
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["googlenet", "densenet121"])
 def test_old_files_with_auxiliary_heads_or_dotted_names_load(name: str) -> None:
     options = {"init_weights": False} if name == "googlenet" else {}
@@ -321,6 +323,7 @@ def test_a_file_of_a_state_does_too(tmp_path: Path, suffix: str, inside: str | N
     assert torch.equal(model.state_dict()["features.0.0.weight"], state["features.0.0.weight"])
 
 
+@pytest.mark.slow
 def test_wrong_files_and_folders_are_each_one_clear_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     other = retrained(tmp_path / "other", backbone="shufflenet_v2_x0_5")
     (tmp_path / "run" / "empty").mkdir(parents=True)
@@ -352,6 +355,7 @@ def test_wrong_files_and_folders_are_each_one_clear_error(tmp_path: Path, capfd:
     assert "code that a stranger's file would run" not in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_nothing_in_the_project_reads_a_pickle_but_by_its_tensors() -> None:
     root = Path(__file__).resolve().parents[3]
     calls = []

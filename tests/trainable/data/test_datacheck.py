@@ -123,6 +123,7 @@ def test_rates_and_channels_that_differ_are_counted(make_clips: MakeClips) -> No
     assert "sample rates: 8000 Hz: 19, 16000 Hz: 1" in shown(report)
 
 
+@pytest.mark.slow
 def test_fsdds_speakers_straddle_its_given_split(shared_data: Path) -> None:
     report = check_data(str(shared_data / "fsdd" / "fsdd.csv"))
     assert report.groups == dict.fromkeys(("george", "jackson", "lucas", "nicolas", "theo", "yweweler"), 500)

@@ -239,6 +239,7 @@ def test_a_set_of_unreadable_files_is_refused_once_and_not_per_class(make_clips:
     )
 
 
+@pytest.mark.slow
 def test_real_data_loads_whole_and_a_second_time_at_once(shared_data: Path) -> None:
     gtzan = load_dataset(str(shared_data / "gtzan100" / "genres_original"))
     assert (gtzan.name, len(gtzan.clips), len(gtzan.labels), gtzan.sample_rate) == ("gtzan100", 100, 10, 22_050)

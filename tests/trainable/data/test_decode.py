@@ -94,6 +94,7 @@ def test_every_container_is_read_whole_without_ffmpeg(
     assert seconds(tmp_path / "a.x") == pytest.approx(LENGTH / RATE, abs=CODEC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("ffmpeg", [pytest.param(True, marks=needs_ffmpeg), False], ids=["ffmpeg", "no ffmpeg"])
 def test_a_header_that_lies_never_costs_a_part_of_the_sound(
@@ -110,6 +111,7 @@ def test_a_header_that_lies_never_costs_a_part_of_the_sound(
         assert seconds(path) >= 2 * LENGTH / RATE - 3 * CODEC
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 @pytest.mark.parametrize(
     "kind",

@@ -69,6 +69,7 @@ VARIANTS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, int]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", VARIANTS)
 @pytest.mark.parametrize("style", ["jazz", "classical", "metal"])
 def test_a_changed_copy_is_found(write: Write, tmp_path: Path, how: str, style: str) -> None:
@@ -108,6 +109,7 @@ def test_short_clips_are_not_compared(write: Write, tmp_path: Path) -> None:
     assert near_copies(dataset) == []
 
 
+@pytest.mark.slow
 def test_real_music_and_the_demo_set_give_no_false_alarm(shared_data: Path, tmp_path: Path) -> None:
     dataset = load_dataset(str(shared_data / "gtzan100" / "genres_original"))
     assert len(fingerprints(dataset).clips) == 100
@@ -130,6 +132,7 @@ def event(seconds: float, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(wave / np.abs(wave).max() * 0.7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["one short event", "long decay", "many events"])
 @pytest.mark.parametrize("hiss", [0.0, 1e-3])
 def test_unrelated_events_that_are_padded_with_silence_are_no_copies(
@@ -160,6 +163,7 @@ def test_a_copy_of_a_padded_clip_is_found(write: Write, tmp_path: Path) -> None:
     assert names(dataset, near_copies(dataset)) == [["event/a.wav", "event/b.ogg"]]
 
 
+@pytest.mark.slow
 def test_near_copies_in_two_parts_are_said_and_found_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for style in ("pop", "rock"):
         (tmp_path / style).mkdir()

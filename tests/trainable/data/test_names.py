@@ -62,6 +62,7 @@ def test_a_class_of_any_name_is_a_class_like_others(make_clips: MakeClips, name:
     checked(str(root))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [*ODD, "7" * 5000, "٣", "²", "1e999", "nan"])
 def test_any_label_and_any_path_of_a_table_is_one(make_clips: MakeClips, tmp_path: Path, label: str) -> None:
     make_clips(classes=1, clips=6, seconds=0.2)

@@ -100,6 +100,7 @@ def test_stratified_holds_the_test_share_out_first_and_both_shares_are_of_the_wh
     assert_parts(dataset, split)
 
 
+@pytest.mark.slow
 def test_stratified_on_gtzan_is_the_tutorials(shared_data: Path) -> None:
     dataset = load_dataset(str(shared_data / "gtzan100" / "genres_original"))
     split = split_dataset(dataset, config())
@@ -243,6 +244,7 @@ def test_too_few_folds_or_clips_for_them_are_an_error() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_fsdd_leaves_one_speaker_out_per_fold_although_its_csv_has_a_split(shared_data: Path) -> None:
     dataset = load_dataset(str(shared_data / "fsdd" / "fsdd.csv"))
     splits = fold_splits(dataset, config(split="folds", n_folds=6))

@@ -231,6 +231,7 @@ def test_labels_that_a_person_would_take_for_the_same_are_named(load: Load, pair
         assert repr(pair[1]) in warned[0]
 
 
+@pytest.mark.slow
 def test_labels_have_one_order_whatever_python_s_hashes_are() -> None:
     code = (
         "from trainable.data.listing import natural;"

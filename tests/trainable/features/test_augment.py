@@ -162,6 +162,7 @@ def test_the_tutorials_strong_recipe_masks_first_then_adds_noise_and_scales_last
     assert not torch.equal(images[0], images[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["power", "log", "db", "pcen"])
 @pytest.mark.parametrize("channels", ["repeat", "deltas", "windows"])
 def test_gain_db_does_to_the_mel_what_it_does_to_the_sound(scale: Any, channels: Any) -> None:
@@ -262,6 +263,7 @@ def test_cutmix_pastes_a_rectangle_of_another_clip_and_weighs_targets_by_its_are
     assert 20 < sum(bool((image != index).any()) for index, image in enumerate(mixed[:, 0])) <= 64
 
 
+@pytest.mark.slow
 def test_with_mixup_and_cutmix_each_batch_draws_one_of_the_two() -> None:
     images, targets = one_hot_images(16)
     rng = generator()

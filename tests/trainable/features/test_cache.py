@@ -166,6 +166,7 @@ def test_an_edited_file_of_a_folder_gets_a_new_entry(make_clips: Any) -> None:
     assert len(cache_entries()) == 2
 
 
+@pytest.mark.slow
 def test_a_builder_killed_halfway_leaves_nothing_half_made(make_clips: Any, fresh_cache: Path, tmp_path: Path) -> None:
     folder = make_clips(classes=2, clips=4)
     script = """

@@ -332,6 +332,7 @@ def test_targets_are_mixed_as_images_are(values: dict[str, float]) -> None:
     torch.testing.assert_close(targets @ torch.arange(float(BATCH)), images.mean(dim=(1, 2)), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
 def test_mixup_alone_blends_whole_images_by_shares_of_its_beta(alpha: float) -> None:
     images, targets = mixed(60, mixup=alpha)
@@ -339,6 +340,7 @@ def test_mixup_alone_blends_whole_images_by_shares_of_its_beta(alpha: float) -> 
     same_distribution(shares(targets), expected_shares(mixup=alpha))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
 def test_cutmix_alone_pastes_rectangles_of_shares_of_its_beta(alpha: float) -> None:
     images, targets = mixed(60, cutmix=alpha)
@@ -346,6 +348,7 @@ def test_cutmix_alone_pastes_rectangles_of_shares_of_its_beta(alpha: float) -> N
     same_distribution(shares(targets), expected_shares(cutmix=alpha))
 
 
+@pytest.mark.slow
 def test_with_both_each_of_the_two_keeps_its_own_shares() -> None:
     images, targets = mixed(200, mixup=8.0, cutmix=0.2)
     pasted = is_pasted(images).view(-1, BATCH).all(dim=1)  # per batch

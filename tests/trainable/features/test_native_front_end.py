@@ -71,6 +71,7 @@ def sine(pitch: float, seconds: float = 10.0) -> Tensor:
     return 0.3 * torch.sin(2 * math.pi * pitch * torch.arange(int(seconds * RATE)) / RATE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sweep", "noise", "silence", "short", "real"])
 def test_it_is_the_published_recipe(name: str, request: pytest.FixtureRequest) -> None:
     rng = torch.Generator().manual_seed(0)
@@ -174,6 +175,7 @@ def test_mn04_knows_silence(tagger: Any) -> None:
     assert tagger(torch.zeros(10 * RATE)) == SILENCE
 
 
+@pytest.mark.slow
 def test_mn04_knows_music_and_speech(tagger: Any, shared_data: Path) -> None:
     def heard(path: Path) -> int:
         wave, rate = read_waveform(path)

@@ -56,6 +56,7 @@ def test_what_replaces_a_stretch_has_the_clips_own_spectrum_and_level_so_that_si
     assert abs(found.drop) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 7, 400])
 def test_the_shortest_clips_have_an_answer_too(samples: int, tmp_path: Path) -> None:
     save_small(tmp_path / "model")
@@ -63,6 +64,7 @@ def test_the_shortest_clips_have_an_answer_too(samples: int, tmp_path: Path) -> 
     assert 0 <= found.start <= found.end <= samples / RATE
 
 
+@pytest.mark.slow
 def test_the_same_clip_has_the_same_answer(tmp_path: Path) -> None:
     save_small(tmp_path / "model")
     model = load_model(tmp_path / "model")

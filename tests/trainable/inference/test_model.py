@@ -30,6 +30,7 @@ def tone(pitch: float = 500.0, seconds: float = 1.0) -> Any:
     return 0.3 * np.sin(2 * np.pi * pitch * np.arange(int(seconds * RATE)) / RATE)
 
 
+@pytest.mark.slow
 def test_an_array_a_tensor_and_integers_of_the_same_sound_get_the_same_label(model: Model) -> None:
     one = model.predict(tone(), RATE)
     assert isinstance(one, Label)
@@ -43,6 +44,7 @@ def test_an_array_a_tensor_and_integers_of_the_same_sound_get_the_same_label(mod
     assert model.predict(whole, RATE).probability == pytest.approx(one.probability, abs=1e-2)
 
 
+@pytest.mark.slow
 def test_several_waveforms_of_any_length_get_a_label_each_in_their_order(model: Model) -> None:
     alone = [model.predict(wave, RATE) for wave in (tone(), tone(1300, 0.4))]
     together = model.predict([tone(), tone(1300, 0.4)], RATE)
@@ -52,6 +54,7 @@ def test_several_waveforms_of_any_length_get_a_label_each_in_their_order(model: 
     assert batch[0].probability == pytest.approx(alone[0].probability, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("waveform", "words"),
     [
@@ -67,6 +70,7 @@ def test_what_is_no_waveform_is_refused_with_what_it_was(model: Model, waveform:
     assert words in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0, -8000, 44_100.5])
 def test_a_rate_that_is_none_is_refused(model: Model, rate: Any) -> None:
     with pytest.raises(InputError, match="rate: must be a whole number of Hz above 0"):

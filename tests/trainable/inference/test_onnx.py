@@ -27,6 +27,7 @@ NATIVE: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [
@@ -56,6 +57,7 @@ def test_the_form_for_onnx_says_what_predict_says(values: dict[str, Any], tmp_pa
     assert found == pytest.approx(wanted, abs=export.TOLERANCE)
 
 
+@pytest.mark.slow
 def test_an_exported_model_agrees_with_torch_on_clips_and_takes_any_number_of_them(
     make_clips: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -100,6 +102,7 @@ def test_a_front_end_that_belongs_to_the_weights_is_inside_the_file(
         assert found[0] == pytest.approx(model.probabilities([(sound, 8000)])[0], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_ensemble_becomes_one_form_for_onnx(tmp_path: Path) -> None:
     facts = save_small(tmp_path / "one", seed=1, scale="log")
     save_small(tmp_path / "two", seed=2, crop_seconds=0.4)
@@ -111,6 +114,7 @@ def test_an_ensemble_becomes_one_form_for_onnx(tmp_path: Path) -> None:
     assert found == pytest.approx(model.probabilities([(sound, 8000)]), abs=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("difference", [0.01, math.nan])
 def test_a_file_that_differs_from_torch_is_not_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float
@@ -133,6 +137,7 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(
         export_onnx(tmp_path, tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

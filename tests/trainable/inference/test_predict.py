@@ -27,6 +27,7 @@ from trainable.inference.predict import LabelFiles, Prediction, Unreadable, csv_
 from trainable.training.loop import clip_probabilities
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [
@@ -57,6 +58,7 @@ def test_files_get_the_probabilities_of_the_evaluation(
         assert record.probability == max(record.probabilities.values())
 
 
+@pytest.mark.slow
 def test_temperature_changes_probabilities_but_no_label(make_clips: Callable[..., Path], tmp_path: Path) -> None:
     sound = read_waveform(make_clips(clips=1) / "class0" / "000.wav")
     save_small(tmp_path / "plain")
@@ -67,6 +69,7 @@ def test_temperature_changes_probabilities_but_no_label(make_clips: Callable[...
     assert soft.argmax() == plain.argmax()
 
 
+@pytest.mark.slow
 def test_a_long_file_is_the_mean_of_its_parts_and_a_slightly_longer_one_is_whole(tmp_path: Path) -> None:
     save_small(tmp_path / "model", clip_seconds=1.0)
     model = load_model(tmp_path / "model")
@@ -76,6 +79,7 @@ def test_a_long_file_is_the_mean_of_its_parts_and_a_slightly_longer_one_is_whole
     assert model._parts((wave[:11_000], 8000)).number == 1
 
 
+@pytest.mark.slow
 def test_batches_change_nothing(make_clips: Callable[..., Path], tmp_path: Path) -> None:
     files = sorted(make_clips(classes=2, clips=5).rglob("*.wav"))
     found = []
@@ -98,6 +102,7 @@ def test_other_rates_and_stereo_are_heard_as_the_model_needs_them(tmp_path: Path
     assert stereo.probability == pytest.approx(mono.probability, abs=0.05)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_reported_in_its_place_and_the_rest_is_labelled(
     make_clips: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -140,6 +145,7 @@ def test_a_record_has_the_top_classes_best_first_and_every_class(
     assert csv_header(model)[4:] == ["p(class0)", "p(class1)", "p(class2)"]
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_its_members_as_often_as_they_count(
     make_clips: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -176,6 +182,7 @@ def test_what_is_no_model_is_refused_with_a_way_out(tmp_path: Path) -> None:
         load_model(about.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [32_768.0, 1e29, float("inf")])
 @pytest.mark.parametrize("scale", ["power", "log"])
 def test_no_level_makes_a_prediction_that_is_no_number(
@@ -234,6 +241,7 @@ def long_recording(path: Path, seconds: float, rate: int = 8000) -> None:
     soundfile.write(path, 0.3 * np.sin(2 * np.pi * (300 + 150 * (time.astype(int) % 3)) * time), rate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "hop"), [(1.0, 0.5), (1.0, 1.0), (0.7, 0.3), (20.0, 20.0)])
 def test_windows_are_labelled_as_files_of_their_own_would_be(tmp_path: Path, window: float, hop: float) -> None:
     long_recording(tmp_path / "long.wav", 5.25)
@@ -253,6 +261,7 @@ def test_windows_are_labelled_as_files_of_their_own_would_be(tmp_path: Path, win
         assert list(each.probabilities.values()) == pytest.approx(alone.tolist(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_long_recording_is_labelled_as_if_read_at_once(tmp_path: Path) -> None:
     long_recording(tmp_path / "long.wav", 37.3)
     save_small(tmp_path / "model")
@@ -263,6 +272,7 @@ def test_a_long_recording_is_labelled_as_if_read_at_once(tmp_path: Path) -> None
     assert list(found.probabilities.values()) == pytest.approx(at_once.tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("window", "hop"), [(0.0, None), (-1, None), (float("nan"), None), (1.0, 2.0), (1.0, 0.0), (None, 1)]
 )
@@ -272,6 +282,7 @@ def test_windows_that_are_none_are_refused(tmp_path: Path, window: float | None,
         list(predict_files(load_model(tmp_path / "model"), [], window=window, hop=hop))
 
 
+@pytest.mark.slow
 def test_label_files_are_what_a_data_set_of_stretches_is_made_of(tmp_path: Path) -> None:
     recordings = tmp_path / "recordings"
     (recordings / "more").mkdir(parents=True)

@@ -69,6 +69,7 @@ def test_a_damaged_model_labels_or_is_refused_in_one_error(
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "said"),
     [

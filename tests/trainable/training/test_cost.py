@@ -37,6 +37,7 @@ def test_parameters_and_operations_are_those_that_torchvision_states(dataset: Da
     assert cost.latency_ms is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["regnet_x_400mf", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
 def test_what_is_counted_beforehand_is_what_the_trial_measures(dataset: Dataset, backbone: str) -> None:
     config = TrialConfig.parse({**SMALL, "backbone": backbone, "crop_seconds": 0.3})
@@ -68,6 +69,7 @@ def test_a_network_is_timed_once_for_all_configurations_that_use_it_alike(
     costs._timed.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_trial_notes_its_cost_after_its_first_epoch_and_trains_as_if_nothing_had_been_measured(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,17 +61,20 @@ def same(one: object, other: object) -> bool:
     return one == other
 
 
+@pytest.mark.slow
 def test_a_trial_learns(make_clips: MakeClips) -> None:
     results = list(train(config(make_clips(), backbone="resnet18", precision="fp32", epochs=6)))
     assert max(result.val_acc for result in results) == 1.0
     assert results[-1].train_loss < results[0].train_loss / 2
 
 
+@pytest.mark.slow
 def test_a_model_with_slow_batch_statistics_is_scored_as_what_it_has_learned(make_clips: MakeClips) -> None:
     settings = config(make_clips(clips=60), lr=2e-3, precision="fp32", epochs=6)
     assert max(result.val_acc for result in train(settings)) > 0.9
 
 
+@pytest.mark.slow
 def test_every_epoch_is_on_disk_when_it_is_yielded(make_clips: MakeClips, tmp_path: Path) -> None:
     settings = config(make_clips())
     files = TrialFolder(tmp_path / "trial")
@@ -85,6 +88,7 @@ def test_every_epoch_is_on_disk_when_it_is_yielded(make_clips: MakeClips, tmp_pa
     assert all(result.lr == 1e-3 and result.seconds > 0 for result in results)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_epochs_and_another_one_others(make_clips: MakeClips) -> None:
     settings = config(make_clips(), mixup=0.2, dropout=0.2, noise=0.1)
     once, again = list(train(settings)), list(train(settings))
@@ -93,6 +97,7 @@ def test_the_same_seed_gives_the_same_epochs_and_another_one_others(make_clips: 
     assert without_time(once) != without_time(other)
 
 
+@pytest.mark.slow
 def test_what_the_caller_draws_between_epochs_changes_nothing(make_clips: MakeClips) -> None:
     settings = config(make_clips(), dropout=0.2)
     disturbed = []
@@ -102,6 +107,7 @@ def test_what_the_caller_draws_between_epochs_changes_nothing(make_clips: MakeCl
     assert without_time(disturbed) == without_time(list(train(settings)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [
@@ -153,6 +159,7 @@ def test_a_resumed_trial_goes_on_within_tolerance_on_a_gpu(
         assert result.train_loss == pytest.approx(other.train_loss, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_kill_between_checkpoint_and_line_loses_neither(make_clips: MakeClips, tmp_path: Path) -> None:
     settings = config(make_clips())
     files = TrialFolder(tmp_path / "trial")
@@ -163,6 +170,7 @@ def test_a_kill_between_checkpoint_and_line_loses_neither(make_clips: MakeClips,
     assert files.epochs() == history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("died_at", ["best", "last", "line"])
 def test_a_kill_while_an_epoch_is_written_changes_nothing(
     make_clips: MakeClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, died_at: str
@@ -197,6 +205,7 @@ def test_a_kill_while_an_epoch_is_written_changes_nothing(
     assert same(parts.load("best"), whole.load("best"))
 
 
+@pytest.mark.slow
 def test_resuming_an_empty_folder_starts_and_starting_anew_forgets(make_clips: MakeClips, tmp_path: Path) -> None:
     settings = config(make_clips(), epochs=2)
     files = TrialFolder(tmp_path / "trial")
@@ -207,6 +216,7 @@ def test_resuming_an_empty_folder_starts_and_starting_anew_forgets(make_clips: M
     assert without_time([*files.epochs(), *anew]) == without_time(resumed)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_configuration_is_refused(make_clips: MakeClips, tmp_path: Path) -> None:
     settings = config(make_clips(), epochs=1)
     list(train(settings, tmp_path / "trial"))
@@ -215,6 +225,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(make_clips: MakeClips,
         list(train(other, tmp_path / "trial", resume=True))
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_holds_the_scored_weights_and_what_they_said(make_clips: MakeClips, tmp_path: Path) -> None:
     settings = config(make_clips(), backbone="squeezenet1_1", ema=0.5, epochs=4, crop_seconds=0.5)
     files = TrialFolder(tmp_path / "trial")
@@ -240,6 +251,7 @@ def test_the_best_checkpoint_holds_the_scored_weights_and_what_they_said(make_cl
     assert not same(state_of_last["model"], state_of_last["ema"])
 
 
+@pytest.mark.slow
 def test_training_stops_when_validation_has_not_got_better(
     make_clips: MakeClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +263,7 @@ def test_training_stops_when_validation_has_not_got_better(
     assert list(train(settings, tmp_path / "trial", resume=True)) == []
 
 
+@pytest.mark.slow
 def test_equal_accuracy_with_lower_loss_is_better_and_the_first_of_equals_is_kept(
     make_clips: MakeClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +278,7 @@ def test_equal_accuracy_with_lower_loss_is_better_and_the_first_of_equals_is_kep
     assert kept == [1, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_last_batch_of_one_clip_is_left_out(make_clips: MakeClips) -> None:
     clips = make_clips(classes=2, clips=5)
     train_clips = np.array([0, 1, 2, 5, 6, 7, 8])
@@ -292,6 +306,7 @@ def test_whole_clips_are_drawn_once_in_an_epoch(make_clips: MakeClips) -> None:
     assert sorted(torch.cat(state.batches()).tolist()) == state.train_clips.tolist()
 
 
+@pytest.mark.slow
 def test_without_validation_clips_every_epoch_is_trained_and_the_last_kept(
     make_clips: MakeClips, tmp_path: Path
 ) -> None:
@@ -305,6 +320,7 @@ def test_without_validation_clips_every_epoch_is_trained_and_the_last_kept(
     assert len(state["val_clips"]) == len(state["val_probabilities"]) == 0
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_trial_and_names_the_step(
     make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +333,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial_and_names_the_step(
 LAST_STEP = {"optimizer": "sgd", "precision": "fp32", "epochs": 1, "batch_size": 64}
 
 
+@pytest.mark.slow
 def test_answers_that_are_not_finite_end_the_trial_and_leave_no_checkpoint(
     make_clips: MakeClips, tmp_path: Path
 ) -> None:
@@ -327,6 +344,7 @@ def test_answers_that_are_not_finite_end_the_trial_and_leave_no_checkpoint(
     assert list((tmp_path / "trial").glob("*.pt")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_without_validation_clips_weights_that_are_not_finite_end_the_trial_and_leave_no_checkpoint(
     make_clips: MakeClips, tmp_path: Path, ema: float
@@ -355,6 +373,7 @@ def test_the_tally_is_per_clip_and_counts_the_larger_share_of_mixed_labels() -> 
     assert tally.means() == (1.5, 0.75)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -424,6 +443,7 @@ def test_a_gpu_that_is_full_ends_the_trial_and_has_its_memory_back(make_clips: M
     list(train(fits))  # the next trial has its room
 
 
+@pytest.mark.slow
 def test_a_closed_generator_leaves_no_model_behind(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = make_clips()
     alive: list[weakref.ref[object]] = []
@@ -442,6 +462,7 @@ def test_a_closed_generator_leaves_no_model_behind(make_clips: MakeClips, monkey
     assert [reference() for reference in alive] == [None] * 9
 
 
+@pytest.mark.slow
 def test_compiling_changes_nothing_that_is_learned_and_leaves_no_model_behind(
     make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,6 +494,7 @@ def test_the_models_layout_is_the_one_that_is_asked_for(make_clips: MakeClips, w
             assert kernel.is_contiguous() is not wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [{"mixup": 1.0}, {"cutmix": 1.0}])
 def test_mixed_targets_are_what_is_learned(
     make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch, values: dict[str, float]
@@ -491,6 +513,7 @@ def test_mixed_targets_are_what_is_learned(
     assert ((targets > 0.01) & (targets < 0.99)).any(dim=1).float().mean() > 0.3
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
@@ -507,6 +530,7 @@ def test_the_number_of_threads_follows_the_environment(tmp_path: Path, monkeypat
     assert seen == [2, 1, 3, 1, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["all", "its content", "a class", "a clip"])
 def test_data_that_are_no_longer_what_they_were_are_nothing_that_a_configuration_decides(
     make_clips: MakeClips, gone: str
@@ -524,16 +548,19 @@ def test_data_that_are_no_longer_what_they_were_are_nothing_that_a_configuration
         next(train(settings, data_hash=before))
 
 
+@pytest.mark.slow
 def test_data_that_are_what_they_were_are_trained_on(make_clips: MakeClips) -> None:
     folder = make_clips()
     assert next(train(config(folder, epochs=1), data_hash=load_dataset(str(folder)).hash)).epoch == 1
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_refused(make_clips: MakeClips) -> None:
     with pytest.raises(InputError, match="device: must be one of this machine's, got 'cuda:63', which is not there"):
         next(train(config(make_clips(), device="cuda:63")))
 
 
+@pytest.mark.slow
 def test_epochs_beyond_the_horizon_are_never_trained_and_the_rate_ends_with_it(make_clips: MakeClips) -> None:
     results = list(train(config(make_clips(), schedule="step", step_size=1, gamma=0.5)))
     assert [result.lr for result in results] == pytest.approx([1e-3, 5e-4, 2.5e-4])
@@ -541,6 +568,7 @@ def test_epochs_beyond_the_horizon_are_never_trained_and_the_rate_ends_with_it(m
     assert [result.lr for result in warming] == pytest.approx([5e-4, 1e-3, 1e-3])
 
 
+@pytest.mark.slow
 def test_a_clipped_gradient_moves_the_weights_by_its_norm(make_clips: MakeClips, tmp_path: Path) -> None:
     one_step = {"batch_size": 24, "epochs": 1, "optimizer": "sgd", "momentum": 0.0, "precision": "fp32"}
     settings = config(make_clips(), **one_step, grad_clip=0.01, lr=1.0)

@@ -38,6 +38,7 @@ def clips(make_clips: Callable[..., Path]) -> Path:
     return make_clips(classes=3, clips=10, seconds=0.6)
 
 
+@pytest.mark.slow
 def test_it_is_one_epoch_whatever_the_configuration_says(clips: Path) -> None:
     settings = config(clips, epochs=30, warmup_epochs=5)
     assert (settings.epochs, settings.warmup_epochs) == (1, 0)
@@ -46,6 +47,7 @@ def test_it_is_one_epoch_whatever_the_configuration_says(clips: Path) -> None:
     assert result.train_acc > 0.9
 
 
+@pytest.mark.slow
 def test_the_network_itself_says_what_the_regression_says(clips: Path, tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path / "trial")
     [result] = train(config(clips, crop_seconds=0.25, test_share=0.2), folder.path)
@@ -103,6 +105,7 @@ def test_a_stronger_penalty_makes_a_smaller_head(clips: Path) -> None:
     assert size(0.001) < size(1.0)
 
 
+@pytest.mark.slow
 def test_features_are_made_once_for_all_trials_that_see_the_same(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +121,7 @@ def test_features_are_made_once_for_all_trials_that_see_the_same(
     assert len(made) == 4
 
 
+@pytest.mark.slow
 def test_training_can_start_where_the_probe_ends(clips: Path) -> None:
     [probed] = train(config(clips))
     [started, *_] = train(config(clips, method="train", head_start="probe", epochs=1, lr=1e-12, batch_norm="frozen"))
@@ -127,6 +131,7 @@ def test_training_can_start_where_the_probe_ends(clips: Path) -> None:
     assert random.val_loss > probed.val_loss + 0.1
 
 
+@pytest.mark.slow
 def test_a_network_without_a_linear_last_layer_is_refused(clips: Path) -> None:
     with pytest.raises(InputError, match="needs a network that ends in a linear layer with a bias, got squeezenet1_1"):
         next(train(config(clips, backbone="squeezenet1_1", channels="repeat", image_size=32)))

@@ -19,6 +19,7 @@ from trainable.training.timing import BATCHES, mel_seconds, seconds_per_epoch, w
 FAST: dict[str, Any] = {"backbone": "mobilenet_v3_small", "weights": "none", "image_size": 32, "n_mels": 32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 2, BATCHES, BATCHES + 2])
 @pytest.mark.parametrize("epochs", [1, 5])
 def test_an_epoch_of_any_number_of_batches_can_be_timed(
@@ -48,6 +49,7 @@ def test_the_windows_that_are_counted_are_those_that_are_scored(tmp_path: Path) 
         assert len(images) < len(seconds) * 5
 
 
+@pytest.mark.slow
 def test_an_input_and_a_second_of_audio_are_timed_without_clips_weights_or_a_trace() -> None:
     threads = torch.get_num_threads()
     config = TrialConfig.parse({"backbone": "mobilenet_v3_small", "weights": "none", "image_size": 64, "scale": "log"})

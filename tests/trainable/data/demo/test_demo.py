@@ -40,6 +40,7 @@ def test_the_demo_set_has_gtzans_names_layout_and_format(tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["genres_original"]
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_files_on_one_core_and_on_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "allowed_cores", lambda: 1)
     one = hashes(make_demo(tmp_path / "a", clips_per_class=2, seconds=1.5))
@@ -56,6 +57,7 @@ def test_a_larger_set_begins_with_the_clips_of_a_smaller_one(tmp_path: Path) -> 
     assert small.items() <= large.items()
 
 
+@pytest.mark.slow
 def test_the_average_spectrum_tells_classes_apart_in_part_and_no_more() -> None:
     dataset = load_dataset(str(demo_folder()))
     assert len(dataset.clips) == len(GENRES) * demo.CLIPS_PER_CLASS
