@@ -13,10 +13,10 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from trainable.data.download import BadArchive, download, members
-from trainable.data.listing import AUDIO
+from trainable.data.listing import is_audio
 from trainable.errors import InputError, did_you_mean
 from trainable.files import write_atomically
 from trainable.progress import Progress
@@ -138,7 +138,7 @@ def _unpack(record: Published, archive: Path, target: Path, progress: Progress |
                 (unfinished / place).parent.mkdir(parents=True, exist_ok=True)
                 with (unfinished / place).open("wb") as file:
                     shutil.copyfileobj(source, file)
-                clips += PurePosixPath(place).suffix in AUDIO
+                clips += is_audio(place)
                 if progress:
                     progress("Unpacking", clips, max(clips, record.clips))
         if record.rows and record.table:
@@ -186,7 +186,7 @@ def _check(record: Published, folder: Path, shown: Path) -> None:
 def _counts(record: Published, folder: Path) -> Counter[str]:
     """How many clips of each class are there."""
     if record.table is None:
-        return Counter(path.parent.name for path in folder.glob("*/*") if path.suffix in AUDIO)
+        return Counter(path.parent.name for path in folder.glob("*/*") if is_audio(path.name))
     try:
         with (folder / record.table).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -201,11 +201,7 @@ _GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", 
 
 def _gtzan(parts: Parts) -> str | None:
     *_, genre, name = ("", "", *parts)
-    return f"{genre}/{name}" if genre in _GENRES and _is_clip(name) else None
-
-
-def _is_clip(name: str) -> bool:
-    return not name.startswith(".") and PurePosixPath(name).suffix in AUDIO
+    return f"{genre}/{name}" if genre in _GENRES and is_audio(name) else None
 
 
 # ESC-50. Names are FOLD-RECORDING-TAKE-CLASS.wav.

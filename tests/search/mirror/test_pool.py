@@ -81,6 +81,14 @@ def pool(made: list[ScriptedChild], tmp_path: Path) -> Iterator[Pool]:
     pool.close(timeout=0)
 
 
+@pytest.fixture
+def replaying(made: list[ScriptedChild], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
+    """The pool of a replay, which waits for nothing."""
+    monkeypatch.setattr(mirror_pool, "PAUSE_S", 0.0)
+    monkeypatch.setattr(mirror_pool, "TICK_S", 0.02)
+    return Pool(ResolvedMode("local", ""), tmp_path, concurrency=1, wait_s=0.0, hung_s=600.0, patient=False)
+
+
 def experiment(key: str) -> Experiment:
     return Experiment(key, "", "", key, "", "", "", [], "", {})
 
@@ -151,16 +159,13 @@ def test_a_trial_that_fails_again_and_again_is_given_up_until_the_end_of_the_sea
 
 
 def test_a_replay_says_at_once_what_is_wrong_and_ends_where_all_fail_alike(
-    made: list[ScriptedChild], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    replaying: Pool, made: list[ScriptedChild]
 ) -> None:
-    monkeypatch.setattr(mirror_pool, "PAUSE_S", 0.0)
-    monkeypatch.setattr(mirror_pool, "TICK_S", 0.02)
-    pool = Pool(ResolvedMode("local", ""), tmp_path, concurrency=1, wait_s=0.0, hung_s=600.0, patient=False)
     keys = [f"trial_{number:04d}" for number in range(6)]
     for key in keys:
-        pool.mirror(experiment(key), DONE)
+        replaying.mirror(experiment(key), DONE)
     said: list[str] = []
-    closing = threading.Thread(target=pool.close, args=(60.0, None, said.append))
+    closing = threading.Thread(target=replaying.close, args=(60.0, None, said.append))
     closing.start()
     for attempt in range(HOPELESS_AFTER):
         until(lambda: len(made) == attempt + 1 and made[attempt].orders)  # noqa: B023
@@ -170,17 +175,14 @@ def test_a_replay_says_at_once_what_is_wrong_and_ends_where_all_fail_alike(
     closing.join(timeout=30)
     assert not closing.is_alive()
     assert said == [f"{key}: the disk of {key} is read-only" for key in keys[:HOPELESS_AFTER]]
-    assert (pool.waiting, len(made)) == (6, HOPELESS_AFTER)
+    assert (replaying.waiting, len(made)) == (6, HOPELESS_AFTER)
 
 
 def test_a_replay_goes_on_past_experiments_that_fail_each_for_a_reason_of_its_own(
-    made: list[ScriptedChild], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    replaying: Pool, made: list[ScriptedChild]
 ) -> None:
-    monkeypatch.setattr(mirror_pool, "PAUSE_S", 0.0)
-    monkeypatch.setattr(mirror_pool, "TICK_S", 0.02)
-    pool = Pool(ResolvedMode("local", ""), tmp_path, concurrency=1, wait_s=0.0, hung_s=600.0, patient=False)
     for key in "abcde":
-        pool.mirror(experiment(key), DONE)
+        replaying.mirror(experiment(key), DONE)
     for attempt in range(4):
         until(lambda: len(made) == attempt + 1 and made[attempt].orders)  # noqa: B023
         made[attempt].say("problem", message=f"line {attempt} is damaged")
@@ -188,7 +190,7 @@ def test_a_replay_goes_on_past_experiments_that_fail_each_for_a_reason_of_its_ow
         made[attempt].leave()
     until(lambda: len(made) == 5 and made[4].orders)
     assert [child.orders[0]["experiment"]["key"] for child in made] == list("abcde")  # first those that have not failed
-    pool.close(timeout=0)
+    replaying.close(timeout=0)
 
 
 def test_failures_in_a_row_make_a_pause_that_grows(pool: Pool, made: list[ScriptedChild]) -> None:
