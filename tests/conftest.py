@@ -14,6 +14,8 @@ import soundfile
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run two at a time on two cores
+
 # A shell starts what it puts into the background deaf to Ctrl-C, and so would be all that the tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
