@@ -205,7 +205,7 @@ def _mean(best: Best, repeats: Sequence[Trial], grace_epochs: int) -> Best:
     found = [best, *(other for trial in finished if (other := best_epoch(trial, grace_epochs)))]
     folds = tuple(each.accuracy for each in found) + (0.0,) * (len(repeats) + 1 - len(found))
     loss = sum(each.loss for each in found) / len(found)
-    return replace(best, accuracy=sum(folds) / len(folds), loss=loss, folds=folds, repeats=finished)
+    return replace(best, accuracy=math.fsum(folds) / len(folds), loss=loss, folds=folds, repeats=finished)
 
 
 def best_of(trials: Iterable[Trial], grace_epochs: int) -> Best | None:

@@ -83,6 +83,8 @@ def deal_folds(labels: Indices, groups: Sequence[str] | None, n_folds: int, seed
 
     Where there are at most `n_folds` groups, fold k is the k-th of them by name, and there are as many folds as groups.
     """
+    if n_folds == 1:
+        return np.zeros(len(labels), dtype=np.int64)
     folds = np.empty(len(labels), dtype=np.int64)
     dummy = np.zeros(len(labels))
     if groups is not None:
