@@ -20,8 +20,8 @@ from search.runs.tables import FOLDS, MEASURED, measured
 from trainable.errors import InputError, did_you_mean
 from trainable.files import safe_cell
 
-WHOLE = ("trial", "best_epoch", "epochs_run", "parameters", "operations", "repeats", "fold", "folds")
-SHOWN_FIRST = ("run", "trial", "name", "status", "mean_acc", "folds", "fold", "best_acc", "best_epoch")
+WHOLE = ("trial", "best_epoch", "epochs_run", "parameters", "operations", "repeats", "val_fold", "folds")
+SHOWN_FIRST = ("run", "trial", "name", "status", "mean_acc", "folds", "val_fold", "best_acc", "best_epoch")
 SHOWN_LAST = ("last_acc", "epochs_run", "seconds", *COSTS)
 HIGHEST_FIRST = ("best_acc", "last_acc", "mean_acc")
 
@@ -41,7 +41,7 @@ def compare(runs: Sequence[RunFolder], where: str | None = None, sort: str | Non
         {**_row(run, trial), "run": run.name if unique else str(run.path)} for run in runs for trial in _best_first(run)
     ]
     frame = pd.DataFrame(rows)
-    known = [*MEASURED, *(name for name in FOLDS if name in frame.columns)]
+    known = [*MEASURED, *(FOLDS if "repeats" in frame.columns else ())]
     frame = frame.reindex(columns=[*known, *(column for column in frame.columns if column not in known)])
     frame = frame.astype(dict.fromkeys([*(name for name in WHOLE if name in known), *_whole(rows)], "Int64"))
     if where:

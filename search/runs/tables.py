@@ -20,7 +20,7 @@ MEASURED = (
     "run", "trial", "name", "kind", "status", "best_acc", "best_epoch", "last_acc", "epochs_run", "seconds", *COSTS,
 )  # fmt: skip
 # What stands there too where trials were repeated on further folds.
-FOLDS = ("repeats", "fold", "mean_acc", "folds")
+FOLDS = ("repeats", "val_fold", "mean_acc", "folds")
 
 
 class TrialsTable:
@@ -100,7 +100,7 @@ def _of_folds(run: RunFolder, trial: Trial) -> dict[str, Any]:
     mean = best_of(family, run.grace_epochs) if trial.repeats is None else None
     return {
         "repeats": trial.repeats,
-        "fold": trial.fold,
+        "val_fold": trial.fold,
         "mean_acc": mean.accuracy if mean else None,
         "folds": len(mean.folds) or 1 if mean else None,
     }
