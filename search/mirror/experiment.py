@@ -43,7 +43,7 @@ class Experiment:
     name: str
     description: str
     group: str  # the search
-    job_type: str  # baseline, search or retrain
+    job_type: str  # baseline, search, repeat or retrain
     tags: list[str]
     color: str  # #rrggbb
     config: dict[str, Any]

@@ -171,13 +171,17 @@ def test_the_sampler_has_one_value_of_a_configuration_and_it_is_of_the_first_fol
     assert complete <= set(values.values())
 
 
+@pytest.mark.parametrize("scheduler", ["asha", "none"])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_search_with_folds_asks_for_no_more_repeats_than_it_has_trials_for(tmp_path: Path, workers: int) -> None:
+def test_a_search_of_few_trials_repeats_its_leaders_when_all_have_begun(
+    tmp_path: Path, workers: int, scheduler: str
+) -> None:
     text = FOLDS.replace("trials: 14", "trials: 3").replace("startup_trials: 4", "startup_trials: 10")
-    space, journal = space_of(tmp_path, text), new_journal(tmp_path / "run")
+    space = space_of(tmp_path, f"{text}    scheduler: {scheduler}\n")
+    journal = new_journal(tmp_path / "run")
     step_through(space, journal, workers, train=by_fold)
     assert journal.configurations == 3
-    assert [trial.repeats is None for trial in journal.trials.values()][:3] == [True] * 3
+    assert [trial.repeats is None for trial in journal.trials.values()][:4] == [True] * 3 + [False]
     assert not journal.unfinished
 
 
