@@ -74,6 +74,7 @@ class TrialConfig(BaseModel):
     split_seed: int = _data(42, "which clips the shares take", ge=0)  # the tutorial's
     n_folds: int = _data(5, "folds of split: folds and grouped", ge=2)  # leaves 80% to learn from, as the tutorial does
     fold: int = _data(1, "which fold is held out; the next one validates", ge=1)
+    val_fold: int = _data(1, "which fold of the clips that are not tested validates; 1: the split's own", ge=1)
     train_on: Literal["train", "train+val", "other-folds", "all"] = _data(
         "train",
         "what retraining learns from; more than train leaves no validation clips, so every epoch is trained and the "

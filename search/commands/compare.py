@@ -16,14 +16,14 @@ from search.runs.cost import COSTS
 from search.runs.format import ABSENT, conditions_of, percent, quantity, short, value_of
 from search.runs.journal import Trial
 from search.runs.run import RunFolder, load_run
-from search.runs.tables import MEASURED, measured
+from search.runs.tables import FOLDS, MEASURED, measured
 from trainable.errors import InputError, did_you_mean
 from trainable.files import safe_cell
 
-WHOLE = ("trial", "best_epoch", "epochs_run", "parameters", "operations")
-SHOWN_FIRST = ("run", "trial", "name", "status", "best_acc", "best_epoch")
+WHOLE = ("trial", "best_epoch", "epochs_run", "parameters", "operations", "repeats", "val_fold", "folds")
+SHOWN_FIRST = ("run", "trial", "name", "status", "mean_acc", "folds", "val_fold", "best_acc", "best_epoch")
 SHOWN_LAST = ("last_acc", "epochs_run", "seconds", *COSTS)
-HIGHEST_FIRST = ("best_acc", "last_acc")
+HIGHEST_FIRST = ("best_acc", "last_acc", "mean_acc")
 
 
 def compare(runs: Sequence[RunFolder], where: str | None = None, sort: str | None = None) -> pd.DataFrame:
@@ -41,20 +41,22 @@ def compare(runs: Sequence[RunFolder], where: str | None = None, sort: str | Non
         {**_row(run, trial), "run": run.name if unique else str(run.path)} for run in runs for trial in _best_first(run)
     ]
     frame = pd.DataFrame(rows)
-    frame = frame.reindex(columns=[*MEASURED, *(column for column in frame.columns if column not in MEASURED)])
-    frame = frame.astype(dict.fromkeys([*WHOLE, *_whole(rows)], "Int64"))
+    known = [*MEASURED, *(FOLDS if "repeats" in frame.columns else ())]
+    frame = frame.reindex(columns=[*known, *(column for column in frame.columns if column not in known)])
+    frame = frame.astype(dict.fromkeys([*(name for name in WHOLE if name in known), *_whole(rows)], "Int64"))
     if where:
         frame = frame[_chosen(frame, where)]
-    frame = _sorted(frame, sort)
+    if sort or len(runs) > 1:  # those of one run are in the order of the rule
+        frame = _sorted(frame, sort)
     kept = _settings(runs, frame)
-    if sort and sort.removeprefix("-") not in (*MEASURED, *kept):
+    if sort and sort.removeprefix("-") not in (*known, *kept):
         kept.append(sort.removeprefix("-"))
-    return frame[[*MEASURED, *kept]].reset_index(drop=True)
+    return frame[[*known, *kept]].reset_index(drop=True)
 
 
 def _whole(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The settings that are whole numbers wherever there is one; with gaps, pandas would make floats of them."""
-    settings = dict.fromkeys(name for row in rows for name in row if name not in MEASURED)
+    settings = dict.fromkeys(name for row in rows for name in row if name not in (*MEASURED, *FOLDS))
     return [name for name in settings if {type(row[name]) for row in rows if row.get(name) is not None} == {int}]
 
 
@@ -96,7 +98,7 @@ def table_lines(frame: pd.DataFrame, width: int | None) -> list[str]:
     """The comparison as text of at most `width` characters (None: as wide as it is)."""
     if frame.empty:
         return ["No trials to compare."]
-    settings = [name for name in frame.columns if name not in MEASURED]
+    settings = [name for name in frame.columns if name not in (*MEASURED, *FOLDS)]
     # Where there is little room, the settings are worth more than how long a trial took.
     names = [name for name in (*SHOWN_FIRST, *settings, *SHOWN_LAST) if _worth_showing(frame, name)]
     columns = [Column(name, [_cell(name, value) for value in frame[name]], _is_number(frame[name])) for name in names]
@@ -130,7 +132,7 @@ def _settings(runs: Sequence[RunFolder], frame: pd.DataFrame) -> list[str]:
     Baselines differ from the rest in much that nobody searched; what only sets them apart is left to their names.
     """
     searched = dict.fromkeys(key for run in runs for trial in run.trials for key in trial.params)
-    settings = [column for column in frame.columns if column not in MEASURED]
+    settings = [column for column in frame.columns if column not in (*MEASURED, *FOLDS)]
     suggested = frame[frame["kind"] == "search"]
     differ = [key for key in settings if _differs(suggested[key]) or (key in searched and _differs(frame[key]))]
     return [*(key for key in searched if key in differ), *(key for key in differ if key not in searched)]
@@ -174,7 +176,7 @@ def _words(frame: pd.DataFrame) -> set[str]:
 
 def _sorted(frame: pd.DataFrame, sort: str | None) -> pd.DataFrame:
     """The rows in order; best first where `sort` is None. Trials without a value come last."""
-    column = (sort or "best_acc").removeprefix("-")
+    column = (sort or ("mean_acc" if "mean_acc" in frame.columns else "best_acc")).removeprefix("-")
     if column not in frame.columns:
         raise InputError(f"--sort: unknown column, got {column}. {_which_column(column, frame)}")
     ascending = column not in HIGHEST_FIRST
@@ -192,6 +194,8 @@ def _sortable(column: pd.Series[Any]) -> pd.Series[Any]:
 
 def _worth_showing(frame: pd.DataFrame, name: str) -> bool:
     """Whether a measured column says something in a table for people."""
+    if name not in frame.columns:
+        return False
     if name == "run":
         return frame["run"].nunique() > 1
     if name in COSTS:

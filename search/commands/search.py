@@ -33,10 +33,10 @@ from search.report.report import write_report
 from search.retrain.trust import candidates_of, trust
 from search.runs.data import move_data, same_dataset
 from search.runs.folder import find_run, new_run, only_driver, sole_run
-from search.runs.format import conditions_of
+from search.runs.format import conditions_of, folds_in_words
 from search.runs.gain import Prospect
 from search.runs.journal import Journal
-from search.runs.run import RunFolder, load_run, need_whole
+from search.runs.run import RunFolder, load_run, need_whole, next_repeat
 from search.runs.tables import TrialsTable, write_trials_csv
 from search.space.load import Flags, given, with_flags
 from search.space.space import Space
@@ -94,6 +94,8 @@ class Searching:
         task = f"{len(space.dimensions)} dimensions, {space.trials} trials of up to {space.max_epochs} epochs"
         if space.trials < space.budget.trials:
             task += f" (the space has no more, of {space.budget.trials} asked for)"
+        if space.budget.folds:
+            task += f", and repeats of the leaders on up to {space.budget.folds} folds"
         return Session(
             self.run, f"{self.run.record['space_file']}: {task}", space.resources, self.machines, self.mode, self.notes
         )
@@ -185,9 +187,10 @@ def _resume(run: RunFolder, options: ResumeOptions) -> int:
     space, trials = Space.from_json(run.record["space"]), options.trials
     if trials is None:  # an extension that was interrupted is still one
         trials = run.journal.sessions[-1].get("trials") if run.journal.sessions else None
-    elif trials < len(run.trials):
+    elif trials < run.journal.configurations:
         raise InputError(
-            f"--trials: is the new total and must be at least what there is ({len(run.trials)}), got {trials}. "
+            f"--trials: is the new total and must be at least what there is ({run.journal.configurations}), "
+            f"got {trials}. "
             "Raise it."
         )
     gpus, cpus = options.gpus_per_trial, options.cpus_per_trial
@@ -199,8 +202,10 @@ def _resume(run: RunFolder, options: ResumeOptions) -> int:
     failed = tuple(trial.number for trial in run.trials if trial.status == "failed" and not trial.refused)
     retry = failed if options.retry_failed else ()
     used_up = run.journal.stop_reason == _USED_UP
-    done = len(run.trials) >= space.trials or used_up
-    if not run.journal.unfinished and not retry and done and closed:
+    done = run.journal.configurations >= space.trials or used_up
+    folds = space.budget.folds
+    confirmed = folds is None or next_repeat(run.trials, run.grace_epochs, folds) is None
+    if not run.journal.unfinished and not retry and done and confirmed and closed:
         raise InputError(_nothing_left(run, space, len(failed)))
     with Steps() as progress:
         if options.data is None:
@@ -232,7 +237,7 @@ def _nothing_left(run: RunFolder, space: Space, failed: int) -> str:
     if space.trials == space.budget.trials and run.journal.stop_reason != _USED_UP:
         gain = Prospect(run.grace_epochs, run.trials).gain()
         promise = f" ({gain})" if gain is not None else ""
-        way_out = f". To extend it: {typed('resume', run.path, '--trials', 2 * len(run.trials))}{promise}"
+        way_out = f". To extend it: {typed('resume', run.path, '--trials', 2 * run.journal.configurations)}{promise}"
     else:
         way_out = f", and {_USED_UP}. Widen it."
     again = f"\nTo try again what failed: {typed('resume', run.path, '--retry-failed')}" if failed else ""
@@ -292,7 +297,7 @@ def _search(searching: Searching) -> int:
         space.scheduling.cut_baselines, conditions_of(space.to_json()["search"]),
     )  # fmt: skip
     budget = space.budget
-    stop = Stop(journal, budget.grace_epochs, searching.time_left, budget.target_accuracy, budget.gain)
+    stop = Stop(journal, budget.grace_epochs, searching.time_left, budget.target_accuracy, budget.gain, budget.folds)
     weights = run.record["weights"]
 
     refused = _refused(run, space)
@@ -301,7 +306,8 @@ def _search(searching: Searching) -> int:
         return StudySearch(space, journal, settle=lambda config: settle(config, weights), refused=refused)
 
     def conclude(console: Console) -> int:
-        note_stop(run, stop.reason or ("budget" if len(run.trials) >= space.budget.trials else _USED_UP), console.warn)
+        spent = journal.configurations >= space.budget.trials
+        note_stop(run, stop.reason or ("budget" if spent else _USED_UP), console.warn)
         close_run(run, space, console.warn)
         return exit_code(stop, good=run.best() is not None)
 
@@ -432,8 +438,8 @@ def write_best(run: RunFolder) -> None:
     if best is None:
         return
     head = (
-        f"# Trial {best.trial.number} of {run.name}: validation accuracy {best.accuracy:.4f} at epoch {best.epoch}, "
-        "chosen by the search: optimistic.\n"
+        f"# Trial {best.trial.number} of {run.name}: validation accuracy {best.accuracy:.4f} "
+        f"{folds_in_words(best.folds) or f'at epoch {best.epoch}'}, chosen by the search: optimistic.\n"
         f"# python -m trainable --config {shlex.quote(str(run.path / 'best.yaml'))}\n"
     )
     write_atomically(run.path / "best.yaml", head + yaml.safe_dump(best.trial.config, sort_keys=False))

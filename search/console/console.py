@@ -303,7 +303,9 @@ def _behind_the_best(standings: Standings, clips: int, trust: str) -> list[str]:
         return []
     best = standings.top[0]
     lines = []
-    if clips > 0:
+    if best.folds:
+        lines += [trust] if trust else []
+    elif clips > 0:
         lines.append(f"{round(best.accuracy * clips)} of {clips} validation clips{f', {trust}' if trust else ''}")
     values = [(key, value_of(best.trial, key, standings.plan.conditions)) for key in standings.keys]
     settings = ", ".join(f"{key} {short(value)}" for key, value in values if value is not ABSENT)

@@ -41,6 +41,11 @@ class Standings:
             self._take_in(trial)
 
     @property
+    def planned(self) -> int:
+        """How many trials there will be, as far as that is known: repeats come on top as they are begun."""
+        return self.plan.trials + self.suggested - self._journal.configurations
+
+    @property
     def suggested(self) -> int:
         """How many trials there have been, those that run included."""
         return len(self._journal.trials)
@@ -114,7 +119,7 @@ class Standings:
             horizon = int(trial.config.get("epochs", self.plan.epochs))
             pace = pace_of(trial, self._sessions)
             underway.append(Underway(len(trial.reports), horizon, pace, max(waited, 0.0), self.plan.cuts(trial)))
-        return time_left(self._history, underway, max(self.plan.trials - self.suggested, 0), now)
+        return time_left(self._history, underway, max(self.planned - self.suggested, 0), now)
 
     def _take_in(self, trial: Trial) -> None:
         self.keys.update(dict.fromkeys(trial.params))
@@ -138,18 +143,25 @@ class Standings:
     def _rerank(self, trial: Trial) -> bool:
         """Ranks `trial` among the few at the top; True if it leads with a new best epoch.
 
-        A trial's best only ever gets better, so one that is not among these few and has no news cannot enter.
+        A trial's best only ever gets better, and a further fold puts it before all that have fewer, so one that is not
+        among these few and has no news cannot enter.
         """
-        best = best_epoch(trial, self.plan.grace_epochs)
-        if best is None:
+        trials = self._journal.trials
+        first = trial if trial.repeats is None else trials[trial.repeats]
+        if best_epoch(first, self.plan.grace_epochs) is None or (trial is not first and not trial.over):
             return False
         leader = self.top[0] if self.top else None
-        self.top = _with(self.top, trial, self.plan)[:TOP]
-        if trial.kind == "baseline":
-            self.baselines = _with(self.baselines, trial, self.plan)
+        family = [first, *(other for other in trials.values() if other.repeats == first.number)]
+        self.top = _with(self.top, family, self.plan)[:TOP]
+        if first.kind == "baseline":
+            self.baselines = _with(self.baselines, family, self.plan)
         new = self.top[0]
-        return new.trial is trial and (leader is None or (new.trial, new.epoch) != (leader.trial, leader.epoch))
+        return new.trial is first and (
+            leader is None or (new.trial, new.epoch, new.folds) != (leader.trial, leader.epoch, leader.folds)
+        )
 
 
-def _with(bests: list[Best], trial: Trial, plan: Plan) -> list[Best]:
-    return rank([*(best.trial for best in bests if best.trial is not trial), trial], plan.grace_epochs)
+def _with(bests: list[Best], family: list[Trial], plan: Plan) -> list[Best]:
+    """The ranking with a trial and its repeats, in the place of what it said of that trial."""
+    others = [trial for best in bests if best.trial is not family[0] for trial in (best.trial, *best.repeats)]
+    return rank([*others, *family], plan.grace_epochs)

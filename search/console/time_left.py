@@ -43,7 +43,7 @@ class Plan:
 
     def cuts(self, trial: Trial) -> bool:
         """Whether ASHA may cut this trial."""
-        return trial.kind != "baseline" or self.cut_baselines
+        return trial.repeats is None and (trial.kind != "baseline" or self.cut_baselines)
 
     @property
     def rungs(self) -> tuple[int, ...]:

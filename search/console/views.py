@@ -16,6 +16,7 @@ from search.runs.format import (
     described,
     differing,
     duration,
+    folds_in_words,
     label,
     percent,
     points,
@@ -77,7 +78,7 @@ def live_lines(standings: Standings, frame: Frame, window: Window, now: float) -
 def status_lines(standings: Standings, run: str, window: Window, now: float) -> list[Text]:
     """Counts, best, speed with time left, what going on promises, and the last failure where there is one."""
     counts = counts_in_words(standings)
-    over, total = sum(standings.counts.values()), standings.plan.trials
+    over, total = sum(standings.counts.values()), standings.planned
     bar = _bar(over, total, max(min(24, window.width - 10 - len(counts)), 4), window)
     speed = standings.epochs_per_minute(now)
     pace = [f"{speed:,.{0 if speed >= 10 else 1}f} epochs per minute"] if speed else []
@@ -146,6 +147,8 @@ def top_table(standings: Standings, bests: Sequence[Best], width: int | None) ->
         Column("epoch", [f"{best.epoch}" for best in bests]),
         Column("status", [status_in_words(trial, live=True) for trial in trials], right=False),
     ]
+    if any(best.folds for best in bests):
+        columns.insert(2, Column("folds", [str(len(best.folds) or 1) for best in bests]))
     if any(trial.name for trial in trials):
         columns.append(Column("name", [trial.name for trial in trials], right=False))
     conditions = standings.plan.conditions
@@ -171,7 +174,7 @@ def counts_in_words(standings: Standings) -> str:
     parts = [f"{len(standings.running)} running"] if standings.running else []
     order = ("finished", "cut", "failed", "diverged", "out_of_memory")
     parts += [f"{standings.counts[key]} {status_word(key)}" for key in order if standings.counts[key]]
-    return f"{sum(standings.counts.values())} of {standings.plan.trials}: {', '.join(parts) or 'none yet'}"
+    return f"{sum(standings.counts.values())} of {standings.planned}: {', '.join(parts) or 'none yet'}"
 
 
 def best_in_words(standings: Standings) -> str:
@@ -179,7 +182,8 @@ def best_in_words(standings: Standings) -> str:
     if not standings.top:
         return f"none yet: a trial counts once it has got past epoch {standings.plan.grace_epochs}"
     best = standings.top[0]
-    parts = [f"{percent(best.accuracy)}, trial {best.trial.number} at epoch {best.epoch}"]
+    where = folds_in_words(best.folds) or f"at epoch {best.epoch}"
+    parts = [f"{percent(best.accuracy)}, trial {best.trial.number} {where}"]
     if best.trial.kind == "baseline":
         parts.append(f"the baseline {best.trial.name}")
     others = [baseline for baseline in standings.baselines if baseline.trial is not best.trial]
@@ -245,9 +249,9 @@ def event_line(event: dict[str, Any], run: str, journal: Journal, standings: Sta
         case "ended":
             trial = journal.trials[event["trial"]]
             over = sum(standings.counts.values())
-            left = in_words(standings.time_left(event["time"])) if over < standings.plan.trials else "all done"
+            left = in_words(standings.time_left(event["time"])) if over < standings.planned else "all done"
             text = f"{ending(trial, run)}{_best_so_far(standings) if new_best else ''}"
-            text += f" [{over} of {standings.plan.trials}, {left}]"
+            text += f" [{over} of {standings.planned}, {left}]"
         case "stopped":
             text = stop_in_words(event["reason"]) if event["reason"] == "budget" else f"stopped: {event['reason']}"
         case _:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from search.runs.cost import COSTS, costs_of
-from search.runs.format import ABSENT, conditions_of, short, status_word, value_of
+from search.runs.format import ABSENT, conditions_of, folds_in_words, percent, short, status_word, value_of
 from search.runs.journal import Trial
 from search.runs.run import RunFolder, best_epoch, load_run
 
@@ -43,7 +43,7 @@ class Experiment:
     name: str
     description: str
     group: str  # the search
-    job_type: str  # baseline, search or retrain
+    job_type: str  # baseline, search, repeat or retrain
     tags: list[str]
     color: str  # #rrggbb
     config: dict[str, Any]
@@ -145,6 +145,9 @@ def trial_ending(run: RunFolder, trial: Trial) -> Ending:
         case status:
             outcome = f"{status_word(status)}: {trial.message}".rstrip(": ")
     best = best_epoch(trial, run.grace_epochs)
+    if trial.repeats is not None:
+        mean = next((each for each in run.ranked() if each.trial.number == trial.repeats), None)
+        outcome += f"; trial {trial.repeats} has {percent(mean.accuracy)} {folds_in_words(mean.folds)}" if mean else ""
     return Ending(
         outcome=outcome,
         state="success" if trial.status in ("finished", "cut") else "crashed",

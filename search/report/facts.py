@@ -19,7 +19,7 @@ import yaml
 
 from search.retrain.text import OPTIMISTIC
 from search.retrain.trust import candidates_of, trust
-from search.runs.format import ABSENT, conditions_of, interval_in_words, stop_in_words, value_of
+from search.runs.format import ABSENT, conditions_of, folds_in_words, interval_in_words, stop_in_words, value_of
 from search.runs.journal import Trial
 from search.runs.run import Best, RunFolder, rank, result_of
 from search.space.space import Space
@@ -64,6 +64,11 @@ class Span:
 def trials_of(run: RunFolder) -> list[Trial]:
     """The trials of the search itself, baselines included, retraining left out."""
     return [trial for trial in run.trials if trial.kind != "retrain"]
+
+
+def configurations_of(run: RunFolder) -> list[Trial]:
+    """Those trials without the repeats on further folds, whose accuracies are of other clips."""
+    return [trial for trial in trials_of(run) if trial.repeats is None]
 
 
 def space_of(run: RunFolder) -> Space:
@@ -156,6 +161,7 @@ def progress(run: RunFolder) -> list[Progress]:
     """
     clock = search_clock(run)
     seen: dict[int, Trial] = {}
+    families: dict[int, list[Trial]] = {}  # a trial and its repeats
     leader: Best | None = None
     steps: list[Progress] = []
     events = [
@@ -164,16 +170,25 @@ def progress(run: RunFolder) -> list[Progress]:
     for epochs, (moment, number, index) in enumerate(sorted(events), start=1):
         trial = run.journal.trials[number]
         if number not in seen:
-            seen[number] = Trial(number, trial.kind, trial.name, trial.params, trial.config, trial.started)
+            seen[number] = Trial(
+                number, trial.kind, trial.name, trial.params, trial.config, trial.started, repeats=trial.repeats
+            )
+            families.setdefault(_first(trial), []).append(seen[number])
         partial = seen[number]
         partial.reports.append(trial.reports[index])
         if index + 1 == len(trial.reports):
             partial.status = trial.status
-        ranked = rank([partial, *([leader.trial] if leader and leader.trial is not partial else [])], run.grace_epochs)
+        compared = {_first(partial), leader.trial.number if leader else _first(partial)}
+        ranked = rank([each for first in compared for each in families[first]], run.grace_epochs)
         if ranked and (leader is None or _quality(ranked[0]) != _quality(leader)):
             leader = ranked[0]
             steps.append(Progress(clock(moment), epochs, leader.accuracy, run.journal.trials[leader.trial.number]))
     return steps
+
+
+def _first(trial: Trial) -> int:
+    """The number of the trial of the same configuration on the first fold."""
+    return trial.number if trial.repeats is None else trial.repeats
 
 
 def _quality(best: Best) -> tuple[int, float, float]:
@@ -246,8 +261,9 @@ def headline(run: RunFolder) -> Headline:
     if best is None:
         return Headline(None, None, "", "No trial has got past the grace period yet, so there is no best.", False)
     clips = run.record.get("split", {}).get("val")
-    where = f"{clips} validation clips" if clips else "the validation clips"
-    sentence = f"Trial {label(best.trial)} at epoch {best.epoch}, the highest of {_choices(run)} on {where}."
+    where = f"{clips} validation clips" if clips and not best.folds else "the validation clips"
+    at = folds_in_words(best.folds) or f"at epoch {best.epoch}"
+    sentence = f"Trial {label(best.trial)} {at}, the highest of {_choices(run)} on {where}."
     found = trust(run, best, candidates_of(run))
     return Headline(best.accuracy, found.interval, found.in_words(), sentence, True)
 

@@ -25,6 +25,7 @@ from search.report import figures
 from search.report.facts import (
     Headline,
     as_yaml,
+    configurations_of,
     differing_settings,
     headline,
     label,
@@ -68,7 +69,7 @@ from search.runs.format import (
     status_word,
 )
 from search.runs.journal import BROKEN
-from search.runs.run import Best, RunFolder, best_epoch, load_run, validates
+from search.runs.run import Best, RunFolder, load_run, validates
 from trainable.commands import typed
 from trainable.config import TrialConfig
 from trainable.errors import InputError
@@ -403,11 +404,11 @@ def _seed(seed: object, index: int) -> object:
 
 def _baselines(run: RunFolder, key: str) -> Content | None:
     trials = [trial for trial in trials_of(run) if trial.kind == "baseline"]
-    bests = [best for trial in trials if (best := best_epoch(trial, run.grace_epochs) or top(trial))]
+    ranked = {other.trial.number: other for other in run.ranked()}
+    bests = [best for trial in trials if (best := ranked.get(trial.number) or top(trial))]
     best = run.best()
     if not bests:
         return None
-    ranked = {other.trial.number for other in run.ranked()}
     rows = []
     for other in bests:
         out = "" if other.trial.number in ranked else f" ({status_in_words(other.trial)}, not ranked)"
@@ -466,7 +467,7 @@ def _cuts(run: RunFolder, key: str) -> Content | None:
 
 def _settings(run: RunFolder, key: str) -> Content | None:
     space = space_of(run)
-    trials = [trial for trial in trials_of(run) if top(trial)]
+    trials = [trial for trial in configurations_of(run) if top(trial)]
     axes = axes_of(trials, space)
     if not axes:
         return None
@@ -507,7 +508,7 @@ def _settings(run: RunFolder, key: str) -> Content | None:
 def _cost(run: RunFolder, key: str) -> Content | None:
     """Accuracy against each kind of cost, with the best trade-offs."""
     ranked = {best.trial.number for best in run.ranked()}
-    tops = [best for trial in trials_of(run) if (best := top(trial))]
+    tops = [best for trial in configurations_of(run) if (best := top(trial))]
     costs = {best.trial.number: costs_of(run, best.trial) for best in tops}
     drawn: list[Plot] = []
     rows: dict[int, Best] = {}
@@ -642,7 +643,10 @@ def _trials(run: RunFolder, key: str) -> Content | None:
         return None
     space, times = space_of(run), {span.trial.number: span.seconds for span in spans(run)}
     names = [name for name in space.dimensions if any(name in settings_of(trial, space) for trial in trials)]
-    order = {best.trial.number: place for place, best in enumerate(run.ranked())}
+    ranked = run.ranked()
+    order = {best.trial.number: place for place, best in enumerate(ranked)}
+    means = {best.trial.number: (percent(best.accuracy, 2), len(best.folds)) for best in ranked if best.folds}
+    columns = ("mean over folds", "folds") if means else ()
     tops = {trial.number: top(trial) for trial in trials}
 
     def place(number: int) -> tuple[float, float, int]:
@@ -656,14 +660,20 @@ def _trials(run: RunFolder, key: str) -> Content | None:
         rows.append(
             [
                 label(trial), status_in_words(trial), percent(best.accuracy if best else None, 2),
-                best.epoch if best else "", len(trial.reports), Cell(duration(seconds), seconds),
+                best.epoch if best else "", *means.get(trial.number, ("",) * len(columns)), len(trial.reports),
+                Cell(duration(seconds), seconds),
                 *(Cell(short(has[name]), _number(has[name])) if name in has else "" for name in names),
             ]
         )  # fmt: skip
-    headers = ["trial", "ended", "best val. accuracy", "at epoch", "epochs", "time", *names]
+    headers = ["trial", "ended", "best val. accuracy", "at epoch", *columns, "epochs", "time", *names]
     soft = frozenset(index for index, trial in enumerate(ordered) if trial.number not in order)
     table = Table(
-        headers, rows, frozenset((2, 3, 4, 5)), tall=True, trials=[trial.number for trial in ordered], soft=soft
+        headers,
+        rows,
+        frozenset(range(2, 6 + len(columns))),
+        tall=True,
+        trials=[trial.number for trial in ordered],
+        soft=soft,
     )
     return {"table": table, "some_unranked": bool(soft)}
 

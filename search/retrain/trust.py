@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from search.runs.data import same_dataset
 from search.runs.format import interval_in_words
 from search.runs.run import Best, RunFolder
@@ -32,7 +34,7 @@ class Trust:
 
 def candidates_of(run: RunFolder) -> int:
     """How many trials of the search have been scored, each of which chance could have made the best."""
-    return sum(1 for trial in run.trials if trial.kind != "retrain" and trial.reports)
+    return sum(1 for trial in run.trials if trial.kind not in ("retrain", "repeat") and trial.reports)
 
 
 def trust(run: RunFolder, best: Best, highest_of: int = 1) -> Trust:
@@ -41,20 +43,22 @@ def trust(run: RunFolder, best: Best, highest_of: int = 1) -> Trust:
     Epochs of one trial score nearly alike, and the allowance for trials is wide enough to hold the choice among them
     as well: see `wilson_interval`.
     """
-    clips = int(run.record.get("split", {}).get("val", 0))
+    trials = (best.trial, *best.repeats)  # each scored on clips of its own
+    clips = int(run.record.get("split", {}).get("val", 0)) * len(trials)
     if not clips:
         return Trust(None, highest_of)
     data = run.record.get("data", {})
     # Runs from before groups were noted tell by their clips whether they have any.
-    if data.get("groups", 1) and run.folder(best.trial).checkpoint("best").exists():
+    if data.get("groups", 1) and all(run.folder(trial).checkpoint("best").exists() for trial in trials):
         try:
-            scores = score_trial(run.folder(best.trial), "val")
-            groups = group_numbers(same_dataset(run))[scores.clips]
+            scores = [score_trial(run.folder(trial), "val") for trial in trials]
+            groups = group_numbers(same_dataset(run))[np.concatenate([each.clips for each in scores])]
         except InputError:
             return Trust(None, highest_of, why_none="whose clips were scored can be seen only while the data is there")
         count = len(set(groups.tolist()))
         if count < len(groups):
-            interval = accuracy_interval(scores.right.astype(float), groups, highest_of)
+            right = np.concatenate([each.right for each in scores])
+            interval = accuracy_interval(right.astype(float), groups, highest_of)
             return Trust(interval, highest_of, count, "" if interval else "all validation clips are of one group")
     elif data.get("groups"):
         return Trust(None, highest_of, why_none="the checkpoint that says which clips are right is gone")

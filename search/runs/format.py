@@ -98,6 +98,11 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "" if value is None else f"{100 * value:.{digits}f}%"
 
 
+def folds_in_words(folds: Sequence[float]) -> str:
+    """What a mean accuracy is made of: `in the mean of 2 folds (90.0%, 85.0%)`; nothing where there is one fold."""
+    return f"in the mean of {len(folds)} folds ({', '.join(map(percent, folds))})" if folds else ""
+
+
 def percent_range(interval: Sequence[float] | None) -> str:
     """An interval of fractions as `66.0% to 91.0%`; nothing where there is none."""
     return "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"

@@ -61,7 +61,7 @@ class Prospect:
 
     def ended(self, trial: Trial) -> None:
         """Takes in a trial that is over. One that failed says nothing: it may be tried again."""
-        if not trial.over or trial.status == "failed":
+        if not trial.over or trial.status == "failed" or trial.repeats is not None:
             return
         best = best_epoch(trial, self._grace_epochs)
         if best is not None:

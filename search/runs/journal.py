@@ -18,7 +18,7 @@ from search.runs.shapes import EVENTS, Event
 from trainable.errors import InputError
 from trainable.shapes import checked, parse_json
 
-Kind = Literal["baseline", "search", "retrain"]
+Kind = Literal["baseline", "search", "retrain", "repeat"]
 Status = Literal["running", "finished", "cut", "diverged", "out_of_memory", "failed"]
 # A trial that is over for good: it is never started again.
 OVER: frozenset[str] = frozenset({"finished", "cut", "diverged", "out_of_memory", "failed"})
@@ -55,6 +55,12 @@ class Trial:
     refused: bool = False  # failed because its values do not go together, which no other attempt would change
     reports: list[Report] = field(default_factory=list)
     sampler: dict[str, Any] = field(default_factory=dict)  # what the sampler noted with its suggestion
+    repeats: int | None = None  # the number of the trial whose configuration it repeats on another fold
+
+    @property
+    def fold(self) -> int:
+        """Which fold of the clips that are not tested it was validated on; 1 is the split's own."""
+        return int(self.config.get("val_fold", 1))
 
     @property
     def over(self) -> bool:
@@ -129,13 +135,13 @@ class Journal:
 
     def suggested(
         self, kind: Kind, name: str, params: dict[str, Any], config: dict[str, Any],
-        sampler: dict[str, Any] | None = None,
+        sampler: dict[str, Any] | None = None, repeats: int | None = None,
     ) -> Trial:  # fmt: skip
         """Notes a new trial and returns it with its number."""
         number = len(self.trials)
         self._write(
             {"event": "suggested", "trial": number, "kind": kind, "name": name, "params": params, "config": config,
-             **({"sampler": sampler} if sampler else {})}
+             **({"sampler": sampler} if sampler else {}), **({} if repeats is None else {"repeats": repeats})}
         )  # fmt: skip
         return self.trials[number]
 
@@ -175,6 +181,11 @@ class Journal:
         """What was reported of a trial's epoch, or None."""
         reports = self.trials[number].reports
         return reports[epoch - 1] if epoch <= len(reports) else None
+
+    @property
+    def configurations(self) -> int:
+        """How many trials there are, without the repeats on further folds."""
+        return sum(trial.repeats is None for trial in self.trials.values())
 
     @property
     def unfinished(self) -> list[Trial]:
@@ -221,7 +232,9 @@ class Journal:
         known = self.trials.get(event.get("trial", -1))
         match event["event"]:
             case "suggested":
-                return bool(event["trial"] == len(self.trials))
+                repeated = self.trials.get(event["repeats"]) if event.get("repeats") is not None else None
+                known_first = event.get("repeats") is None or (repeated is not None and repeated.repeats is None)
+                return bool(event["trial"] == len(self.trials) and known_first)
             case "reported":
                 return known is not None and bool(event["epoch"] == len(known.reports) + 1)
             case "ended":
@@ -251,7 +264,7 @@ class Journal:
                 number = event["trial"]
                 self.trials[number] = Trial(
                     number, event["kind"], event["name"], event["params"], event["config"], started=event["time"],
-                    sampler=event.get("sampler", {}),
+                    sampler=event.get("sampler", {}), repeats=event.get("repeats"),
                 )  # fmt: skip
             case "reported":
                 self.trials[event["trial"]].reports.append(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from trainable.training.trial_folder import EpochResult, TrialFolder
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch of a trial."""
+    """The best epoch of a trial; where it was repeated on further folds, the mean of the best epochs of all."""
 
     trial: Trial
-    epoch: int  # 1-based
+    epoch: int  # 1-based; on the first fold
     accuracy: float  # validation accuracy, fraction
     loss: float  # validation loss, nats
+    folds: tuple[float, ...] = ()  # accuracy on each fold, the first one's first; empty where there is but one
+    repeats: tuple[Trial, ...] = ()  # the trials of the further folds that have finished
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,60 @@ def best_epoch(trial: Trial, grace_epochs: int) -> Best | None:
 
 
 def rank(trials: Iterable[Trial], grace_epochs: int) -> list[Best]:
-    """The best epochs of all trials that have one, best first; older trials first among equals."""
-    bests = [best for trial in trials if (best := best_epoch(trial, grace_epochs))]
-    return sorted(bests, key=lambda best: (-best.accuracy, best.loss, best.trial.number))
+    """The best epochs of all configurations that have one, best first; older trials first among equals.
+
+    A configuration that was repeated on further folds has its mean over them, and is ahead of those that finished on
+    fewer: a score on one fold is the highest of many, so it is luck as well, and does not compare with a mean that was
+    chosen before its further folds were seen.
+    """
+    return sorted(_means(trials, grace_epochs), key=lambda best: (-len(best.repeats), *_order(best)))
+
+
+def next_repeat(trials: Iterable[Trial], grace_epochs: int, folds: int) -> tuple[Trial, int] | None:
+    """The trial that is to be repeated next, and on which fold; None where the leader waits or has had all `folds`.
+
+    The leader is the finished configuration with the highest mean over the folds that it has been given, however many.
+    So the best go on to fold 2, those that still lead to fold 3, and one that has not been repeated goes before one
+    that has only where it scored more than that one's mean. Once the leader has had all folds, nothing that has had
+    fewer scored more: then `rank` has the same configuration first. The means of two compare the same clips, as far as
+    both have been given the same folds.
+    """
+    trials = list(trials)
+    finished = [best for best in _means(trials, grace_epochs) if best.trial.status == "finished"]
+    if not finished:
+        return None
+    leader = min(finished, key=_order).trial
+    begun = [trial for trial in trials if trial.repeats == leader.number]
+    if len(begun) >= folds - 1 or not all(trial.over for trial in begun):
+        return None
+    return leader, len(begun) + 2
+
+
+def _order(best: Best) -> tuple[float, float, int]:
+    return -best.accuracy, best.loss, best.trial.number
+
+
+def _means(trials: Iterable[Trial], grace_epochs: int) -> list[Best]:
+    """The best epoch of each configuration that has one, with its mean over the folds that it has ended on."""
+    firsts, repeats = [], dict[int, list[Trial]]()
+    for trial in trials:
+        if trial.repeats is None:
+            firsts.append(trial)
+        elif trial.over:
+            repeats.setdefault(trial.repeats, []).append(trial)
+    bests = [best for trial in firsts if (best := best_epoch(trial, grace_epochs))]
+    return [_mean(best, repeats.get(best.trial.number, []), grace_epochs) for best in bests]
+
+
+def _mean(best: Best, repeats: Sequence[Trial], grace_epochs: int) -> Best:
+    """The best epoch of a configuration with its mean over further folds; one on which it broke counts as 0."""
+    if not repeats:
+        return best
+    finished = tuple(trial for trial in repeats if trial.status == "finished")
+    found = [best, *(other for trial in finished if (other := best_epoch(trial, grace_epochs)))]
+    folds = tuple(each.accuracy for each in found) + (0.0,) * (len(repeats) + 1 - len(found))
+    loss = sum(each.loss for each in found) / len(found)
+    return replace(best, accuracy=math.fsum(folds) / len(folds), loss=loss, folds=folds, repeats=finished)
 
 
 def best_of(trials: Iterable[Trial], grace_epochs: int) -> Best | None:

@@ -147,11 +147,12 @@ class _Sampler(Record):
 
 
 class _Suggested(_OfTrial):
-    kind: Literal["baseline", "search", "retrain"]
+    kind: Literal["baseline", "search", "retrain", "repeat"]
     name: Text
     params: dict[str, Any]
     config: dict[str, Any]
     sampler: _Sampler = Field(default=_Sampler())
+    repeats: Count | None = None
 
 
 class _Reported(_OfTrial):

@@ -12,13 +12,15 @@ from typing import Any
 
 from search.runs.cost import COSTS, costs_of
 from search.runs.journal import Trial
-from search.runs.run import RunFolder, best_epoch
+from search.runs.run import RunFolder, best_epoch, best_of
 from trainable.files import safe_cell, write_atomically
 
 # What stands before the settings in each row; no name is that of a setting.
 MEASURED = (
     "run", "trial", "name", "kind", "status", "best_acc", "best_epoch", "last_acc", "epochs_run", "seconds", *COSTS,
 )  # fmt: skip
+# What stands there too where trials were repeated on further folds.
+FOLDS = ("repeats", "val_fold", "mean_acc", "folds")
 
 
 class TrialsTable:
@@ -28,17 +30,18 @@ class TrialsTable:
         """Writes nothing yet."""
         self._run = run
         self._columns: list[str] = []
-        self._over: dict[int, str] = {}  # lines that do not change any more
+        self._over: dict[int | None, str] = {}  # lines that do not change any more
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Writes the file whenever a trial has ended: `journal.listen(table.on_event)`."""
         if event["event"] == "ended":
+            self._over.pop(self._run.journal.trials[event["trial"]].repeats, None)  # whose mean is another now
             self.write()
 
     def write(self) -> Path:
         """The file, written anew in one go."""
         samples = dict.fromkeys(key for trial in self._run.trials for key in trial.params)
-        columns = [*(name for name in MEASURED if name != "run"), *samples, "message"]
+        columns = [*(name for name in MEASURED if name != "run"), *_folds(self._run), *samples, "message"]
         if columns != self._columns:  # a conditional dimension that nobody has used before
             self._columns, self._over = columns, {}
         path = self._run.path / "trials.csv"
@@ -55,6 +58,10 @@ class TrialsTable:
         return line
 
 
+def _folds(run: RunFolder) -> tuple[str, ...]:
+    return FOLDS if run.journal.configurations < len(run.journal.trials) else ()
+
+
 def write_trials_csv(run: RunFolder) -> Path:
     """The path of the run's `trials.csv`, written anew."""
     return TrialsTable(run).write()
@@ -68,7 +75,7 @@ def _csv(cells: Sequence[Any]) -> str:
 
 
 def measured(run: RunFolder, trial: Trial) -> dict[str, Any]:
-    """What is known of a trial without its settings, by the names in MEASURED."""
+    """What is known of a trial without its settings, by the names in MEASURED and, where there are any, FOLDS."""
     best = best_epoch(trial, run.grace_epochs)
     sessions = [session["time"] for session in run.journal.sessions]
     return {
@@ -83,6 +90,19 @@ def measured(run: RunFolder, trial: Trial) -> dict[str, Any]:
         "epochs_run": len(trial.reports),
         "seconds": round(sum(epoch_seconds(trial, sessions)), 3),
         **{name: value if value is None else round(value, 3) for name, value in costs_of(run, trial).items()},
+        **(_of_folds(run, trial) if _folds(run) else {}),
+    }
+
+
+def _of_folds(run: RunFolder, trial: Trial) -> dict[str, Any]:
+    """Which trial it repeats and on which fold; of one that was repeated, the mean and over how many folds."""
+    family = [trial, *(other for other in run.trials if other.repeats == trial.number)]
+    mean = best_of(family, run.grace_epochs) if trial.repeats is None else None
+    return {
+        "repeats": trial.repeats,
+        "val_fold": trial.fold,
+        "mean_acc": mean.accuracy if mean else None,
+        "folds": len(mean.folds) or 1 if mean else None,
     }
 
 

@@ -130,6 +130,11 @@ def _parse(source: str, raw: Mapping[str, Any]) -> tuple[Space, list[str]]:
     space = Space(
         source, fixed, dimensions, (), budget, resources, scheduling, searcher, constraints=constraints
     )  # fmt: skip
+    if budget.folds and fixed.get("val_fold", 1) != 1:
+        problems.append(
+            f"fixed.val_fold: must be 1 where budget.folds asks for further ones, got {shown(fixed['val_fold'])}. "
+            "Leave it out."
+        )
     if "grace_epochs" not in budget.model_fields_set:  # nobody has asked for more than there is
         space = space.with_budget(grace_epochs=min(budget.grace_epochs, space.max_epochs))
     return space, problems

@@ -74,6 +74,9 @@ class Budget(_Section):
         lt=1,
         description="stop where as many trials again promise less accuracy than this, a fraction: 0.005",
     )
+    folds: int | None = Field(
+        None, ge=2, description="repeat what leads on so many folds of the clips that are not tested: 3; not in trials"
+    )
     time: Annotated[float | None, BeforeValidator(lambda v: v if v is None else parse_duration(v))] = Field(
         None, description="stop after this wall time: seconds, or 45s, 30m, 1h30m"
     )

@@ -99,6 +99,8 @@ def told(lesson: Lesson) -> str:
 
 def _unfit(trial: Trial) -> str | None:
     """Why a trial teaches nothing."""
+    if trial.repeats is not None:
+        return "repeated on further folds"
     if trial.status == "failed":
         return "failed"
     if not trial.params:

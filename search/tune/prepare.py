@@ -102,6 +102,7 @@ def prepare(options: Options, progress: Progress | None = None) -> Prepared:
         notes += (f"{left_out} clips are left out by {options.without}; the list of the others is {data}",)
     space = space.with_fixed(data=absolute(data))  # workers start in other folders
     split = split_dataset(dataset, space.default_config())
+    check_folds(space, dataset)
     near = near_copies_across(dataset, split, progress) if data != "demo" else ()  # a test holds that it has none
     check_front_ends(space, dataset)
     check_constraints(space, dataset)
@@ -157,6 +158,20 @@ def check_constraints(space: Space, dataset: Dataset) -> None:
         f"{space.source}: constraints: must allow some configuration of the space, got none among "
         f"{len(configs)} of its networks (the least that they need: {least}). Raise a limit, or search smaller ones."
     )
+
+
+def check_folds(space: Space, dataset: Dataset) -> None:
+    """Refuses more folds than the clips that are not tested make.
+
+    Raises:
+        InputError: with what the first fold that cannot be needs.
+    """
+    config = space.default_config()
+    for fold in range(1, (space.budget.folds or 1) + 1):
+        try:
+            split_dataset(dataset, config.model_copy(update={"val_fold": fold}))
+        except InputError as error:
+            raise InputError([f"{space.source}: budget.folds: {problem}" for problem in error.problems]) from None
 
 
 def silent_defaults(space: Space, split: Split) -> tuple[str, ...]:

@@ -29,7 +29,8 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
     search spends (tests/benchmarks/benchmark_efficiency.py).
 
     Baselines are neither cut nor counted at a rung, unless the space says `cut_baselines`: they train by schedules of
-    their own, and an epoch of theirs says nothing about an epoch of the others. With `scheduler: none` nobody is cut;
+    their own, and an epoch of theirs says nothing about an epoch of the others. Nor are repeats on further folds, whose
+    clips are others. With `scheduler: none` nobody is cut;
     the bookkeeping is the same.
 
     Every report goes to the journal with its decision before Tune acts on it. A report that the journal knows, as a
@@ -99,7 +100,7 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
         return {}  # Tune pickles its scheduler beside its results and we never read it; see StudySearch
 
     def _competes(self, trial: Trial) -> bool:
-        return self._cuts and (trial.kind != "baseline" or self._cut_baselines)
+        return self._cuts and trial.repeats is None and (trial.kind != "baseline" or self._cut_baselines)
 
     def _decide(self, number: int, result: dict[str, Any]) -> str:
         """The decision on an epoch: the recorded one, or a new one that is recorded now."""

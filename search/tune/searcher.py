@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from search.runs.journal import Journal, Kind, Trial
-from search.runs.run import RunFolder, best_epoch, trial_folder
+from search.runs.run import RunFolder, best_epoch, next_repeat, trial_folder
 from search.space.space import Space
 from search.tune.lessons import Lesson, key_of, lesson_of
 from search.tune.study import BAD_VALUE, JournalStudy, check_cmaes
@@ -43,6 +43,9 @@ class WarmStart:
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
     """Suggests trials until `budget.trials` are in the journal, baselines included: a budget of 10 is 10.
+
+    With `budget.folds` what leads is repeated on further folds, on top of these trials: in front of new ones once there
+    are enough to choose from, and when there are no new ones until the leader has been given all folds.
 
     Whatever Tune tells a searcher is ignored: a trial that Tune calls complete may only have lost its driver. How a
     trial ended is what the journal says.
@@ -76,16 +79,19 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         self._handed_out: set[int] = set()
         self._tried: set[str] = set()
         self._looked_at = self._warm_looked_at = 0
+        self._in_tune: set[str] = set()  # Tune's ids of the trials that run
+        self._no_more = False  # new trials
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial for Tune, `{"number", "folder", "config", ...}`, or `Searcher.FINISHED`."""
         while True:
-            trial = self._unfinished() or self._new()
-            if trial is None:
-                return str(Searcher.FINISHED)
+            trial = self._unfinished() or self._next()
+            if trial is None:  # with folds, what runs may be worth a repeat when it ends
+                return None if self._search_space.budget.folds and self._in_tune else str(Searcher.FINISHED)
             self._handed_out.add(trial.number)
             if not trial.over:
                 break
+        self._in_tune.add(trial_id)
         folder = trial_folder(self._journal.path.parent.resolve(), trial.number).path
         return {
             "number": trial.number, "folder": str(folder), "config": trial.config, "name": trial.name,
@@ -96,7 +102,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         """Nothing: the study follows the journal."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the study follows the journal."""
+        """Forgets that Tune runs the trial; the study follows the journal."""
+        self._in_tune.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the journal is all that a resumed search needs."""
@@ -111,11 +118,33 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         waiting = [trial for trial in self._journal.waiting if trial.number not in self._handed_out]
         return waiting[0] if waiting else None
 
+    def _next(self) -> Trial | None:
+        """The next trial, noted in the journal: a repeat where that is due, or a new one."""
+        folds = self._search_space.budget.folds
+        if folds is None:
+            return self._new()
+        over = sum(trial.over and trial.repeats is None for trial in self._journal.trials.values())
+        # The first to finish leads for want of others, and is often a baseline that no one will want.
+        enough = over >= self._search_space.searcher.startup_trials
+        trial = (self._repeat(folds) if enough else None) or (None if self._no_more else self._new())
+        self._no_more |= trial is None
+        return trial if trial is not None or enough else self._repeat(folds)
+
+    def _repeat(self, folds: int) -> Trial | None:
+        """The leader's configuration on its next fold, noted in the journal; None where that is not due."""
+        found = next_repeat(self._journal.trials.values(), self._search_space.budget.grace_epochs, folds)
+        if found is None:
+            return None
+        trial, fold = found
+        name = f"fold {fold} of {f'{trial.name}, ' if trial.name else ''}trial {trial.number}"
+        config = {**trial.config, "val_fold": fold}
+        return self._journal.suggested("repeat", name, trial.params, config, repeats=trial.number)
+
     def _new(self) -> Trial | None:
         """A new trial, noted in the journal; None where the budget or the space is used up."""
-        if len(self._journal.trials) >= self._search_space.budget.trials:
+        if self._journal.configurations >= self._search_space.budget.trials:
             return None
-        begun = {trial.name for trial in self._journal.trials.values() if trial.kind != "retrain"}
+        begun = {trial.name for trial in self._journal.trials.values() if trial.kind not in ("retrain", "repeat")}
         for baseline in self._search_space.baselines:
             if baseline.name not in begun:
                 config = self._settle(TrialConfig.parse(baseline.values, source=baseline.name))
@@ -224,6 +253,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types
 
 def _warm_record(space: Space, run: RunFolder, trial: Trial) -> dict[str, Any] | str:
     """What the study needs of another run's trial, or the reason why it cannot have it."""
+    if trial.repeats is not None:
+        return "repeated on further folds"
     if not trial.over:
         return "not finished"
     if trial.status == "failed":

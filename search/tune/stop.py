@@ -16,7 +16,7 @@ from ray import tune
 
 from search.runs.gain import Prospect
 from search.runs.journal import Journal, Trial
-from search.runs.run import best_epoch, best_of
+from search.runs.run import Best, best_epoch, best_of
 
 # This many trials in a row that fail for the same reason are a broken setup, not bad luck.
 HOPELESS_AFTER = 5
@@ -36,15 +36,20 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         seconds: float | None = None,
         target_accuracy: float | None = None,
         gain: float | None = None,
+        folds: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Starts the clock: `seconds` from now is the end, and `target_accuracy` and `gain` are fractions."""
+        """Starts the clock: `seconds` from now is the end, and `target_accuracy` and `gain` are fractions.
+
+        `folds`: only a best that has been given so many is good enough to stop at.
+        """
         self.reason: str | None = None
         self.trouble = False  # whether the reason is something that went wrong, so that there is more to do
         self._journal = journal
         self._grace_epochs = grace_epochs
         self._target = target_accuracy
         self._gain = gain
+        self._folds = folds
         self._clock = clock
         self._deadline = clock() + seconds if seconds is not None else None
         self._prospect = Prospect(grace_epochs, journal.trials.values())
@@ -98,8 +103,11 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
         if self._gain is None or promised is None or promised.expected >= self._gain:
             return
         best = best_of(self._journal.trials.values(), self._grace_epochs)
-        if best is not None and best.trial.over:
+        if best is not None and best.trial.over and self._confirmed(best):
             self.request(LITTLE_TO_GAIN)
+
+    def _confirmed(self, best: Best) -> bool:
+        return self._folds is None or len(best.repeats) >= self._folds - 1
 
     def _look_at(self, trial: Trial) -> None:
         if self._reaches_target(trial):
@@ -108,8 +116,13 @@ class Stop(tune.Stopper):  # type: ignore[misc]  # Ray has no types
     def _reaches_target(self, trial: Trial) -> bool:
         if self._target is None:
             return False
-        best = best_epoch(trial, self._grace_epochs)
-        return best is not None and best.accuracy >= self._target
+        if self._folds is None:
+            best = best_epoch(trial, self._grace_epochs)
+        elif trial.repeats is not None and trial.over:  # nothing else confirms
+            best = best_of(self._journal.trials.values(), self._grace_epochs)
+        else:
+            return False
+        return best is not None and best.accuracy >= self._target and self._confirmed(best)
 
     def _look_for_hopelessness(self) -> None:
         """Stops where the last trials have all failed alike.

@@ -158,7 +158,13 @@ class JournalStudy:
                 self._end(self._journal.trials[event["trial"]])
 
     def _add(self, trial: Trial) -> None:
-        """Adds a trial of the journal; a baseline that is no point of the space has no sample and stays out."""
+        """Adds a trial of the journal; a baseline that is no point of the space has no sample and stays out.
+
+        So does a repeat: the sampler goes by the fold that all trials have in common. A mean over others, which the
+        leaders alone have, would compare with the rest as their folds are easy or hard.
+        """
+        if trial.repeats is not None:
+            return
         refused = dict(trial.sampler.get("refused", ()))
         for place in range(trial.sampler.get("rejected", 0)):
             if place in refused:

@@ -22,7 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
-from search.runs.format import ABSENT, conditions_of, value_of
+from search.runs.format import ABSENT, conditions_of, folds_in_words, value_of
 from search.runs.journal import Journal, Trial
 from search.runs.run import best_epoch, best_of, trial_folder
 from search.space.space import Space
@@ -118,7 +118,8 @@ class StudyFile:
 
     def _name_the_best(self) -> None:
         best = best_of(self._journal.trials.values(), self._space.budget.grace_epochs)
-        said = f"trial {best.trial.number}, {best.accuracy:.4f} at epoch {best.epoch}" if best else ""
+        where = (folds_in_words(best.folds) or f"at epoch {best.epoch}") if best else ""
+        said = f"trial {best.trial.number}, {best.accuracy:.4f} {where}" if best else ""
         if said != self._said:
             self._storage.set_study_user_attr(self._study_id, "best", said)
             self._said = said
@@ -166,8 +167,11 @@ class StudyFile:
     def _end(self, trial: Trial) -> tuple[TrialState, float | None]:
         """How a trial has ended, by the one rule for the best: what has a best epoch is as good as that.
 
-        A trial that was cut is called so, unless it leads: Optuna's best is one that is complete.
+        A trial that was cut is called so, unless it leads: Optuna's best is one that is complete. A repeat is called so
+        too, because its value is of other clips; the file's best says the mean.
         """
+        if trial.status == "finished" and trial.repeats is not None:
+            return TrialState.PRUNED, trial.reports[-1].value if trial.reports else None
         grace = self._space.budget.grace_epochs
         best, leader = best_epoch(trial, grace), best_of(self._journal.trials.values(), grace)
         if best and (trial.status != "cut" or (leader and leader.trial.number == trial.number)):
@@ -196,6 +200,7 @@ class StudyFile:
             "kind": trial.kind,
             "status": trial.status,
             **({"name": trial.name} if trial.name else {}),
+            **({"repeats": trial.repeats, "fold": trial.fold} if trial.repeats is not None else {}),
             **({"message": trial.message[:500]} if trial.message else {}),
             **({"best epoch": best.epoch, "validation loss": best.loss} if best else {}),
             **outside,

@@ -16,7 +16,14 @@ import pytest
 from search.runs.journal import Journal
 from search.runs.run import trial_folder
 from search.space.load import load_space
-from tests.benchmarks import benchmark_efficiency, benchmark_ties, benchmark_training, curves, portfolio
+from tests.benchmarks import (
+    benchmark_efficiency,
+    benchmark_folds,
+    benchmark_ties,
+    benchmark_training,
+    curves,
+    portfolio,
+)
 from tests.benchmarks.benchmark_scale import Meter
 from tests.benchmarks.benchmark_search import gaps
 from tests.benchmarks.contestants import Landscape, Ours, Stock, Training, epochs_to_target, random_search
@@ -251,3 +258,13 @@ def test_the_steady_stretch_begins_when_the_last_worker_reports_and_ends_with_th
     ):  # fmt: skip
         meter.on_event({"event": event, "time": float(time), "epoch": epoch})
     assert [sample[0] for sample in meter.steady(workers=2)] == [3.0, 4.0]
+
+
+def test_the_benchmark_of_folds_compares_one_fold_with_several_on_both_tables(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    benchmark_folds.main(["--searches", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines if not line.startswith(" ")] == ["probes", "trainings"]
+    assert [line.split("folds ")[1][0] for line in lines if line.startswith(" ")] == ["1", "2", "3"] * 5
+    assert all("(+0.0 +- 0.0 points" in line for line in lines if "folds 1:" in line)

@@ -43,14 +43,19 @@ def step_through(
     """Runs trials on `workers` in turns until the searcher has no more."""
     searcher, scheduler = StudySearch(space, journal), JournalASHA(space, journal)
     running: list[tuple[SimpleNamespace, Iterator[dict[str, Any]]]] = []
+    asked = 0
     while True:
         while len(running) < workers:
-            suggestion = searcher.suggest(f"ray-{len(journal.trials)}")
+            trial_id = f"ray-{asked}"
+            asked += 1
+            suggestion = searcher.suggest(trial_id)
+            if suggestion is None and running:  # what runs may be worth a repeat
+                break
             if suggestion == FINISHED:
                 break
             assert isinstance(suggestion, dict)
             config = TrialConfig.parse(suggestion["config"])
-            running.append((SimpleNamespace(trial_id="ray", config=suggestion), reports(config, train(config))))
+            running.append((SimpleNamespace(trial_id=trial_id, config=suggestion), reports(config, train(config))))
         if not running:
             return
         trial, epochs = running.pop(0)
@@ -59,6 +64,8 @@ def step_through(
         assert (answer == "STOP") == journal.trials[trial.config["number"]].over
         if answer == "CONTINUE":
             running.append((trial, epochs))
+        else:
+            searcher.on_trial_complete(trial.trial_id)
 
 
 def new_journal(folder: Path) -> Journal:

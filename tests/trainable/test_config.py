@@ -20,6 +20,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "split_seed": (-1, "should be greater than or equal to 0"),
     "n_folds": (1, "should be greater than or equal to 2"),
     "fold": (0, "should be greater than or equal to 1"),
+    "val_fold": (0, "should be greater than or equal to 1"),
     "train_on": ("val", "should be 'train', 'train+val', 'other-folds' or 'all'"),
     "sample_rate": (999, "should be greater than or equal to 1000"),
     "scale": ("mel", "should be 'power', 'log', 'db' or 'pcen'"),

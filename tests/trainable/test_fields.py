@@ -31,7 +31,8 @@ SMALL: dict[str, Any] = {
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "split": ("folds", {}), "val_share": (0.4, {}), "test_share": (0.3, {}), "split_seed": (1, {}),
     "group_column": ("speaker", {"split": "grouped", "n_folds": 3}),
-    "n_folds": (4, {"split": "folds"}), "fold": (2, {"split": "folds"}), "train_on": ("train+val", {}),
+    "n_folds": (4, {"split": "folds"}), "fold": (2, {"split": "folds"}), "val_fold": (2, {}),
+    "train_on": ("train+val", {}),
     "sample_rate": (4000, {}), "scale": ("log", {}), "n_mels": (16, {}), "n_fft": (128, {}), "window_ms": (16.0, {}),
     "hop_length": (32, {}), "hop_ms": (4.0, {}), "f_min": (100.0, {}), "f_max": (3000.0, {}),
     "win_ms": (16.0, {}), "window": ("symmetric", {}), "mel_scale": ("kaldi", {}), "pre_emphasis": (0.9, {}),

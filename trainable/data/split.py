@@ -83,6 +83,8 @@ def deal_folds(labels: Indices, groups: Sequence[str] | None, n_folds: int, seed
 
     Where there are at most `n_folds` groups, fold k is the k-th of them by name, and there are as many folds as groups.
     """
+    if n_folds == 1:
+        return np.zeros(len(labels), dtype=np.int64)
     folds = np.empty(len(labels), dtype=np.int64)
     dummy = np.zeros(len(labels))
     if groups is not None:
@@ -376,6 +378,7 @@ def split_dataset(dataset: Dataset, config: TrialConfig) -> Split:
     given: the CSV's column split; where that names no val clips, `val_share` of its train clips.
     gtzan-filtered: the lists that torchaudio carries.
     auto: what the CSV's columns ask for, in the order split, fold, group; stratified where there are none of them.
+    With `val_fold` above 1 other clips than the split's own validate, and those train; the test clips stay.
     With `train_on` other than train the validation clips, and more, are moved to those that train.
 
     Raises:
@@ -386,8 +389,9 @@ def split_dataset(dataset: Dataset, config: TrialConfig) -> Split:
     kind, notes = resolve(dataset, config)
     if kind == "folds":
         folds, names = fold_of_each(dataset, config, kind)
-        return _hold_fold(dataset, folds, names, config.fold, notes)
-    return _finish(dataset, kind, _RULES[kind](dataset, config), notes)
+        return _hold_fold(dataset, folds, names, config.fold, notes, config.val_fold)
+    parts = _RULES[kind](dataset, config)
+    return _finish(dataset, kind, parts if config.val_fold == 1 else _other_fold(dataset, config, kind, parts), notes)
 
 
 def fold_splits(dataset: Dataset, config: TrialConfig) -> list[Split]:
@@ -430,8 +434,41 @@ def _widened(dataset: Dataset, config: TrialConfig) -> Split:
     return _finish(dataset, f"{split.name}, trained on {config.train_on}", parts, ())
 
 
-def _hold_fold(dataset: Dataset, folds: Indices, names: list[str], number: int, notes: tuple[str, ...]) -> Split:
-    """The split that tests on fold `number`, from 1."""
+def _other_fold(dataset: Dataset, config: TrialConfig, kind: str, own: Parts) -> Parts:
+    """The parts in which another fold of the clips that are not tested validates than in the split's `own`.
+
+    The own train clips are dealt into folds about as large as the own val part, classes balanced and groups whole, so
+    that no clip validates in two folds.
+    """
+    if kind == "gtzan-filtered" or any(clip.split == "val" for clip in dataset.clips if kind == "given"):
+        raise InputError(
+            f"{dataset.name}: val_fold: needs val clips that are drawn, got split: {kind}, which lists them: there are "
+            "no further folds. Leave folds out, or use another split."
+        )
+    groups, first, train = groups_of(dataset), first_copies(dataset), own.train
+    whole = groups is not None and (kind == "grouped" or not set(groups[train]) & set(groups[own.test]))
+    further = max(1, round(len(train) / len(own.val)))
+    labels, sounds = labels_of(dataset), train[np.unique(first[train], return_index=True)[1]]
+    held = np.full(len(dataset.labels), further - 1)
+    _refuse_small_classes(dataset, sounds, held, f"each of the {further} folds that its train clips make")
+    units = _joined(groups, first) if groups is not None and whole and kind != "stratified" else first.astype(str)
+    alone = len(sounds) == len(train) and (units == first.astype(str)).all()
+    folds = deal_folds(labels[train], None if alone else units[train].tolist(), further, config.split_seed)
+    total = 1 + int(folds.max()) + 1
+    if config.val_fold > total:
+        raise InputError(
+            f"{dataset.name}: val_fold: must be at most {total} (the split's own, and {total - 1} of its "
+            f"{len(train)} train clips), got {config.val_fold}. Lower it."
+        )
+    inside = folds == config.val_fold - 2
+    kept = np.sort(np.concatenate([train[~inside], own.val]))
+    return Parts(kept, train[inside], own.test, (*own.notes, f"fold {config.val_fold} of {total} validates"))
+
+
+def _hold_fold(
+    dataset: Dataset, folds: Indices, names: list[str], number: int, notes: tuple[str, ...], val_fold: int = 1
+) -> Split:
+    """The split that tests on fold `number`, from 1, and validates on the `val_fold`-th one after it."""
     total = len(names)
     if total < 3:
         raise InputError(
@@ -440,7 +477,12 @@ def _hold_fold(dataset: Dataset, folds: Indices, names: list[str], number: int, 
         )
     if number > total:
         raise InputError(f"{dataset.name}: fold: must be at most {total}, got {number}. Lower it.")
-    test, val = number - 1, number % total
+    if val_fold >= total:
+        raise InputError(
+            f"{dataset.name}: val_fold: must be at most {total - 1}, because one of {total} folds tests, "
+            f"got {val_fold}. Lower it."
+        )
+    test, val = number - 1, (number - 1 + val_fold) % total
     about = f"fold {number} of {total} tests ({names[test]}), fold {val + 1} validates ({names[val]})"
     train = np.flatnonzero((folds >= 0) & (folds != test) & (folds != val))
     parts = Parts(train, np.flatnonzero(folds == val), np.flatnonzero(folds == test), (about,))

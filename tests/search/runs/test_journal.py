@@ -58,3 +58,21 @@ def test_an_event_of_a_trial_whose_own_line_is_gone_is_named(journal: Journal) -
     journal.path.write_bytes(b"".join(lines[:2] + lines[3:]))
     with pytest.raises(InputError, match=r"line 4: must be an event of the trials before it, got .*reported"):
         Journal(journal.path)
+
+
+def test_a_repeat_names_the_trial_whose_configuration_it_has_and_a_file_says_so_again(journal: Journal) -> None:
+    journal.suggested("repeat", "fold 2 of trial 0", {"lr": 0.1}, {"val_fold": 2}, repeats=0)
+    again = Journal(journal.path)
+    assert [(trial.repeats, trial.fold) for trial in again.trials.values()] == [(None, 1), (None, 1), (0, 2)]
+    assert again.configurations == 2
+
+
+@pytest.mark.parametrize("repeats", [7, 2])  # one that is not there, and a repeat
+def test_a_repeat_of_what_cannot_be_repeated_is_no_event(journal: Journal, repeats: int) -> None:
+    journal.suggested("repeat", "", {}, {"val_fold": 2}, repeats=0)
+    journal.suggested("repeat", "", {}, {"val_fold": 2}, repeats=1)
+    text = journal.path.read_text().splitlines()
+    text[-1] = text[-1].replace('"repeats": 1', f'"repeats": {repeats}')
+    journal.path.write_text("\n".join(text) + "\n")
+    with pytest.raises(InputError, match="line 8: must be an event of the trials before it"):
+        Journal(journal.path)

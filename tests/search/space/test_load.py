@@ -161,3 +161,23 @@ def test_a_shipped_space_with_anything_put_anywhere_is_read_or_refused_with_its_
     assert all(problem.startswith(str(file)) for problem in problems)
     assert all(len(problem) < 1500 for problem in problems)
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("folds", "rule"),
+    [
+        ("1", "budget.folds: should be greater than or equal to 2, got 1"),
+        ("0", "budget.folds: should be greater than or equal to 2, got 0"),
+        ("2.5", "budget.folds: should be a valid integer, got 2.5"),
+        ("all", "budget.folds: should be a valid integer, got 'all'"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(tmp_path: Path, folds: str, rule: str) -> None:
+    (line,) = problems_of(tmp_path, f"search: {{lr: {{loguniform: [1e-4, 1e-2]}}}}\nbudget: {{folds: {folds}}}")
+    assert line.startswith(rule)
+
+
+def test_further_folds_go_on_from_the_splits_own(tmp_path: Path) -> None:
+    text = "fixed: {val_fold: 2}\nsearch: {lr: {loguniform: [1e-4, 1e-2]}}\nbudget: {folds: 3}"
+    (line,) = problems_of(tmp_path, text)
+    assert line == "fixed.val_fold: must be 1 where budget.folds asks for further ones, got 2. Leave it out."

@@ -22,6 +22,7 @@ from search.tune.prepare import (
     Options,
     affordable,
     check_constraints,
+    check_folds,
     choose_data,
     prepare,
     record,
@@ -379,3 +380,34 @@ def test_a_network_that_does_not_take_the_shortest_clip_is_refused(
     soundfile.write(clips / "class0" / "short.wav", samples[: rate // 4], rate)
     with pytest.raises(InputError, match=r"must take inputs of the shape \[2, 1, 32, 4\]"):
         prepare(options)
+
+
+def test_more_folds_than_the_clips_make_are_refused_before_anything_is_spent(
+    tmp_path: Path, make_clips: Callable[..., Path]
+) -> None:
+    data = make_clips(classes=2, clips=10)
+    file = tmp_path / "folds.yaml"
+
+    def told(folds: int, fixed: str = "test_share: 0.2") -> list[str]:
+        file.write_text(
+            f"fixed: {{{fixed}, weights: none}}\nsearch: {{lr: {{loguniform: [1.0e-4, 1.0e-2]}}}}\n"
+            f"budget: {{folds: {folds}}}"
+        )
+        try:
+            check_folds(load_space(file), load_dataset(str(data)))
+        except InputError as error:
+            return list(error.problems)
+        return []
+
+    assert told(4) == []
+    (line,) = told(5)
+    assert line.startswith(f"{file}: budget.folds: ")
+    assert "must be at most 4 (the split's own, and 3 of its 12 train clips), got 5" in line
+    assert "must be at most 2" in told(3, "val_share: 0.5")[0]
+    table = tmp_path / "clips.csv"
+    rows = [f"{path},{path.parent.name},{'train' if number % 5 else 'val'}"
+            for number, path in enumerate(sorted(data.glob("*/*.wav")))]  # fmt: skip
+    table.write_text("\n".join(["path,label,split", *rows]))
+    data = table
+    (line,) = told(2, "val_share: 0.2")
+    assert "needs val clips that are drawn, got split: given, which lists them: there are no further folds" in line

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import pytest
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from search.runs.journal import Journal
-from search.runs.run import RunFolder
+from search.runs.run import RunFolder, best_epoch, best_of
 from search.space.space import Space
 from search.tune.lessons import key_of
 from search.tune.searcher import StudySearch
-from search.tune.study import BAD_VALUE, check_cmaes
+from search.tune.study import BAD_VALUE, JournalStudy, check_cmaes
 from tests.support.spaces import space_of
 from tests.support.stepping import FINISHED, curve, events, new_journal, step_through
 from trainable.config import TrialConfig
@@ -123,15 +125,89 @@ def test_cmaes_goes_on_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
     assert any(len(trial.sampler["attrs"]) > 1 for trial in learned)  # its state lies in the journal
 
 
-def _same_after_every_kill(space: Space, folder: Path, step: int) -> Journal:
+def by_fold(config: TrialConfig) -> list[float | TrialEnded]:
+    """A curve that is higher or lower by up to a tenth on each fold, and diverges on some."""
+    luck = np.random.default_rng([config.val_fold, int(1e9 * config.lr)])
+    if config.val_fold > 1 and luck.random() < 0.1:
+        return [Diverged("nan")]
+    shift = luck.uniform(-0.1, 0.1)
+    return [max(0.0, value + shift) if isinstance(value, float) else value for value in curve(config)]
+
+
+FOLDS = SPACE.replace("budget: {", "budget: {folds: 3, ")
+
+
+def test_what_leads_is_repeated_on_further_folds_on_top_of_the_trials_until_the_best_has_had_all(
+    tmp_path: Path,
+) -> None:
+    space, journal = space_of(tmp_path, FOLDS), new_journal(tmp_path / "run")
+    step_through(space, journal, train=by_fold)
+    trials = list(journal.trials.values())
+    repeats = [trial for trial in trials if trial.repeats is not None]
+    assert journal.configurations == 14
+    assert len(repeats) >= 2
+    for repeat in repeats:
+        first = journal.trials[repeat.repeats]  # type: ignore[index]
+        assert (repeat.kind, repeat.params) == ("repeat", first.params)
+        assert repeat.config == {**first.config, "val_fold": repeat.fold}
+        assert repeat.status in ("finished", "diverged")  # never cut
+        assert sum(trial.repeats is None and trial.over for trial in trials[: repeat.number]) >= 4  # startup_trials
+    assert any(trial.repeats is None for trial in trials[repeats[0].number :])  # in front of new ones, not only last
+    best = best_of(trials, space.budget.grace_epochs)
+    assert best is not None
+    assert len(best.folds) == 3
+    assert repeats[0].name.startswith("fold 2 of ")
+
+
+def test_the_sampler_has_one_value_of_a_configuration_and_it_is_of_the_first_fold(tmp_path: Path) -> None:
+    space, journal = space_of(tmp_path, FOLDS), new_journal(tmp_path / "run")
+    step_through(space, journal, train=by_fold)
+    study = JournalStudy(space, journal).study
+    told = [trial for trial in study.get_trials() if trial.params]
+    firsts = [trial for trial in journal.trials.values() if trial.repeats is None and trial.params]
+    assert len(told) == len(firsts) < len(journal.trials)
+    values = {best.trial.number: best.accuracy for trial in firsts if (best := best_epoch(trial, 2))}
+    complete = {trial.value for trial in told if trial.state.name == "COMPLETE"}
+    assert complete <= set(values.values())
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "none"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_search_of_few_trials_repeats_its_leaders_when_all_have_begun(
+    tmp_path: Path, workers: int, scheduler: str
+) -> None:
+    text = FOLDS.replace("trials: 14", "trials: 3").replace("startup_trials: 4", "startup_trials: 10")
+    space = space_of(tmp_path, f"{text}    scheduler: {scheduler}\n")
+    journal = new_journal(tmp_path / "run")
+    step_through(space, journal, workers, train=by_fold)
+    assert journal.configurations == 3
+    assert [trial.repeats is None for trial in journal.trials.values()][:4] == [True] * 3 + [False]
+    assert not journal.unfinished
+
+
+def test_a_search_with_folds_that_is_killed_after_any_event_decides_the_same(tmp_path: Path) -> None:
+    _same_after_every_kill(space_of(tmp_path, FOLDS), tmp_path, step=5, train=by_fold)
+
+
+def test_a_warm_start_takes_no_repeats(tmp_path: Path) -> None:
+    space, journal = space_of(tmp_path, FOLDS), new_journal(tmp_path / "run")
+    step_through(space, journal, train=by_fold)
+    run = RunFolder(tmp_path / "run", {"space": space.to_json()}, journal)
+    learned = StudySearch(space, new_journal(tmp_path / "next")).add_warm(run)
+    assert learned.left_out["repeated on further folds"] == len(journal.trials) - 14
+
+
+def _same_after_every_kill(
+    space: Space, folder: Path, step: int, train: Callable[[TrialConfig], list[float | TrialEnded]] = curve
+) -> Journal:
     whole = new_journal(folder / "whole")
-    step_through(space, whole)
+    step_through(space, whole, train=train)
     lines = whole.path.read_bytes().splitlines(keepends=True)
     for kept in range(0, len(lines), step):
         killed = folder / f"killed{kept}" / "events.jsonl"
         killed.parent.mkdir()
         killed.write_bytes(b"".join(lines[:kept]) + lines[kept][: len(lines[kept]) // 2])
-        step_through(space, Journal(killed))
+        step_through(space, Journal(killed), train=train)
         assert _comparable(killed) == _comparable(whole.path)
     return whole
 

@@ -292,3 +292,27 @@ def test_the_handlers_of_before_are_back_afterwards(tmp_path: Path) -> None:
     with signals_stop(Stop(new_journal(tmp_path), 1), print, ""):
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def repeat(journal: Journal, number: int, fold: int, value: float) -> None:
+    """A repeat of one epoch on another fold."""
+    trial = journal.suggested("repeat", "", {}, {"val_fold": fold}, repeats=number)
+    journal.reported(trial.number, 1, value, 1.0, "continue")
+    journal.ended(trial.number, "finished")
+
+
+def test_with_folds_only_a_mean_over_all_of_them_reaches_the_target(tmp_path: Path) -> None:
+    journal = new_journal(tmp_path)
+    stop = Stop(journal, grace_epochs=1, target_accuracy=0.9, folds=3)
+    report(journal, 0.95, "finished")
+    repeat(journal, 0, 2, 0.95)
+    assert not stop.stop_all()
+    killed = Stop(Journal(journal.path), grace_epochs=1, target_accuracy=0.9, folds=3)
+    repeat(journal, 0, 3, 0.7)  # 86.7% in the mean
+    assert not stop.stop_all()
+    assert not killed.stop_all()
+    report(journal, 0.95, "finished")
+    number = max(journal.trials)
+    repeat(journal, number, 2, 0.95)
+    repeat(journal, number, 3, 0.95)
+    assert stop.reason == "target accuracy"

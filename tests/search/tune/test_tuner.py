@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from search.runs.journal import Journal
-from search.runs.run import trial_folder
+from search.runs.run import best_of, trial_folder
 from search.space.load import load_space
 from search.space.space import Space
 from search.tune.cluster import connected
@@ -317,3 +317,21 @@ def test_an_extended_search_goes_on_where_it_ended(tmp_path: Path, ray_here: Non
 
 def story_of(journal: Journal) -> list[Any]:
     return [(t.params, t.status, [(r.epoch, r.value, r.decision) for r in t.reports]) for t in journal.trials.values()]
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_with_folds_the_leaders_are_repeated_on_workers_until_the_best_has_had_all(
+    tmp_path: Path, ray_here: None, concurrency: int
+) -> None:
+    space = space_of(tmp_path, SPACE.replace("trials: 12", "trials: 8, folds: 3"))
+    journal = run_here(tmp_path, space, concurrency=concurrency)
+    repeats = [trial for trial in journal.trials.values() if trial.repeats is not None]
+    assert journal.configurations == 8
+    assert journal.unfinished == []
+    assert {trial.status for trial in repeats} == {"finished"}
+    best = best_of(journal.trials.values(), space.budget.grace_epochs)
+    assert best is not None
+    assert len(best.folds) == 3
+    for trial in repeats:
+        written = json.loads(trial_folder(tmp_path, trial.number).config_file.read_text())
+        assert written["val_fold"] == trial.fold > 1

@@ -482,3 +482,59 @@ def test_a_set_without_copies_is_split_as_ever(make_clips: Callable[..., Path]) 
     for settings in ({"test_share": 0.2}, {"split": "folds"}):
         config = TrialConfig.parse(settings)
         assert split_dataset(dataset, config).hash == split_dataset(plain, config).hash
+
+
+SPEAKERS = [f"s{number // 4}" for number in range(40)]  # ten, each with clips of one class
+
+
+@pytest.mark.parametrize(
+    ("dataset", "values", "folds"),
+    [
+        (make_dataset([20, 20]), {"test_share": 0.2}, 4),
+        (make_dataset([20, 20]), {"test_share": 0.0}, 5),
+        (make_dataset([10, 15, 30]), {"test_share": 0.1, "val_share": 0.3}, 3),
+        (make_dataset([20, 20], SPEAKERS), {"split": "grouped", "test_share": 0.2}, 4),
+        (make_dataset([20, 20], SPEAKERS), {"split": "folds", "n_folds": 5}, 4),
+        (make_dataset([20, 20], folds=[number % 4 for number in range(40)]), {"fold": 3}, 3),
+        (make_dataset([20, 20], SPEAKERS, ["test" if n % 20 < 4 else "train" for n in range(40)]), {}, 4),
+        (make_dataset([20, 20], splits=["test" if n % 20 < 4 else "train" for n in range(40)]), {}, 4),
+    ],
+)
+def test_further_folds_validate_on_every_other_clip_once_and_leave_the_test_alone(
+    dataset: Dataset, values: dict[str, Any], folds: int
+) -> None:
+    parts = [split_dataset(dataset, config(**values, val_fold=fold)) for fold in range(1, folds + 1)]
+    own = split_dataset(dataset, config(**values))
+    assert parts[0].hash == own.hash
+    for part in parts:
+        np.testing.assert_array_equal(part.test, own.test)
+        everything = np.sort(np.concatenate([part.train, part.val, part.test]))
+        np.testing.assert_array_equal(everything, np.arange(len(dataset.clips)))
+        assert min(len(part.val), len(own.val)) > 0.5 * max(len(part.val), len(own.val))
+        if "grouped" in values.values():
+            assert not groups_in(dataset, part.train) & groups_in(dataset, part.val)
+        if values.get("split") not in ("grouped", "folds"):
+            assert min(per_class(dataset, part.val)) > 0
+    validated = np.concatenate([part.val for part in parts])
+    assert len(validated) == len(set(validated.tolist())) == len(dataset.clips) - len(own.test)
+    (line,) = problems(dataset, **values, val_fold=folds + 1)
+    assert f"val_fold: must be at most {folds}" in line
+    assert line.endswith(f"got {folds + 1}. Lower it.")
+
+
+def test_copies_of_a_clip_stay_in_one_part_of_a_further_fold() -> None:
+    dataset = make_dataset([20, 20])
+    clips = tuple(replace(clip, content=f"sound {number // 2}") for number, clip in enumerate(dataset.clips))
+    dataset = replace(dataset, clips=clips)
+    for fold in (1, 2, 3, 4):
+        split = split_dataset(dataset, config(val_fold=fold))
+        assert not {number // 2 for number in split.train} & {number // 2 for number in split.val}
+
+
+def test_lists_of_validation_clips_and_small_classes_make_no_further_folds() -> None:
+    listed = make_dataset([10, 10], splits=["val" if number % 5 == 0 else "train" for number in range(20)])
+    (line,) = problems(listed, val_fold=2)
+    assert "val_fold: needs val clips that are drawn, got split: given, which lists them" in line
+    small = make_dataset([30, 3])
+    (line,) = problems(small, val_fold=2)
+    assert "c1: must have 4 clips or more, to be in each of the 4 folds that its train clips make, got 2." in line
