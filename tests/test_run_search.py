@@ -152,6 +152,26 @@ def test_no_help_loses_what_stands_in_square_brackets() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("started", "start"), [("/a/bin/audio-search", "audio-search"), ("run_search.py", "python run_search.py")]
+)
+def test_the_examples_of_all_helps_call_the_program_as_it_was_started(
+    monkeypatch: pytest.MonkeyPatch, started: str, start: str
+) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # the environment is activated
+    monkeypatch.setattr(sys, "argv", [started])
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    names = [
+        [],
+        *([name] for name in commands if name != "data"),
+        *(["data", name] for name in commands["data"].commands),
+    ]
+    for words in names:
+        said = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).stdout
+        assert re.search(rf"Example:\s+{re.escape(' '.join([start, *words]))} ", said), (words, said)
+
+
+@pytest.mark.slow
 def test_the_first_line_comes_before_what_takes_seconds_to_import(tmp_path: Path) -> None:
     code = (
         "import io, sys, run_search\nclass Stream(io.StringIO):\n"
