@@ -34,7 +34,7 @@ from trainable.training.trial_folder import EpochResult, TrialFolder
 POLL_S = 0.5  # how often epochs.jsonl is looked at; a live view needs no more
 NICENESS = 10  # training comes first
 ORPHAN_S = 60.0  # to close what runs after the driver's death
-MEL_CAPTION = "the first training clip: left as it is scored, right as it is learned from, augmented"
+MEL_CAPTION = "left: as scored, right: as learned from, augmented; the first training clip"
 DONE_FILE = "mirrored"  # in SwanLab's folder of an experiment: it is complete
 DATABASE_LOCK = "database"  # who creates rows in the local database; SwanLab itself loses some when two do
 
@@ -144,7 +144,7 @@ class Recorder:
         self._run.config.update(ending.config)
         print("\n".join(ending_lines(self._experiment, ending)))
         with self._database():
-            self._log_confusion()
+            self._log_confusion(ending)
             self._run.finish(state=ending.state, error=ending.error)
         self._run = None
         missing = self._store.missing(self._experiment.key, self._epochs)
@@ -202,16 +202,18 @@ class Recorder:
             return {"mel": swanlab.Image(str(file), caption=MEL_CAPTION)} if file.exists() else {}
         return {}
 
-    def _log_confusion(self) -> None:
-        """Logs the confusion matrix of the best epoch, at that epoch, where the trial has one."""
+    def _log_confusion(self, ending: Ending) -> None:
+        """Logs the confusion matrix of the best epoch, where the trial has one and cannot go on another day.
+
+        At step 0 for all: the pages compare pictures of one step, and in the cloud a step is written once.
+        """
         import swanlab
 
         with self._shown(self._folder.answers_file):
             answers = self._folder.answers()
-            if answers is not None and answers.epoch <= self._epochs:
-                caption = f"validation clips at epoch {answers.epoch}, the best; rows: true classes, columns: predicted"
-                picture = swanlab.Image(confusion_picture(answers), caption=caption)
-                self._run.log({"confusion": picture}, step=answers.epoch)
+            if answers is not None and ending.state == "success":
+                caption = f"epoch {answers.epoch}, the best; rows: true classes, columns: predicted; validation clips"
+                self._run.log({"confusion": swanlab.Image(confusion_picture(answers), caption=caption)}, step=0)
 
     @contextmanager
     def _shown(self, file: Path) -> Iterator[None]:

@@ -15,7 +15,7 @@ from trainable.features.inputs import Inputs
 
 # Dark to bright, even steps to the eye. Source: matplotlib's "magma".
 _MAGMA = ((0, 0, 4), (40, 17, 89), (114, 31, 129), (182, 54, 121), (241, 96, 93), (254, 175, 119), (252, 253, 191))
-_ROWS, _COLUMNS = 224, 448  # px of a panel at most: enough to see masks, crops and warps, and some 100 KB
+_ROWS, _COLUMNS = 224, 448  # px of a panel at most: enough to see masks, crops and warps, and at most some 100 KB
 _GAP = 6  # px between two panels
 _BRIGHTEST = 0.995  # of all values: a few loud points, or noise, would leave the rest in the dark
 
@@ -29,7 +29,7 @@ def seen_and_learned(inputs: Inputs, clip: int, rng: torch.Generator | None) -> 
     panels = [inputs.eval_batch(chosen)[0][0]]
     if rng is not None:
         panels.append(inputs.train_batch(chosen, rng)[0])
-    small = [_small(panel[0, 0].float().cpu()) for panel in panels]
+    small = [_sized(panel[0, 0].float().cpu()) for panel in panels]
     low, high = small[0].min(), small[0].quantile(_BRIGHTEST)
     bright = [((panel - low) / (high - low).clamp(min=1e-9)).clamp(0, 1) * 255 for panel in small]
     gap = torch.full((bright[0].shape[0], _GAP), 255.0)
@@ -38,10 +38,11 @@ def seen_and_learned(inputs: Inputs, clip: int, rng: torch.Generator | None) -> 
     return picture
 
 
-def _small(mel: Tensor) -> Tensor:
-    """A mel [h, w] of at most so many pixels, each the mean of what lies in it."""
+def _sized(mel: Tensor) -> Tensor:
+    """A mel [h, w] in pixels: each the mean of what lies in it where it is large, whole squares where it is small."""
     size = (min(mel.shape[0], _ROWS), min(mel.shape[1], _COLUMNS))
-    return F.adaptive_avg_pool2d(mel[None, None], size)[0, 0]
+    times = max(1, min(_ROWS // size[0], _COLUMNS // size[1]))
+    return F.adaptive_avg_pool2d(mel[None, None], size)[0, 0].repeat_interleave(times, 0).repeat_interleave(times, 1)
 
 
 def png(gray: npt.NDArray[np.uint8]) -> bytes:
