@@ -426,7 +426,16 @@ def _check_trials(run: Path, count: int) -> None:
     assert [folder.name for folder in folders] == [f"trial_{number:04d}" for number in range(count)]
     for folder, trial in zip(folders, load_run(run).trials, strict=True):
         assert trial.status in ("finished", "cut")
-        expected = {".lock", "config.json", "cost.json", "epochs.jsonl", "best.pt", "last.pt"}
+        expected = {
+            ".lock",
+            "config.json",
+            "cost.json",
+            "mel.png",
+            "epochs.jsonl",
+            "answers.json",
+            "best.pt",
+            "last.pt",
+        }
         assert {path.name for path in folder.iterdir()} <= expected
         epochs: list[dict[str, Any]] = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
         assert [epoch["epoch"] for epoch in epochs] == [1, 2][: len(trial.reports)]
