@@ -9,21 +9,42 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, Optional, TextIO
+from typing import Annotated, Any, Literal, NoReturn, Optional, TextIO
 
 import typer
+from typer.core import TyperGroup
 
+from trainable.commands import retold
 from trainable.cores import allowed_cores
 from trainable.streams import open_closed_streams
 
 open_closed_streams()  # first of all, for the messages of the command line itself too
 
+
+class Commands(TyperGroup):
+    """Commands whose help shows them as one types them here."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help of the commands together."""
+        self.help = retold(self.help or "")
+        super().format_help(ctx, formatter)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command by its name, or None."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            command.help = retold(command.help or "")
+        return command
+
+
 # Heavy imports (torch, Ray) happen inside the commands, so that --help answers at once.
 app = typer.Typer(
-    add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    cls=Commands, add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-data_app = typer.Typer(no_args_is_help=True, help="Check, make or download data; see and clear the caches.")
+data_app = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Check, make or download data; see and clear the caches."
+)
 app.add_typer(data_app, name="data")
 
 SwanLabMode = Literal["auto", "cloud", "offline", "local", "off"]

@@ -152,6 +152,26 @@ def test_no_help_loses_what_stands_in_square_brackets() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("started", "start"), [("/a/bin/audio-search", "audio-search"), ("run_search.py", "python run_search.py")]
+)
+def test_the_examples_of_all_helps_call_the_program_as_it_was_started(
+    monkeypatch: pytest.MonkeyPatch, started: str, start: str
+) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # the environment is activated
+    monkeypatch.setattr(sys, "argv", [started])
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    names = [
+        [],
+        *([name] for name in commands if name != "data"),
+        *(["data", name] for name in commands["data"].commands),
+    ]
+    for words in names:
+        said = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).stdout
+        assert re.search(rf"Example:\s+{re.escape(' '.join([start, *words]))} ", said), (words, said)
+
+
+@pytest.mark.slow
 def test_the_first_line_comes_before_what_takes_seconds_to_import(tmp_path: Path) -> None:
     code = (
         "import io, sys, run_search\nclass Stream(io.StringIO):\n"
@@ -406,7 +426,16 @@ def _check_trials(run: Path, count: int) -> None:
     assert [folder.name for folder in folders] == [f"trial_{number:04d}" for number in range(count)]
     for folder, trial in zip(folders, load_run(run).trials, strict=True):
         assert trial.status in ("finished", "cut")
-        expected = {".lock", "config.json", "cost.json", "epochs.jsonl", "best.pt", "last.pt"}
+        expected = {
+            ".lock",
+            "config.json",
+            "cost.json",
+            "mel.png",
+            "epochs.jsonl",
+            "answers.json",
+            "best.pt",
+            "last.pt",
+        }
         assert {path.name for path in folder.iterdir()} <= expected
         epochs: list[dict[str, Any]] = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
         assert [epoch["epoch"] for epoch in epochs] == [1, 2][: len(trial.reports)]

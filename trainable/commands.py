@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 INSTALLED = "audio-search"  # what pip installs; from a checkout it is run_search.py
+WRITTEN = "python run_search.py"  # as help texts have it
 
 
 def program(name: str) -> str:
@@ -27,5 +28,13 @@ def program(name: str) -> str:
 
 def typed(*words: object) -> str:
     """A command of this program, as it was started itself: `audio-search resume runs/a`, or by run_search.py."""
-    start = program(INSTALLED) if Path(sys.argv[0]).stem == INSTALLED else f"{program('python')} run_search.py"
-    return shlex.join([*shlex.split(start), *map(str, words)])
+    return shlex.join([*shlex.split(_start()), *map(str, words)])
+
+
+def retold(text: str) -> str:
+    """A help text whose commands are called as this program was started itself; its markup is rich's."""
+    return text.replace(WRITTEN, _start().replace("[", r"\["))
+
+
+def _start() -> str:
+    return program(INSTALLED) if Path(sys.argv[0]).stem == INSTALLED else f"{program('python')} run_search.py"

@@ -23,7 +23,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
+from search.mirror.confusion import confusion_picture
 from search.mirror.experiment import INTERRUPTED, Ending, Experiment
+from search.mirror.lines import ending_lines, epoch_line, starting_lines
 from search.mirror.stores import Store, open_store
 from search.runs.run import validates
 from trainable.files import write_atomically
@@ -32,6 +34,7 @@ from trainable.training.trial_folder import EpochResult, TrialFolder
 POLL_S = 0.5  # how often epochs.jsonl is looked at; a live view needs no more
 NICENESS = 10  # training comes first
 ORPHAN_S = 60.0  # to close what runs after the driver's death
+MEL_CAPTION = "left: as scored, right: as learned from, augmented; the first training clip"
 DONE_FILE = "mirrored"  # in SwanLab's folder of an experiment: it is complete
 DATABASE_LOCK = "database"  # who creates rows in the local database; SwanLab itself loses some when two do
 
@@ -128,15 +131,20 @@ class Recorder:
         if seen == self._seen:
             return
         self._seen = seen
+        validated = validates(self._experiment.config)
         for epoch in self._folder.epochs()[self._epochs :]:
-            self._log(metrics(epoch, validates(self._experiment.config)), epoch.epoch)
+            first = self._mel() if self._epochs == 0 else {}
+            self._log({**metrics(epoch, validated), **first}, epoch.epoch)
+            print(epoch_line(epoch, validated))
             self._epochs += 1
             self._link.say("epoch")
 
     def end(self, ending: Ending) -> None:
         """Closes the experiment, and marks it as complete where the trial is over and SwanLab has kept everything."""
         self._run.config.update(ending.config)
+        print("\n".join(ending_lines(self._experiment, ending)))
         with self._database():
+            self._log_confusion(ending)
             self._run.finish(state=ending.state, error=ending.error)
         self._run = None
         missing = self._store.missing(self._experiment.key, self._epochs)
@@ -182,12 +190,43 @@ class Recorder:
 
         self._remove()  # what a killed process left: an experiment cannot be taken up again in place
         self._run = swanlab.init(**init_arguments(self._experiment, self._mode, self._project, self._log_dir))
+        print("\n".join(starting_lines(self._experiment)))  # to SwanLab's console of the experiment
         self._link.say("started")
+
+    def _mel(self) -> dict[str, Any]:
+        """A clip as the network sees it; nothing where a version before 0.2 has trained it."""
+        import swanlab
+
+        file = self._folder.mel_file
+        with self._shown(file):
+            return {"mel": swanlab.Image(str(file), caption=MEL_CAPTION)} if file.exists() else {}
+        return {}
+
+    def _log_confusion(self, ending: Ending) -> None:
+        """Logs the confusion matrix of the best epoch, where the trial has one and cannot go on another day.
+
+        At step 0 for all: the pages compare pictures of one step, and in the cloud a step is written once.
+        """
+        import swanlab
+
+        with self._shown(self._folder.answers_file):
+            answers = self._folder.answers()
+            if answers is not None and ending.state == "success":
+                caption = f"epoch {answers.epoch}, the best; rows: true classes, columns: predicted; validation clips"
+                self._run.log({"confusion": swanlab.Image(confusion_picture(answers), caption=caption)}, step=0)
+
+    @contextmanager
+    def _shown(self, file: Path) -> Iterator[None]:
+        """Where the picture in `file` is logged: if that fails the experiment's console says so, and curves go on."""
+        try:
+            yield
+        except Exception as error:  # whatever libraries run into in a damaged file
+            print(f"{file} cannot be shown: {type(error).__name__}: {error}")
 
     def _remove(self) -> None:
         self._store.remove(self._experiment.key)
 
-    def _log(self, values: dict[str, float], epoch: int) -> None:
+    def _log(self, values: dict[str, Any], epoch: int) -> None:
         if self._epochs > 0 or not self._store.shared_rows or self._locks.holds(DATABASE_LOCK):
             self._run.log(values, step=epoch)
             return
@@ -208,7 +247,7 @@ def init_arguments(experiment: Experiment, mode: str, project: str, log_dir: Pat
         # Off: all that is the same for every trial and costs 0.2 to 0.8 s each; run.json has it once.
         probe=Settings.Probe(hardware=False, runtime=False, requirements=False, conda=False, git=False, swanlab=False,
                              monitor=False),
-        terminal=Settings.Terminal(proxy_type="none"),
+        terminal=Settings.Terminal(proxy_type="stdout"),  # of this process, which prints the trial's lines
         run=Settings.Run(dir=experiment.key),  # a known name: a second attempt finds what the first one left
     )  # fmt: skip
     arguments: dict[str, Any] = {

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
-import struct
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -24,6 +22,7 @@ from trainable.config import TrialConfig
 from trainable.data.audio import read_waveform
 from trainable.data.dataset import Dataset
 from trainable.errors import InputError
+from trainable.features.picture import png
 from trainable.files import plain_cell
 from trainable.inference.explain import Stretch, decisive_stretch, model_of_trial
 from trainable.inference.metrics import class_scores, confusion, wilson_interval
@@ -37,8 +36,6 @@ SECONDS = 8.0  # of each, s: enough to hear what it is; eight of them are about 
 PATIENCE_S = 20.0  # for what decides all the mistakes that are shown; a slow network leaves some out
 LEAST_DROP = 0.02  # of probability: below it no stretch decides
 _COLUMNS = 320  # px of the mel picture
-# Dark to bright, even steps to the eye. Source: matplotlib's "magma".
-_MAGMA = ((0, 0, 4), (40, 17, 89), (114, 31, 129), (182, 54, 121), (241, 96, 93), (254, 175, 119), (252, 253, 191))
 
 
 @dataclass(frozen=True)
@@ -294,24 +291,3 @@ def _fit(mel: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         return mel
     starts = np.linspace(0, frames, _COLUMNS, endpoint=False).astype(int)
     return np.maximum.reduceat(mel, starts, axis=1)
-
-
-def png(gray: npt.NDArray[np.uint8]) -> bytes:
-    """A picture [h, w] as PNG, its values through a palette from dark to bright.
-
-    Source: PNG specification, third edition (colour type 3, filter 0).
-    """
-    height, width = gray.shape
-    steps = np.linspace(0, len(_MAGMA) - 1, 256)
-    palette = np.stack([np.interp(steps, range(len(_MAGMA)), channel) for channel in zip(*_MAGMA, strict=True)], axis=1)
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), gray], axis=1)
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-        (b"PLTE", palette.round().astype(np.uint8).tobytes()),
-        (b"IDAT", zlib.compress(rows.tobytes(), 9)),
-        (b"IEND", b""),
-    ]
-    parts = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

@@ -12,9 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from search.runs.journal import Journal
 from search.runs.run import RunFolder, trial_folder
-from trainable.training.trial_folder import EpochResult, TrialFolder
+from trainable.features.picture import png
+from trainable.files import write_atomically
+from trainable.training.trial_folder import Answers, EpochResult, TrialFolder
 
 METRICS = ["val/acc", "val/loss", "train/acc", "train/loss", "train/lr", "train/epoch", "epoch/seconds"]
 CONFIG = {"data": "demo", "backbone": "resnet18", "image_size": 224, "lr": 1.3e-4, "epochs": 20, "f_max": None}
@@ -58,6 +62,13 @@ def train(run: RunFolder, number: int, upto: int, decision: str = "continue") ->
         run.journal.reported(number, epoch, result.val_acc, result.val_loss, decision if epoch == upto else "continue")
 
 
+def picture(run: RunFolder, number: int, epoch: int = 1) -> None:
+    """Leaves in a trial's folder what is shown of it besides its curve."""
+    gray = np.arange(60, dtype=np.uint8).reshape(6, 10) + number
+    write_atomically(folder(run, number).mel_file, png(gray))
+    folder(run, number).write_answers(Answers(epoch, ["blues", "rock"], [0, 0, 1], [0, 1, 1]))
+
+
 def epoch_result(number: int, epoch: int) -> EpochResult:
     """An epoch that no other trial has like it."""
     rise = 1 - math.exp(-epoch / (2 + number % 5))
@@ -91,6 +102,14 @@ def shown(log_dir: Path) -> dict[str, dict[str, Any]]:
     assert len(charts) == len(set(charts))  # or one metric's trials are spread over several charts
     database.close()
     return found
+
+
+def console(log_dir: Path, key: str) -> list[str]:
+    """What the local pages show as the log of an experiment, without SwanLab's own lines."""
+    lines = [
+        line for file in sorted((log_dir / key / "console").glob("2*.log")) for line in file.read_text().splitlines()
+    ]
+    return [line for line in lines if not line.startswith(("swanlab:", "Experiment Dashboard"))]
 
 
 def opened(log_dir: Path, metrics: int = 0) -> int:

@@ -24,6 +24,9 @@ class StandIn(ThreadingHTTPServer):
         self.requests: list[tuple[str, str]] = []
         self.experiments: dict[str, dict[str, Any]] = {}  # by id
         self.scalars: dict[str, dict[str, dict[int, float]]] = {}  # id, metric, step; a step sent again fails a test
+        self.pictures: dict[str, dict[str, dict[int, str]]] = {}  # id, key, step: path of the file
+        self.files: dict[str, bytes] = {}  # by path
+        self.lines: dict[str, list[str]] = {}  # of the console, by id
         self.repeated: list[tuple[str, str, int]] = []
         self.lock = threading.Lock()
 
@@ -63,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("PUT")
 
     def _answer(self, method: str) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         path = self.path.split("?")[0].removeprefix("/api")
         self.server.requests.append((method, path))
         behaviour = self.server.behaviour
@@ -74,9 +77,23 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, "<html>a captive portal</html>")
         if behaviour.isdigit():
             return self._send(int(behaviour), {"code": behaviour, "message": "stand-in"})
+        if path.startswith("/stored/"):
+            self.server.files[path.removeprefix("/stored/")] = body
+            return self._send(200, {})
         with self.server.lock:
             status, answer = self._speak(method, path, json.loads(body) if body else None)
         self._send(status, answer)
+
+    def _body(self) -> bytes:
+        """What the request carries; files come in chunks."""
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def _speak(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         parts = path.strip("/").split("/")
@@ -99,7 +116,27 @@ class _Handler(BaseHTTPRequestHandler):
                 }  # fmt: skip
             case "GET", ["house", "metrics", "summaries", _, ident]:
                 curves = self.server.scalars.get(ident, {})
-                return 200, {"scalar": [{"key": key, "step": max(steps)} for key, steps in curves.items()]}
+                pictures = self.server.pictures.get(ident, {})
+                return 200, {
+                    kind: [{"key": key, "step": max(steps)} for key, steps in each.items()]
+                    for kind, each in (("scalar", curves), ("media", pictures))
+                }
+            case "POST", ["resources", "presigned", "put"]:
+                return 200, {
+                    "urls": [f"{self.server.url}/stored/{body['experimentId']}/{path}" for path in body["paths"]]
+                }
+            case "POST", ["house", "metrics"] if body["type"] == "log":
+                self.server.lines.setdefault(body["experimentId"], []).extend(
+                    line["message"] for line in body["metrics"]
+                )
+                return 200, {}
+            case "POST", ["house", "metrics"] if body["type"] == "media":
+                for item in body["metrics"]:
+                    steps = self.server.pictures.setdefault(body["experimentId"], {}).setdefault(item["key"], {})
+                    if item["index"] in steps:
+                        self.server.repeated.append((body["experimentId"], item["key"], item["index"]))
+                    (steps[item["index"]],) = item["data"]
+                return 200, {}
             case "POST", ["house", "metrics"] if body["type"] == "scalar":
                 for item in body["metrics"]:
                     steps = self.server.scalars.setdefault(body["experimentId"], {}).setdefault(item["key"], {})

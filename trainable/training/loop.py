@@ -22,13 +22,15 @@ from trainable.data.split import Split, split_dataset
 from trainable.errors import Diverged, InputError, OutOfMemory, Unavailable
 from trainable.features.inputs import Inputs
 from trainable.features.mel_cache import mels_of
+from trainable.features.picture import png, seen_and_learned
+from trainable.files import write_atomically
 from trainable.progress import Progress
 from trainable.training.cost import PeakMemory, measured_cost
 from trainable.training.device import choose_precision, find_device, free_memory, is_out_of_memory, keep_freed_memory
 from trainable.training.network import build_network
 from trainable.training.optim import Ema, Loss, learning_rate, make_optimizer, set_learning_rate
 from trainable.training.probe import features_of, fit_head, linear_head
-from trainable.training.trial_folder import EpochResult, TrialFolder
+from trainable.training.trial_folder import Answers, EpochResult, TrialFolder
 
 CHECK_EVERY = 16  # steps between looks at the loss: each makes the CPU wait for the GPU
 
@@ -90,6 +92,8 @@ def _epochs(
         state.load(files)
     elif files:
         state.begin(files)
+    if files:
+        state.draw_mel(files)
     memory = PeakMemory(state.device)
     if config.head_start == "probe" and config.method == "train" and not state.history:
         state.probe(progress)
@@ -331,6 +335,7 @@ class Learner:
         """
         if self.best == self.history[-1]:
             files.save("best", self._scored())
+            self._note_answers(files)
         files.save("last", self._state())
         files.append(self.history[-1])
 
@@ -343,6 +348,22 @@ class Learner:
         elif cost.memory_mb is not None and cost.memory_mb >= memory_mb:
             return
         files.write_cost(dataclasses.replace(cost, memory_mb=round(memory_mb, 1)))
+
+    def _note_answers(self, files: TrialFolder) -> None:
+        """Writes what the latest epoch said of the validation clips, where there are any."""
+        if len(self.val_clips):
+            said = self._probabilities.argmax(dim=1).tolist()
+            labels = list(self.dataset.labels)
+            files.write_answers(Answers(len(self.history), labels, self.val_labels.tolist(), said))
+
+    def draw_mel(self, files: TrialFolder) -> None:
+        """Draws a training clip as the network sees it, once; no random number of the training is spent on it."""
+        if files.mel_file.exists():
+            return
+        rng = torch.Generator(self.device).manual_seed(self.config.seed) if self.config.method == "train" else None
+        with torch.random.fork_rng(devices=[]):
+            picture = seen_and_learned(self.inputs, int(self.train_clips[0]), rng)
+        write_atomically(files.mel_file, png(picture))
 
     def load(self, files: TrialFolder) -> None:
         """Goes on from the last checkpoint where there is one; `epochs.jsonl` then says what it knows.
@@ -375,8 +396,8 @@ class Learner:
 
     def begin(self, files: TrialFolder) -> None:
         """Makes the folder ready for a first epoch: what an earlier training left there is removed."""
-        for which in ("last", "best"):
-            files.checkpoint(which).unlink(missing_ok=True)
+        for left in (files.checkpoint("last"), files.checkpoint("best"), files.answers_file, files.mel_file):
+            left.unlink(missing_ok=True)
         files.recover([])
 
     def _state(self) -> dict[str, Any]:

@@ -41,6 +41,16 @@ class Cost:
     memory_mb: float | None  # the most that the training took at once, MB
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What the best epoch said of the validation clips; classes are indices into `labels`."""
+
+    epoch: int
+    labels: list[str]
+    true: list[int]  # [n] of the validation clips
+    predicted: list[int]  # [n]
+
+
 Which = Literal["last", "best"]
 
 
@@ -60,6 +70,16 @@ class TrialFolder:
         """The path of the finished epochs, one JSON object a line."""
         return self.path / "epochs.jsonl"
 
+    @property
+    def mel_file(self) -> Path:
+        """The path of the picture of a clip as the network sees it."""
+        return self.path / "mel.png"
+
+    @property
+    def answers_file(self) -> Path:
+        """The path of what the best epoch said of the validation clips."""
+        return self.path / "answers.json"
+
     def checkpoint(self, which: Which) -> Path:
         """The path of the last or best checkpoint, there or not."""
         return self.path / f"{which}.pt"
@@ -73,6 +93,10 @@ class TrialFolder:
         """Writes what the configuration costs."""
         write_atomically(self.path / "cost.json", json.dumps(dataclasses.asdict(cost)) + "\n")
 
+    def write_answers(self, answers: Answers) -> None:
+        """Writes what the best epoch said of the validation clips."""
+        write_atomically(self.answers_file, json.dumps(dataclasses.asdict(answers)) + "\n")
+
     def cost(self) -> Cost | None:
         """What the configuration costs, or None where that has not been measured.
 
@@ -84,6 +108,17 @@ class TrialFolder:
             return None
         found = read_json(path, Cost, "Delete the file: what a trial costs is only shown.")
         return Cost(**{field.name: found.get(field.name) for field in dataclasses.fields(Cost)})
+
+    def answers(self) -> Answers | None:
+        """What the best epoch said of the validation clips, or None where nothing is noted.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        if not self.answers_file.exists():
+            return None
+        found = read_json(self.answers_file, Answers, "Delete the file: it is only shown.")
+        return Answers(**{field.name: found[field.name] for field in dataclasses.fields(Answers)})
 
     def save(self, which: Which, state: dict[str, Any]) -> None:
         """Writes a checkpoint; afterwards either the old one or the new one is there, whole."""

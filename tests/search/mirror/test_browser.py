@@ -21,7 +21,7 @@ import pytest
 from search.mirror.mirror import replay
 from search.mirror.mode import ResolvedMode
 from search.runs.run import RunFolder
-from tests.support.mirrored import epoch_result, make_run, suggest, train, until
+from tests.support.mirrored import epoch_result, make_run, picture, suggest, train, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -38,6 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     for lr, size in ((3.2e-4, 128), (1.1e-4, 224), (7.5e-5, 96)):
         suggest(run, lr=lr, image_size=size)
     for trial, status in zip(run.trials, ENDINGS, strict=True):
+        picture(run, trial.number, epoch=4)
         train(run, trial.number, upto=4 if status == "cut" else 12)
         run.journal.ended(trial.number, status)  # type: ignore[arg-type]
     assert replay(run.path, ResolvedMode("local", "")).failed == 0
@@ -102,7 +103,7 @@ def test_the_comparison_chart_of_validation_accuracy_holds_every_trial(
 ) -> None:
     browser.get(f"{pages}/charts")
     until(lambda: len(legend(browser, "val/acc")) == len(run.trials))  # filled in when the curves are drawn
-    assert legend(browser, "val/acc") == [
+    assert sorted(legend(browser, "val/acc")) == [  # the page has them in the order in which it hears of them
         "000 tutorial-simple resnet18 224px lr 1e-4",
         "001 resnet18 128px lr 3.2e-4",
         "002 resnet18 224px lr 1.1e-4",
@@ -129,3 +130,17 @@ def test_the_table_names_outcome_kind_and_search_and_shows_values_under_their_ow
     last = epoch_result(3, 12)
     assert f"{last.val_acc:.4g}" in shown
     assert "TypeError" not in shown
+
+
+def test_pictures_stand_side_by_side_and_the_log_of_an_experiment_says_how_it_went(
+    browser: Any, pages: str, run: RunFolder
+) -> None:
+    browser.get(f"{pages}/charts")
+    loaded = (
+        "return [...document.images].filter(each => each.naturalWidth && each.src.startsWith('data:image/png')).length"
+    )
+    pictures = 2 * len(run.trials) - 1  # the trial that broke has no confusion matrix
+    until(lambda: browser.execute_script(loaded) == pictures)
+    browser.get(f"{pages}/experiment/2/log")
+    until(lambda: "cut by ASHA at epoch 4" in text(browser))
+    assert "epoch 1: val acc" in text(browser)

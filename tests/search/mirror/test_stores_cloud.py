@@ -13,7 +13,7 @@ from search.mirror.experiment import trial_experiment
 from search.mirror.mirror import Mirror, replay
 from search.mirror.mode import ResolvedMode
 from search.runs.run import RunFolder
-from tests.support.mirrored import METRICS, children, curve, kill, make_run, reopen, suggest, train, until
+from tests.support.mirrored import METRICS, children, curve, kill, make_run, picture, reopen, suggest, train, until
 from tests.support.swanlab_server import StandIn, stand_in
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -44,6 +44,7 @@ def ident(run: RunFolder, number: int) -> str:
 
 def test_a_trial_appears_with_group_tags_and_configuration_and_its_curve(server: StandIn, run: RunFolder) -> None:
     suggest(run)
+    picture(run, 0, epoch=3)
     train(run, 0, upto=3)
     run.journal.ended(0, "cut")
     suggest(run)
@@ -58,7 +59,15 @@ def test_a_trial_appears_with_group_tags_and_configuration_and_its_curve(server:
     assert experiment["config"]["backbone"]["value"] == "resnet18"
     curves = server.scalars[ident(run, 0)]
     assert curves["val/acc"] == pytest.approx(curve(run, 0))
-    assert set(METRICS) <= set(curves)
+    assert set(METRICS) == set(curves)
+    for path in [path for steps in server.pictures[ident(run, 0)].values() for path in steps.values()]:
+        assert server.files[f"{ident(run, 0)}/{path}"].startswith(b"\x89PNG")
+    assert server.pictures[ident(run, 0)].keys() == {"mel", "confusion"}
+    assert ident(run, 1) not in server.pictures
+    lines = server.lines[ident(run, 0)]
+    assert [line.split(":")[0] for line in lines if line.startswith("epoch")] == ["epoch 1", "epoch 2", "epoch 3"]
+    assert "cut by ASHA at epoch 3" in lines
+    assert "failed: the reason" in server.lines[ident(run, 1)]
     assert [server.experiments[ident(run, number)]["state"] for number in (0, 1)] == ["FINISHED", "CRASHED"]
 
 
@@ -66,6 +75,7 @@ def test_a_resumed_trial_continues_its_curve(server: StandIn, run: RunFolder) ->
     mirror = Mirror(run, CLOUD)
     run.journal.listen(mirror.on_event)
     suggest(run)
+    picture(run, 0)
     train(run, 0, upto=2)
     until(lambda: len(server.scalars.get(ident(run, 0), {}).get("val/acc", {})) == 2)
     kill(children()[0])
@@ -78,6 +88,7 @@ def test_a_resumed_trial_continues_its_curve(server: StandIn, run: RunFolder) ->
     mirror.close()
     assert len(server.experiments) == 1
     assert server.scalars[ident(run, 0)]["val/acc"] == pytest.approx(curve(run, 0))
+    assert {key: list(steps) for key, steps in server.pictures[ident(run, 0)].items()} == {"mel": [1], "confusion": [0]}
     assert server.repeated == []
     assert server.experiments[ident(run, 0)]["state"] == "FINISHED"
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +19,23 @@ from search.mirror.mode import ResolvedMode
 from search.mirror.stores import Offline
 from search.mirror.worker import finite, init_arguments, metrics
 from search.runs.run import RunFolder
-from tests.support.mirrored import METRICS, epoch_result, make_run, suggest, train, until
+from tests.support.mirrored import (
+    METRICS,
+    console,
+    epoch_result,
+    folder,
+    make_run,
+    picture,
+    shown,
+    suggest,
+    train,
+    until,
+)
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 OFFLINE = ResolvedMode("offline", "")
+LOCAL = ResolvedMode("local", "")
 
 
 @pytest.fixture
@@ -110,6 +125,88 @@ def test_an_offline_run_keeps_the_whole_curve_for_a_later_sync(offline_run: RunF
     store = Offline(offline_run.path / "swanlog" / "offline")
     assert store.missing("trial_0000", 3) is None
     assert store.missing("trial_0000", 4) == "SwanLab kept 3 of 4 epochs"
+
+
+def records(log_dir: Path) -> list[Any]:
+    """What an offline run has kept for `swanlab sync`."""
+    from swanlab.proto.swanlab.record.v1.record_pb2 import Record
+    from swanlab.sdk.internal.core_python.store import DataStoreReader
+
+    (file,) = (log_dir / "trial_0000").glob("run-*.swanlab")
+    reader = DataStoreReader()
+    reader.open(file)
+    return [Record.FromString(data) for data in reader]
+
+
+def test_an_offline_run_keeps_pictures_and_console_for_a_later_sync(offline_run: RunFolder) -> None:
+    picture(offline_run, 0, epoch=2)
+    replay(offline_run.path, OFFLINE)
+    log_dir = offline_run.path / "swanlog" / "offline"
+    kept = records(log_dir)
+    media = [record.media for record in kept if record.HasField("media")]
+    assert [(each.key, each.step) for each in media] == [("mel", 1), ("confusion", 0)]
+    for each in media:
+        (item,) = each.value.items
+        assert (log_dir / "trial_0000" / "media" / "image" / item.filename).read_bytes().startswith(b"\x89PNG")
+    lines = [record.log.line for record in kept if record.HasField("log")]
+    assert "finished" in lines
+    assert sum(line.startswith("epoch ") for line in lines) == 3
+
+
+def test_the_local_pages_show_pictures_the_console_and_each_trial_once_however_often_it_is_mirrored(
+    tmp_path: Path,
+) -> None:
+    run = make_run(tmp_path / "run", trials=2)
+    for number in (0, 1):
+        picture(run, number, epoch=2 + number)
+        train(run, number, upto=3)
+    run.journal.ended(0, "finished")
+    assert replay(run.path, LOCAL).mirrored == 2  # the other one as interrupted: its best epoch is not known yet
+    found = shown(run.path / "swanlog")
+    assert [list(each["curves"])[len(METRICS) :] for each in found.values()] == [["mel", "confusion"], ["mel"]]
+    run.journal.ended(1, "cut")
+    assert replay(run.path, LOCAL).mirrored == 1
+    assert replay(run.path, LOCAL).mirrored == 0
+    for each in shown(run.path / "swanlog").values():
+        assert {name: list(each["curves"][name]) for name in ("mel", "confusion")} == {"mel": [1], "confusion": [0]}
+        (file,) = each["curves"]["confusion"][0]
+        kind = run.path / "swanlog" / each["key"] / "media" / "image" / file
+        assert kind.read_bytes().startswith(b"\x89PNG")
+        lines = console(run.path / "swanlog", each["key"])
+        assert [line.split(":")[0] for line in lines if line.startswith("epoch")] == ["epoch 1", "epoch 2", "epoch 3"]
+
+
+def test_damaged_pictures_cost_nothing_but_themselves_and_the_console_names_them(offline_run: RunFolder) -> None:
+    folder(offline_run, 0).mel_file.write_bytes(b"no picture")
+    folder(offline_run, 0).answers_file.write_text('{"epoch": 1, "labels": ["a"], "true": [7], "predicted": [0]}')
+    done = replay(offline_run.path, OFFLINE)
+    assert (done.mirrored, done.failed, done.problem) == (1, 0, "")
+    kept = records(offline_run.path / "swanlog" / "offline")
+    assert not [record for record in kept if record.HasField("media")]
+    lines = [record.log.line for record in kept if record.HasField("log")]
+    assert sum("mel.png cannot be shown" in line or "answers.json cannot be shown" in line for line in lines) == 2
+
+
+CHART = """
+import sys
+from pathlib import Path
+import swanlab
+from search.mirror.experiment import Experiment
+from search.mirror.worker import init_arguments
+experiment = Experiment("trial_0000", "", "", "0", "d", "g", "search", [], "#000000", {"a": 1})
+run = swanlab.init(**init_arguments(experiment, "local", "music", Path(sys.argv[1])))
+run.log({"val/acc": 0.5}, step=1)
+run.log({"confusion": swanlab.ECharts(swanlab.echarts.confusion_matrix([0, 1], [0, 1], ["a", "b"]))}, step=1)
+run.finish()
+"""
+
+
+def test_the_local_pages_know_no_chart_of_swanlabs_own_so_the_confusion_matrix_is_a_picture(tmp_path: Path) -> None:
+    log_dir = tmp_path / "swanlog"
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", CHART, str(log_dir)], capture_output=True, cwd=root, check=True)
+    with contextlib.closing(sqlite3.connect(log_dir / "runs.swanlab")) as database:
+        assert database.execute("SELECT name FROM tag").fetchall() == [("val/acc",)]
 
 
 def test_an_offline_run_that_was_cut_short_is_noticed(offline_run: RunFolder) -> None:

@@ -139,6 +139,20 @@ FIND = "const e = document.getElementById('settings-parallel');"
 LINES = "e.data.filter(t => t.meta && t.meta.trial !== undefined)"
 
 
+def test_a_phone_shows_the_accuracy_of_a_trial_without_scrolling_and_shades_where_columns_are_out_of_sight(
+    browser: Any, report: Path
+) -> None:
+    show(browser, report, width=390)
+    right, edge, shades = browser.execute_script(
+        "const box = document.querySelector('tr[data-trial]').closest('.scroll');"
+        "const heads = [...box.querySelectorAll('th')], head = heads.find(each => /accuracy/.test(each.textContent));"
+        "return [head.getBoundingClientRect().right, box.getBoundingClientRect().right,"
+        " getComputedStyle(box).backgroundImage.split('linear-gradient').length - 1]"
+    )
+    assert right <= edge + 1
+    assert shades == 4  # two shades, and what covers them at the ends
+
+
 def drag(browser: Any, axis: int, low: float, high: float, touch: bool = False) -> None:
     """Drags along an axis of the parallel coordinates, from `low` to `high` in the places of its lines."""
     from selenium.webdriver import ActionChains

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from search.report.mistakes import CLIPS, explainer, mistakes, png, scored
+from search.report.mistakes import CLIPS, explainer, mistakes, scored
 from search.report.report import write_report
 from search.runs.run import RunFolder
 from tests.support.saved_models import save_small
@@ -86,16 +84,6 @@ def test_every_mistake_has_a_picture_and_a_player_and_lost_files_are_named(run: 
     html = write_report([run]).read_text(encoding="utf-8")
     assert html.count('<img src="data:image/png') == html.count('<audio src="data:audio/mpeg') == CLIPS
     assert "1 mistaken clip cannot be shown" in html
-
-
-def test_a_png_holds_the_pixels_that_went_in() -> None:
-    gray = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    data = png(gray)
-    at = data.index(b"IDAT")
-    (length,) = struct.unpack(">I", data[at - 4 : at])
-    rows = np.frombuffer(zlib.decompress(data[at + 4 : at + 4 + length]), np.uint8).reshape(3, 5)
-    assert np.array_equal(rows[:, 1:], gray)
-    assert struct.unpack(">II", data[16:24]) == (4, 3)
 
 
 def test_what_decides_a_mistake_is_framed_in_its_picture_and_can_be_played_alone(

@@ -98,6 +98,29 @@ def test_the_same_seed_gives_the_same_epochs_and_another_one_others(make_clips: 
 
 
 @pytest.mark.slow
+def test_what_is_noted_for_people_spends_no_random_number_and_is_of_the_best_epoch(
+    make_clips: MakeClips, tmp_path: Path
+) -> None:
+    settings = config(make_clips(), time_masks=1, time_mask=0.5, mixup=0.2)
+    files = TrialFolder(tmp_path / "trial")
+    results = list(train(settings, folder=files.path))
+    assert without_time(results) == without_time(list(train(settings)))
+    assert files.mel_file.read_bytes().startswith(b"\x89PNG")
+    best, answers = files.load("best"), files.answers()
+    assert best
+    assert answers
+    assert answers.epoch == best["epoch"]
+    assert answers.labels == best["labels"]
+    assert answers.true == best["val_labels"].tolist()
+    assert answers.predicted == best["val_probabilities"].argmax(dim=1).tolist()
+    files.mel_file.write_bytes(b"as it was")
+    list(train(settings, folder=files.path, resume=True))
+    assert files.mel_file.read_bytes() == b"as it was"  # once per trial
+    assert next(train(settings, folder=files.path))
+    assert files.mel_file.read_bytes() != b"as it was"  # begun anew
+
+
+@pytest.mark.slow
 def test_what_the_caller_draws_between_epochs_changes_nothing(make_clips: MakeClips) -> None:
     settings = config(make_clips(), dropout=0.2)
     disturbed = []

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainable.errors import InputError, Unavailable
-from trainable.training.trial_folder import EpochResult, TrialFolder
+from trainable.training.trial_folder import Answers, EpochResult, TrialFolder
 
 
 def test_half_a_line_that_a_kill_left_does_not_join_the_next_one(tmp_path: Path) -> None:
@@ -58,3 +58,13 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path) -> None:
         folder.checkpoint("last").write_bytes(damaged)
         with pytest.raises(Unavailable, match=r"last\.pt: must be a whole checkpoint, got something else"):
             folder.load("last")
+
+
+def test_damaged_answers_are_named_and_missing_ones_are_none(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    assert folder.answers() is None
+    folder.write_answers(Answers(2, ["a", "b"], [0, 1], [1, 1]))
+    assert folder.answers() == Answers(2, ["a", "b"], [0, 1], [1, 1])
+    folder.answers_file.write_text('{"epoch": 2, "labels": ["a"], "true": ["a"], "predicted": []}')
+    with pytest.raises(InputError, match=re.escape("answers.json: true.0: must be a valid integer")):
+        folder.answers()
