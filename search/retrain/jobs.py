@@ -11,6 +11,7 @@ from typing import Any
 from search.retrain.plan import Job
 from search.runs.journal import Journal, Trial
 from search.runs.run import best_epoch, trial_folder
+from trainable.config import TrialConfig
 from trainable.inference.scores import Part, Scores, load_scores, save_scores, score_trial
 from trainable.progress import Progress
 from trainable.training.trial_folder import TrialFolder
@@ -46,9 +47,12 @@ class Failure:
 
 
 def trial_of(journal: Journal, job: Job) -> Trial | None:
-    """The last trial of a job, whatever its name: the configuration says what was trained."""
-    config = job.config.to_json()
-    return next((trial for trial in reversed(journal.trials.values()) if trial.config == config), None)
+    """The last trial of a job, whatever its name: the configuration says what was trained.
+
+    A field that is younger than the training has its default.
+    """
+    config, defaults = job.config.to_json(), TrialConfig().to_json()
+    return next((trial for trial in reversed(journal.trials.values()) if {**defaults, **trial.config} == config), None)
 
 
 def missing(journal: Journal, jobs: Sequence[Job], session: int) -> list[Job]:

@@ -41,6 +41,19 @@ def test_what_failed_is_not_trained_again_in_the_same_sitting(tmp_path: Path) ->
     assert missing(journal, JOBS[:1], session=2) == JOBS[:1]
 
 
+@pytest.mark.parametrize("younger", ["val_fold", "tempo", "head_start"])
+def test_what_was_trained_before_a_field_existed_is_used_again_where_that_has_its_default(
+    tmp_path: Path, younger: str
+) -> None:
+    config = JOBS[0].config.to_json()
+    default = config.pop(younger)
+    journal = Journal(tmp_path / "events.jsonl")
+    journal.ended(journal.suggested("retrain", "of an older version", {}, config).number, "finished", "")
+    assert missing(journal, JOBS[:1], session=1) == []
+    other = Job("trial 1", 1, TrialConfig.parse({**config, younger: {1: 2, 0.0: 0.2, "random": "probe"}[default]}))
+    assert missing(journal, [other], session=1) == [other]
+
+
 @pytest.mark.parametrize("name", ["run", "retrained"])
 def test_a_models_scores_are_its_own_whatever_the_run_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
