@@ -86,7 +86,7 @@ def run_trials(run: Path, journal: Journal, make_searcher: Callable[[], Searcher
                 journal.set_aside |= {number for number in watch.unavailable if lacking[number] >= len(PAUSES)}
             if watch.low_on_memory and running.concurrency > 1:
                 running = replace(running, concurrency=running.concurrency // 2)
-                running.warn(f"from now on at most {running.concurrency} trials run at a time, for their memory")
+                running.warn(f"from now on trials run at most {running.concurrency} at a time, for their memory")
             if not _wait(watch, PAUSES[fruitless], stop, running):
                 return
         elif not journal.waiting:
