@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,103 @@ def test_a_repeat_of_what_cannot_be_repeated_is_no_event(journal: Journal, repea
     journal.path.write_text("\n".join(text) + "\n")
     with pytest.raises(InputError, match="line 8: must be an event of the trials before it"):
         Journal(journal.path)
+
+
+def told(folder: Path, monkeypatch: pytest.MonkeyPatch, *events: tuple[float, str, dict[str, object]]) -> Journal:
+    """A journal in which events of these names happened at these moments, s."""
+    journal = Journal(folder / "events.jsonl")
+    for moment, name, facts in events:
+        monkeypatch.setattr("search.runs.journal.time.time", lambda moment=moment: moment)
+        getattr(journal, name)(**facts)
+    return journal
+
+
+def test_time_counts_within_sessions_and_a_clock_that_is_set_back_takes_nothing_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suggested = {"kind": "search", "name": "", "params": {}, "config": {}}
+    journal = told(
+        tmp_path, monkeypatch,
+        (1000.0, "session", {}), (1007.0, "suggested", suggested), (400.0, "suggested", suggested),
+        (412.0, "suggested", suggested), (9000.0, "session", {}), (9001.5, "suggested", suggested),
+    )  # fmt: skip
+    assert journal.seconds == journal.seconds_of_budget == 7.0 + 12.0 + 1.5
+    assert Journal(journal.path).seconds == journal.seconds
+
+
+@pytest.mark.parametrize(
+    ("event", "begins_anew"),
+    [
+        (("stopped", {"reason": "time budget"}), True),
+        (("stopped", {"reason": "interrupted"}), False),
+        (("session", {"time_budget": 60.0}), True),
+        (("session", {}), False),
+    ],
+)
+def test_a_time_budget_begins_anew_where_it_was_used_up_or_a_new_one_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, event: tuple[str, dict[str, object]], begins_anew: bool
+) -> None:
+    journal = told(
+        tmp_path, monkeypatch,
+        (10.0, "session", {}), (15.0, "moved", {"data": "a"}), (15.0, *event), (18.0, "moved", {"data": "b"}),
+    )  # fmt: skip
+    for each in (journal, Journal(journal.path)):
+        assert (each.seconds, each.seconds_of_budget) == (8.0, 3.0 if begins_anew else 8.0)
+
+
+def test_a_trial_is_new_ends_once_and_goes_on_where_it_is_tried_again(journal: Journal) -> None:
+    running, over = journal.trials[1], journal.trials[0]
+    assert (running.status, running.message, running.ended, running.session, running.refused) == (
+        "running", "", None, 0, False,
+    )  # fmt: skip
+    journal.session()
+    journal.ended(1, "failed", "its values do not go together", refused=True)
+    journal.ended(1, "finished", "too late")
+    assert (over.session, over.refused) == (1, False)
+    for trial in (running, Journal(journal.path).trials[1]):
+        assert (trial.status, trial.message, trial.session, trial.refused) == (
+            "failed", "its values do not go together", 2, True,
+        )  # fmt: skip
+    assert journal.endings == [0, 1]
+    journal.retried(1)
+    assert (running.status, running.message, running.ended, running.session, running.refused) == (
+        "running", "", None, 0, False,
+    )  # fmt: skip
+    assert (journal.endings, journal.unfinished) == ([0], [running])
+
+
+def test_what_was_reported_of_an_epoch_is_found_and_a_replay_changes_none_of_it(journal: Journal) -> None:
+    journal.reported(1, 2, 0.7, 0.9, "continue")
+    journal.reported(1, 1, 0.1, 9.0, "cut")
+    found = [journal.report(1, epoch) for epoch in (1, 2, 3)]
+    assert [report and (report.epoch, report.value, report.loss, report.decision) for report in found] == [
+        (1, 0.6, 1.0, "continue"), (2, 0.7, 0.9, "continue"), None,
+    ]  # fmt: skip
+    assert journal.steps == 3 + 1
+
+
+def test_what_was_set_aside_is_unfinished_but_waits_for_another_driver(journal: Journal) -> None:
+    journal.suggested("search", "", {}, {})
+    journal.set_aside = {1}
+    assert [trial.number for trial in journal.unfinished] == [1, 2]
+    assert [trial.number for trial in journal.waiting] == [2]
+
+
+def test_a_listener_takes_the_place_of_its_role_and_others_stay(journal: Journal) -> None:
+    heard: list[str] = []
+    for name, role in (("one", ""), ("two", ""), ("study", "study"), ("study again", "study")):
+        journal.listen(lambda event, name=name: heard.append(f"{name}: {event['event']}"), role)
+    journal.moved("elsewhere")
+    assert heard == ["one: moved", "two: moved", "study again: moved"]
+    assert {trial.config["data"] for trial in journal.trials.values()} == {"elsewhere"}
+
+
+@pytest.mark.parametrize("event", ["reported", "ended", "retried"])
+def test_an_event_that_names_no_trial_or_an_unknown_one_is_named(journal: Journal, event: str) -> None:
+    facts = {"epoch": 2, "value": 0.5, "loss": 1.0, "decision": "continue", "status": "cut", "message": "", "time": 1.0}
+    for trial in ({}, {"trial": 7}, {"trial": -1}):
+        lines = journal.path.read_bytes()
+        journal.path.write_bytes(lines + json.dumps({"event": event, **facts, **trial}).encode() + b"\n")
+        with pytest.raises(InputError, match="line 7: must be an event"):
+            Journal(journal.path)
+        journal.path.write_bytes(lines)
