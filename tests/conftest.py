@@ -33,7 +33,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 @pytest.fixture(autouse=True, scope="module")
 def out_of_the_collectors_sight() -> None:
-    """What stands imported is not searched for garbage again: every training does that, a third of a second each time."""
+    """What is imported is not searched for garbage again: every training searches for a third of a second."""
     gc.collect()
     gc.freeze()
 
