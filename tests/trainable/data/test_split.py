@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 
 from trainable.config import TrialConfig
 from trainable.data.dataset import Clip, Dataset, load_dataset
-from trainable.data.split import Split, fold_splits, split_dataset
+from trainable.data.split import Split, fold_splits, group_numbers, split_dataset
 from trainable.errors import InputError
 
 
@@ -538,3 +538,42 @@ def test_lists_of_validation_clips_and_small_classes_make_no_further_folds() -> 
     small = make_dataset([30, 3])
     (line,) = problems(small, val_fold=2)
     assert "c1: must have 4 clips or more, to be in each of the 4 folds that its train clips make, got 2." in line
+
+
+@pytest.mark.parametrize("settings", [{"test_share": 0.2}, {"split": "folds", "n_folds": 5}])
+def test_what_trains_besides_the_train_clips_is_what_train_on_says(settings: dict[str, Any]) -> None:
+    dataset = make_dataset([20, 20])
+    own = split_dataset(dataset, config(**settings))
+    parts = {
+        "train": (own.train, own.val, own.test),
+        "train+val": (np.union1d(own.train, own.val), own.val[:0], own.test),
+        "all": (np.arange(40), own.val[:0], own.test[:0]),
+    }
+    for train_on, expected in parts.items():
+        split = split_dataset(dataset, config(**settings, train_on=train_on))
+        for found, wanted in zip((np.sort(split.train), split.val, split.test), expected, strict=True):
+            np.testing.assert_array_equal(found, np.sort(wanted))
+    with_others = config(split="folds", n_folds=5, fold=2, train_on="other-folds")
+    split, own = split_dataset(dataset, with_others), split_dataset(dataset, config(split="folds", n_folds=5, fold=2))
+    np.testing.assert_array_equal(np.sort(split.train), np.union1d(own.train, own.val))
+    np.testing.assert_array_equal(split.test, own.test)
+
+
+def test_a_clip_without_a_group_is_a_group_of_its_own_where_groups_are_counted() -> None:
+    numbers = group_numbers(make_dataset([3, 3], ["a", None, "b", None, "a", "b"]))
+    assert numbers[0] == numbers[4]
+    assert numbers[2] == numbers[5]
+    assert len(set(numbers.tolist())) == 4
+
+
+def test_a_fold_validates_that_is_not_the_one_that_tests() -> None:
+    dataset = make_dataset([20, 20])
+    for fold in (1, 4):
+        seen = [split_dataset(dataset, config(split="folds", n_folds=4, fold=fold, val_fold=n)) for n in (1, 2, 3)]
+        validated = np.concatenate([each.val for each in seen])
+        assert not set(validated.tolist()) & set(seen[0].test.tolist())
+        assert len(set(validated.tolist())) == 30
+        assert all(sizes(each) == (20, 10, 10) for each in seen)
+    for number in (4, 5, 9):
+        (line,) = problems(dataset, split="folds", n_folds=4, val_fold=number)
+        assert line.startswith("set: val_fold: must be at most 3, because one of 4 folds tests")
