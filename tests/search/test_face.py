@@ -34,6 +34,7 @@ def test_the_package_shows_what_the_design_names_and_imports_it_late() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
+@pytest.mark.slow
 def test_retrain_is_a_call_whether_or_not_its_package_was_imported_before() -> None:
     code = "import search; import search.retrain.plan as plan; print(callable(search.retrain), plan.TOP['holdout'] > 0)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True True\n"

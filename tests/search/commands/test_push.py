@@ -44,6 +44,7 @@ def pushed(hub: Hub, *words: str, token: str = "hf_right") -> subprocess.Complet
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", ["", "retrained/model"])
 def test_the_model_and_its_card_arrive_whole(hub: Hub, run: Path, inside: str) -> None:
     done = pushed(hub, str(run / inside), "hf:somebody/genres", "--private")
@@ -56,6 +57,7 @@ def test_the_model_and_its_card_arrive_whole(hub: Hub, run: Path, inside: str) -
     assert asked.get("private") is True or asked.get("visibility") == "private"
 
 
+@pytest.mark.slow
 def test_a_hub_that_refuses_is_one_line_and_no_traceback(hub: Hub, run: Path) -> None:
     done = pushed(hub, str(run), "hf:somebody/genres", token="hf_wrong")
     assert done.returncode == 1

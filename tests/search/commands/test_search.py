@@ -105,6 +105,7 @@ def test_values_that_do_not_go_together_are_not_tried_again(run: RunFolder, sat:
         go_on(run.path, retry_failed=True)
 
 
+@pytest.mark.slow
 def test_a_failed_trial_that_is_tried_again_runs_for_the_console_the_mirror_and_the_searcher(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

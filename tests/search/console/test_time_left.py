@@ -38,6 +38,7 @@ def estimates(plan: Plan, seed: int, spread: float) -> list[tuple[float, float, 
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "spread"),
     [

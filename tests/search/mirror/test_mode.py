@@ -59,6 +59,7 @@ def test_a_key_from_swanlab_login_counts(tmp_path: Path) -> None:
         assert resolve_mode("auto", RUN).mode == "cloud"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "problem"),
     [
@@ -101,6 +102,7 @@ def test_a_check_that_hangs_before_its_own_limit_is_ended(monkeypatch: pytest.Mo
     assert mode.warning.startswith("SwanLab's cloud could not be asked: there was no answer within 0.5 s: this run is")
 
 
+@pytest.mark.slow
 def test_a_setting_that_swanlab_refuses_is_named_and_nobody_is_said_to_be_logged_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -139,6 +141,7 @@ def test_modes_without_a_network_ask_nobody(requested: str, how: str, monkeypatc
     assert how in mode.how
 
 
+@pytest.mark.slow
 def test_a_run_that_auto_had_sent_to_the_cloud_goes_on_where_the_cloud_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -86,6 +86,7 @@ def test_every_mistake_has_a_picture_and_a_player_and_lost_files_are_named(run: 
     assert "1 mistaken clip cannot be shown" in html
 
 
+@pytest.mark.slow
 def test_what_decides_a_mistake_is_framed_in_its_picture_and_can_be_played_alone(
     run: RunFolder, dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -152,6 +152,7 @@ def test_dimensions_that_no_trial_has_used_are_left_out(tmp_path: Path) -> None:
     assert "optimizer" not in re.findall(r"<h3>([^<]+)</h3>", html_of(run))
 
 
+@pytest.mark.slow
 def test_a_report_of_200_trials_stays_below_15_mb_with_its_players(tmp_path: Path) -> None:
     dataset = write_clips(tmp_path / "clips", ["a", "b"], clips=10, seconds=9, rate=22_050)
     run = make_run(tmp_path / "run", trials=200, workers=8, data=data_record(dataset))
@@ -310,6 +311,7 @@ def test_a_retrained_run_shows_its_seeds_and_how_sure_it_may_be(tmp_path: Path) 
     assert "after temperature scaling" not in html
 
 
+@pytest.mark.slow
 def test_costs_are_shown_with_the_front_and_the_command_that_retrains_it(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     assert not any(name.startswith("cost") for name in figures_of(html_of(run)))

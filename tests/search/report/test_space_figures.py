@@ -54,6 +54,7 @@ def test_cut_trials_are_dotted_in_parallel_coordinates_and_crosses_in_slices(run
     assert [len(trace.x) for trace in crosses] == [cut]
 
 
+@pytest.mark.slow
 def test_the_setting_that_decides_is_the_most_important_one(run: RunFolder) -> None:
     shares, count = importances(trials_of(run), space_of(run))
     assert count > 40
@@ -98,6 +99,7 @@ def test_the_marks_of_a_logarithmic_axis_are_written_as_everywhere(run: RunFolde
     assert [name for _, name in lr.ticks()] == ["1e-5", "0.1"]
 
 
+@pytest.mark.slow
 def test_what_the_dashboard_shows_stands_beside_it_as_the_dashboard_computes_it(run: RunFolder, tmp_path: Path) -> None:
     space = space_of(run)
     write_study(space, run.journal, tmp_path / "study.db")

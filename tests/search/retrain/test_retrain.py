@@ -532,6 +532,7 @@ def test_any_baseline_of_the_run_can_be_the_one_to_compare_with(run: RunFolder) 
         make_plan(run, RetrainOptions(top=1, baseline="simpel"))
 
 
+@pytest.mark.slow
 def test_trained_models_say_of_files_what_the_result_says_of_them(
     tmp_path: Path, make_clips: Callable[..., Path]
 ) -> None:

@@ -39,6 +39,7 @@ def test_probes_of_audiosets_networks_come_first_with_the_front_end_of_their_wei
         assert (config.normalise, config.fixed_mean, config.crop_seconds) == ("fixed", -4.5, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small-data", "wide"])
 def test_networks_keep_their_own_front_end_in_what_is_proposed(name: str) -> None:
     seen = set()
@@ -51,6 +52,7 @@ def test_networks_keep_their_own_front_end_in_what_is_proposed(name: str) -> Non
     assert seen == set(shipped(name).dimensions["backbone"].corners())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize("name", ["small-data", "wide"])
 def test_without_any_weights_what_is_left_starts_from_random_ones(name: str) -> None:

@@ -57,6 +57,7 @@ def test_fewer_trials_reach_each_rung_but_more_than_the_textbook_says(tmp_path: 
     assert result.epochs == pytest.approx(1 * trials[0] + 2 * trials[1] + 6 * trials[2] + 5)  # one at a time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "rungs"),
     [
@@ -118,11 +119,13 @@ def test_a_baseline_that_may_be_cut_takes_what_it_is_expected_to(tmp_path: Path)
     assert competing.seconds[1] < never.seconds[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", [0, 1])
 def test_nobody_is_cut_where_there_is_nobody_to_compare_with(trials: int) -> None:
     assert expect(trials, [1, 3], 9, 3) == Expected(((1, trials), (3, trials), (9, trials)), 9 * trials)
 
 
+@pytest.mark.slow
 def test_time_lies_between_all_small_and_all_large_and_grows_with_the_cost(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     result = estimate(space, 2, by_cost)
@@ -145,6 +148,7 @@ def test_several_crops_of_a_clip_cost_as_many_clips() -> None:
     assert cost(TrialConfig(train_crops=3)) == cost(TrialConfig())  # whole clips are seen once
 
 
+@pytest.mark.slow
 def test_more_trials_at_a_time_take_less_time_but_not_less_than_the_longest_trial(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     one, two, many = (estimate(space, workers, by_cost).seconds for workers in (1, 2, 1000))
@@ -167,12 +171,14 @@ def test_a_configuration_that_does_not_fit_is_said_and_not_guessed(tmp_path: Pat
     assert result.timings[1].problem == "out_of_memory: no room for 128 px"
 
 
+@pytest.mark.slow
 def test_the_budget_may_end_before_the_baselines_and_a_small_space_before_the_budget(tmp_path: Path) -> None:
     assert estimate(space_of(tmp_path, SPACE, trials=1)).epochs == 5
     tiny = space_of(tmp_path, "search: {mixup: {choice: [0.0, 0.2]}}\nbudget: {trials: 50}\nscheduler: none")
     assert estimate(tiny).trials == 2
 
 
+@pytest.mark.slow
 def test_points_that_baselines_have_tried_are_not_proposed_again(tmp_path: Path) -> None:
     text = """
         fixed: {epochs: 5, weights: none}
@@ -196,6 +202,7 @@ def test_the_terminal_shows_the_space_and_what_it_costs(tmp_path: Path) -> None:
         assert words in text
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_what_epochs_makes_of_the_space(tmp_path: Path) -> None:
     text = """
         fixed: {epochs: 30, warmup_epochs: 6, weights: none}
@@ -220,6 +227,7 @@ def test_the_terminal_shows_what_epochs_makes_of_the_space(tmp_path: Path) -> No
     assert stretched | {"lr loguniform [0.0001, 0.01]"} < set(shown(epochs=10))
 
 
+@pytest.mark.slow
 def test_a_time_budget_that_may_end_the_search_first_is_named(tmp_path: Path) -> None:
     def said(budget: str) -> str:
         space = space_of(tmp_path, SPACE.replace("trials: 31,", f"trials: 31, time: {budget},"))

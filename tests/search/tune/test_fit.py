@@ -52,6 +52,7 @@ def bought(space: Space, seconds: float, at_once: int = 2, clips: Clips = CLIPS)
     return purchase(space, sample_configs(space), clips, PACES, at_once, seconds)
 
 
+@pytest.mark.slow
 def test_enough_time_changes_nothing_but_the_order_of_the_baselines(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     found = bought(space, 100_000)
@@ -62,6 +63,7 @@ def test_enough_time_changes_nothing_but_the_order_of_the_baselines(tmp_path: Pa
     assert dataclasses.replace(fitting, baselines=space.baselines) == space
 
 
+@pytest.mark.slow
 def test_less_time_leaves_out_the_dearest_and_shortens_trainings_until_ten_proposals_fit(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     found = [bought(space, seconds) for seconds in (3600, 1200, 900, 600, 300)]
@@ -76,6 +78,7 @@ def test_less_time_leaves_out_the_dearest_and_shortens_trainings_until_ten_propo
         assert "LITTLE" not in bought_in_words(each, space, seconds)
 
 
+@pytest.mark.slow
 def test_what_is_too_dear_is_refused_after_a_resume_too(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     limit = bought(space, 300).limit
@@ -92,6 +95,7 @@ def test_what_is_too_dear_is_refused_after_a_resume_too(tmp_path: Path) -> None:
     assert kept < gone
 
 
+@pytest.mark.slow
 def test_a_budget_that_buys_little_says_what_it_buys_and_what_would_be_enough(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     found = bought(space, 30, at_once=1)
@@ -106,6 +110,7 @@ def test_a_budget_that_buys_little_says_what_it_buys_and_what_would_be_enough(tm
     assert f"would hold {LEAST_PROPOSALS} proposals" in said
 
 
+@pytest.mark.slow
 def test_a_length_that_somebody_has_named_stays(tmp_path: Path) -> None:
     assert bought(space_of(tmp_path, SPACE, epochs=20), 60).epochs == 20
     searched = SPACE.replace("fixed: {epochs: 30,", "fixed: {").replace(

@@ -70,6 +70,7 @@ def near(journal: Journal, lr: float, first: int) -> int:
     return sum(abs(np.log10(trial.params["lr"] / lr)) < 1 / 3 for trial in list(journal.trials.values())[:first])
 
 
+@pytest.mark.slow
 def test_what_was_good_on_other_data_is_tried_first_whatever_its_accuracy_was(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     run = earlier_run(tmp_path, "other", peaked_at(1e-3, scale=0.3))
@@ -78,6 +79,7 @@ def test_what_was_good_on_other_data_is_tried_first_whatever_its_accuracy_was(tm
     assert near(taught, 1e-3, first=6) >= 4 > near(cold, 1e-3, first=6)
 
 
+@pytest.mark.slow
 def test_a_run_that_misleads_is_let_go_one_that_does_not_is_kept_and_the_report_says_so(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     right = earlier_run(tmp_path, "right", peaked_at(1e-3))
@@ -90,6 +92,7 @@ def test_a_run_that_misleads_is_let_go_one_that_does_not_is_kept_and_the_report_
     assert said.startswith(f"right: 40 trials, rank agreement {beliefs['right']:.2f} in the end; wrong: ")
 
 
+@pytest.mark.slow
 def test_where_nobody_is_believed_the_proposals_are_those_of_a_cold_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +104,7 @@ def test_where_nobody_is_believed_the_proposals_are_those_of_a_cold_search(
     assert [trial.params for trial in taught.trials.values()] == [trial.params for trial in cold.trials.values()]
 
 
+@pytest.mark.slow
 def test_a_taught_search_proposes_after_a_kill_what_it_would_have_without_the_other_run(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     run = earlier_run(tmp_path, "other", peaked_at(1e-3))
@@ -120,6 +124,7 @@ def test_a_taught_search_proposes_after_a_kill_what_it_would_have_without_the_ot
         assert events(journal)[-1] == events(whole)[position]
 
 
+@pytest.mark.slow
 def test_no_configuration_is_tried_twice_and_a_small_space_is_used_up(tmp_path: Path) -> None:
     text = """
         fixed: {epochs: 4, weights: none}

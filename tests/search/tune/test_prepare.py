@@ -261,6 +261,7 @@ def test_defaults_that_few_would_choose_are_said(
     assert len(notes) == len(said)
 
 
+@pytest.mark.slow
 def test_constraints_that_nothing_keeps_are_refused_with_the_least_that_is_needed(
     tmp_path: Path, make_clips: Callable[..., Path]
 ) -> None:

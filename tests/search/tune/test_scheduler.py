@@ -302,6 +302,7 @@ def test_a_cut_whose_end_was_not_written_any_more_is_ended_at_the_next_start(dri
     assert events(again) == whole
 
 
+@pytest.mark.slow
 def test_a_scheduler_rebuilt_at_any_moment_decides_as_the_one_that_went_on(tmp_path: Path) -> None:
     text = SPACE.replace("epochs: 9", "epochs: 20").replace("grace_epochs: 1", "grace_epochs: 3")
     space = space_of(tmp_path, text + "    searcher: random")

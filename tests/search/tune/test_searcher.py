@@ -98,12 +98,14 @@ def test_a_finished_search_can_be_extended(space: Space, tmp_path: Path) -> None
     assert events(Journal(journal.path)) == events(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tpe", "random"])
 def test_a_search_killed_after_any_event_goes_on_as_if_it_had_not_been(tmp_path: Path, kind: str) -> None:
     space = space_of(tmp_path, SPACE.replace("startup_trials: 4", f"kind: {kind}, startup_trials: 4"))
     _same_after_every_kill(space, tmp_path, step=3 if kind == "tpe" else 11)
 
 
+@pytest.mark.slow
 def test_cmaes_goes_on_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
     pytest.importorskip("cmaes")
     space = space_of(
@@ -185,6 +187,7 @@ def test_a_search_of_few_trials_repeats_its_leaders_when_all_have_begun(
     assert not journal.unfinished
 
 
+@pytest.mark.slow
 def test_a_search_with_folds_that_is_killed_after_any_event_decides_the_same(tmp_path: Path) -> None:
     _same_after_every_kill(space_of(tmp_path, FOLDS), tmp_path, step=5, train=by_fold)
 
@@ -283,6 +286,7 @@ def test_a_small_space_ends_when_every_point_has_been_tried_once(tmp_path: Path)
     assert all(params.count(sample) == 1 for sample in params)
 
 
+@pytest.mark.slow
 def test_a_proposal_that_repeats_a_trial_is_drawn_again_and_a_killed_search_draws_the_same(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,
@@ -516,6 +520,7 @@ def test_a_search_with_constraints_that_is_killed_proposes_what_it_would_have(tm
     assert proposals[0] == proposals[1]
 
 
+@pytest.mark.slow
 def test_a_search_ends_where_its_constraints_allow_nothing_more(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE + "    constraints: {parameters: 1e6}\n")
     journal = new_journal(tmp_path / "run")
@@ -537,6 +542,7 @@ FINITE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["random", "tpe"])
 def test_a_finite_space_is_drawn_to_its_last_sample_and_none_comes_twice(tmp_path: Path, kind: str) -> None:
     space = space_of(tmp_path, FINITE + f"    searcher: {kind}")
@@ -547,6 +553,7 @@ def test_a_finite_space_is_drawn_to_its_last_sample_and_none_comes_twice(tmp_pat
     assert set(keys) == {key_of(sample) for sample in space.samples()}
 
 
+@pytest.mark.slow
 def test_what_is_left_of_a_finite_space_is_drawn_alike_after_a_kill(tmp_path: Path) -> None:
     space = space_of(tmp_path, FINITE.replace("n_mels: {qrandint: [32, 64, 32]}", "n_mels: {choice: [64]}"))
     whole = new_journal(tmp_path / "whole")
@@ -561,6 +568,7 @@ def test_what_is_left_of_a_finite_space_is_drawn_alike_after_a_kill(tmp_path: Pa
         assert params_of(journal) == params_of(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["random", "tpe"])
 @pytest.mark.parametrize("text", [SPACE, FINITE], ids=["endless", "finite"])
 def test_a_warm_start_repeats_nothing_of_the_run_it_has_learned_from(tmp_path: Path, kind: str, text: str) -> None:

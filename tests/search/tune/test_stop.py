@@ -258,6 +258,7 @@ with signals_stop(stop, print, "the command"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "reason"), [("", "interrupted"), ("time budget", "time budget")])
 def test_the_second_signal_ends_the_process_whatever_it_is_stopping_for(
     tmp_path: Path, before: str, reason: str

@@ -52,6 +52,7 @@ def study_of(journal: Journal) -> optuna.Study:
     return optuna.load_study(study_name=journal.path.parent.name, storage=f"sqlite:///{path_of(journal)}")
 
 
+@pytest.mark.slow
 def test_it_is_in_step_after_every_event_for_a_reader_that_has_it_open(space: Space, journal: Journal) -> None:
     file = StudyFile(space, journal, path_of(journal))
     reader = study_of(journal)  # before the first trial, and never opened again
@@ -82,6 +83,7 @@ def test_it_is_in_step_after_every_event_for_a_reader_that_has_it_open(space: Sp
         assert shown.datetime_start.timestamp() == pytest.approx(trial.started, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_baseline_outside_the_space_has_its_own_number_and_values_and_hides_no_importance(
     space: Space, journal: Journal
 ) -> None:
@@ -95,6 +97,7 @@ def test_a_baseline_outside_the_space_has_its_own_number_and_values_and_hides_no
     assert set(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())) >= {"lr", "n_mels", "mixup"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "values", "state", "value"),
     [
@@ -143,6 +146,7 @@ def test_a_trial_that_is_retried_runs_again_under_its_number(space: Space, journ
     assert (shown.state, shown.value, len(shown.intermediate_values)) == (TrialState.COMPLETE, 0.5, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["half", "no database", "another run's", "nothing", "an export of an older version"])
 def test_what_was_left_there_is_brought_up_to_date_or_made_anew(
     space: Space, journal: Journal, tmp_path: Path, left: str
@@ -170,6 +174,7 @@ def test_what_was_left_there_is_brought_up_to_date_or_made_anew(
     ]
 
 
+@pytest.mark.slow
 def test_a_reader_that_holds_it_for_long_costs_a_search_nothing_but_the_wait(
     space: Space, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

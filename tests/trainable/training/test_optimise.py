@@ -162,6 +162,7 @@ def test_only_amx_makes_bf16_fast(able: dict[str, bool], monkeypatch: pytest.Mon
     assert device.has_amx() is able.get("amx_bf16", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small"])
 def test_the_power_of_a_loud_clip_does_not_overflow_in_fp16(backbone: str) -> None:
     settings = config(backbone=backbone, precision="fp16")
