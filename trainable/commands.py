@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
 INSTALLED = "audio-search"  # what pip installs; from a checkout it is run_search.py
-WRITTEN = "python run_search.py"  # as help texts have it
+_WRITTEN = re.compile(r"(?<![\w/])python run_search\.py")  # as help texts have it; in a path it has been told already
 
 
 def program(name: str) -> str:
@@ -33,7 +34,7 @@ def typed(*words: object) -> str:
 
 def retold(text: str) -> str:
     """A help text whose commands are called as this program was started itself; its markup is rich's."""
-    return text.replace(WRITTEN, _start().replace("[", r"\["))
+    return _WRITTEN.sub(lambda _: _start().replace("[", r"\["), text)
 
 
 def _start() -> str:

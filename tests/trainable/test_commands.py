@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainable.commands import program, typed
+from trainable.commands import program, retold, typed
 
 
 @pytest.fixture
@@ -55,6 +55,19 @@ def test_a_command_is_called_as_this_program_was(
     monkeypatch.setenv("PATH", f"{environment}:/usr/bin:/bin")
     monkeypatch.setattr(sys, "argv", [started])
     assert typed("resume", Path("my run"), "--trials", 4) == shown
+
+
+@pytest.mark.parametrize("started", ["/anywhere/bin/audio-search", "run_search.py"])
+@pytest.mark.parametrize("active", [True, False])
+def test_a_help_text_that_is_shown_twice_names_the_program_the_same_way(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, started: str, active: bool
+) -> None:
+    if active:
+        monkeypatch.setenv("PATH", f"{environment}:/usr/bin:/bin")
+    monkeypatch.setattr(sys, "argv", [started])
+    once = retold("Example: `python run_search.py resume runs/a`, or python run_search.py --help")
+    assert once == f"Example: `{typed('resume', 'runs/a')}`, or {typed('--help')}"
+    assert retold(once) == once
 
 
 def test_no_other_module_writes_how_the_program_is_called() -> None:
