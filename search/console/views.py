@@ -203,7 +203,7 @@ def last_line(message: str) -> str:
 
 def traceback_hint(trial: Trial, run: str) -> str:
     """Where the traceback of a failed trial is, in brackets; "" where it left none, as a lost worker does."""
-    path = trial_folder(Path(run), trial.number).path / "error.txt"
+    path = trial_folder(Path(run), trial.number).error_file
     return f" (traceback in {path})" if path.exists() else ""
 
 

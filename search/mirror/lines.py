@@ -6,9 +6,7 @@ from pathlib import Path
 
 from search.mirror.experiment import Ending, Experiment
 from search.runs.format import duration, percent, short
-from trainable.training.trial_folder import EpochResult
-
-ERROR_FILE = "error.txt"  # in the trial's folder
+from trainable.training.trial_folder import EpochResult, TrialFolder
 
 
 def starting_lines(experiment: Experiment) -> list[str]:
@@ -32,7 +30,7 @@ def ending_lines(experiment: Experiment, ending: Ending) -> list[str]:
     lines = [ending.outcome]
     if ending.best:
         lines.append(f"best epoch {ending.best['epoch']:.0f}: val acc {percent(ending.best['val_acc'])}")
-    traceback = Path(experiment.folder) / ERROR_FILE
+    traceback = TrialFolder(Path(experiment.folder)).error_file
     if ending.state == "crashed" and traceback.exists():  # an earlier attempt may have left one
         lines.append(traceback.read_text(encoding="utf-8", errors="replace"))
     return lines

@@ -88,7 +88,6 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._folder = TrialFolder(Path(config["folder"]))
-        self._error_file = self._folder.path / "error.txt"
         self._stop_file = self._folder.path.parent / STOP_FILE
         self._next_look = 0.0
         self._values = config["config"]
@@ -111,7 +110,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         config = TrialConfig.model_validate(self._values)  # the driver has parsed it, with all the checks
         self._take_folder()
         with suppress(OSError):
-            self._error_file.unlink(missing_ok=True)  # of an attempt before `resume --retry-failed`
+            self._folder.error_file.unlink(missing_ok=True)  # of an attempt before `resume --retry-failed`
         if not self._folder.config_file.exists():
             self._folder.write_config(config.to_json())
         self._last_epoch = config.epochs
@@ -170,7 +169,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         """
         try:
             self._folder.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._error_file, traceback.format_exc())
+            write_atomically(self._folder.error_file, traceback.format_exc())
         except OSError as error:
             return f" (its traceback could not be written to error.txt: {error.strerror or error})"
         return ""

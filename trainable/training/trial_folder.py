@@ -80,6 +80,11 @@ class TrialFolder:
         """The path of what the best epoch said of the validation clips."""
         return self.path / "answers.json"
 
+    @property
+    def error_file(self) -> Path:
+        """The path of the traceback of what ended the trial, where something did."""
+        return self.path / "error.txt"
+
     def checkpoint(self, which: Which) -> Path:
         """The path of the last or best checkpoint, there or not."""
         return self.path / f"{which}.pt"
