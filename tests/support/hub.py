@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support.requests import body_of
+
 
 class Hub(ThreadingHTTPServer):
     """What was asked of it."""
@@ -38,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(404, {})
 
     def do_POST(self) -> None:
-        body = self._body()
+        body = body_of(self)
         if self.headers.get("authorization") != f"Bearer {self.server.token}":
             return self._answer(401, {"error": "Invalid credentials"})
         if self.path == "/api/repos/create":
@@ -58,16 +60,6 @@ class _Handler(BaseHTTPRequestHandler):
             url = f"{self.server.url}/x/y/commit/abc"
             return self._answer(200, {"commitUrl": url, "commitOid": "abc", "success": True})
         return self._answer(404, {"error": f"unknown {self.path}"})
-
-    def _body(self) -> bytes:
-        if self.headers.get("transfer-encoding") == "chunked":
-            parts = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("content-length") or 0))
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
         data = json.dumps(content).encode()

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support.requests import body_of
+
 USER = "somebody"
 
 
@@ -66,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("PUT")
 
     def _answer(self, method: str) -> None:
-        body = self._body()
+        body = body_of(self)
         path = self.path.split("?")[0].removeprefix("/api")
         self.server.requests.append((method, path))
         behaviour = self.server.behaviour
@@ -83,17 +85,6 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             status, answer = self._speak(method, path, json.loads(body) if body else None)
         self._send(status, answer)
-
-    def _body(self) -> bytes:
-        """What the request carries; files come in chunks."""
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        parts = []
-        while size := int(self.rfile.readline(), 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
 
     def _speak(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         parts = path.strip("/").split("/")
@@ -130,19 +121,13 @@ class _Handler(BaseHTTPRequestHandler):
                     line["message"] for line in body["metrics"]
                 )
                 return 200, {}
-            case "POST", ["house", "metrics"] if body["type"] == "media":
+            case "POST", ["house", "metrics"] if body["type"] in ("media", "scalar"):
+                kept: dict[str, Any] = self.server.pictures if body["type"] == "media" else self.server.scalars
                 for item in body["metrics"]:
-                    steps = self.server.pictures.setdefault(body["experimentId"], {}).setdefault(item["key"], {})
+                    steps = kept.setdefault(body["experimentId"], {}).setdefault(item["key"], {})
                     if item["index"] in steps:
                         self.server.repeated.append((body["experimentId"], item["key"], item["index"]))
-                    (steps[item["index"]],) = item["data"]
-                return 200, {}
-            case "POST", ["house", "metrics"] if body["type"] == "scalar":
-                for item in body["metrics"]:
-                    steps = self.server.scalars.setdefault(body["experimentId"], {}).setdefault(item["key"], {})
-                    if item["index"] in steps:
-                        self.server.repeated.append((body["experimentId"], item["key"], item["index"]))
-                    steps[item["index"]] = item["data"]
+                    (steps[item["index"]],) = item["data"] if body["type"] == "media" else (item["data"],)
                 return 200, {}
             case "PUT", ["project", _, _, "runs", ident, "profile"]:
                 experiments[ident]["config"].update(body.get("config", {}))
