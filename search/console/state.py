@@ -146,12 +146,11 @@ class Standings:
         A trial's best only ever gets better, and a further fold puts it before all that have fewer, so one that is not
         among these few and has no news cannot enter.
         """
-        trials = self._journal.trials
-        first = trial if trial.repeats is None else trials[trial.repeats]
+        first = self._journal.trials[trial.first]
         if best_epoch(first, self.plan.grace_epochs) is None or (trial is not first and not trial.over):
             return False
         leader = self.top[0] if self.top else None
-        family = [first, *(other for other in trials.values() if other.repeats == first.number)]
+        family = self._journal.family(first.number)
         self.top = _with(self.top, family, self.plan)[:TOP]
         if first.kind == "baseline":
             self.baselines = _with(self.baselines, family, self.plan)

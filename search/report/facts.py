@@ -173,22 +173,17 @@ def progress(run: RunFolder) -> list[Progress]:
             seen[number] = Trial(
                 number, trial.kind, trial.name, trial.params, trial.config, trial.started, repeats=trial.repeats
             )
-            families.setdefault(_first(trial), []).append(seen[number])
+            families.setdefault(trial.first, []).append(seen[number])
         partial = seen[number]
         partial.reports.append(trial.reports[index])
         if index + 1 == len(trial.reports):
             partial.status = trial.status
-        compared = {_first(partial), leader.trial.number if leader else _first(partial)}
+        compared = {partial.first, leader.trial.number if leader else partial.first}
         ranked = rank([each for first in compared for each in families[first]], run.grace_epochs)
         if ranked and (leader is None or _quality(ranked[0]) != _quality(leader)):
             leader = ranked[0]
             steps.append(Progress(clock(moment), epochs, leader.accuracy, run.journal.trials[leader.trial.number]))
     return steps
-
-
-def _first(trial: Trial) -> int:
-    """The number of the trial of the same configuration on the first fold."""
-    return trial.number if trial.repeats is None else trial.repeats
 
 
 def _quality(best: Best) -> tuple[int, float, float]:

@@ -211,9 +211,8 @@ def _from_trial(run: RunFolder, number: int, ranked: list[Best]) -> Candidate:
     trial = run.journal.trials.get(number)
     if trial is None:
         raise InputError(f"--trial: must be one of 0 to {len(run.trials) - 1}, got {number}. See trials.csv.")
-    if trial.repeats is not None:  # the same configuration
-        number = trial.repeats
-        trial = run.journal.trials[number]
+    number = trial.first  # the same configuration
+    trial = run.journal.trials[number]
     best = next((best for best in ranked if best.trial.number == number), None)
     return _of(best) if best else Candidate(_name(number, trial.name), checked_config(trial.config), None, number)
 

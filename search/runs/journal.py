@@ -63,6 +63,11 @@ class Trial:
         return int(self.config.get("val_fold", 1))
 
     @property
+    def first(self) -> int:
+        """The number of the trial of the same configuration on the first fold: its own unless it is a repeat."""
+        return self.number if self.repeats is None else self.repeats
+
+    @property
     def over(self) -> bool:
         """Whether the trial has ended for good."""
         return self.status in OVER
@@ -181,6 +186,10 @@ class Journal:
         """What was reported of a trial's epoch, or None."""
         reports = self.trials[number].reports
         return reports[epoch - 1] if epoch <= len(reports) else None
+
+    def family(self, number: int) -> list[Trial]:
+        """The trials of one configuration: the one on the first fold, which has this number, and its repeats."""
+        return [trial for trial in self.trials.values() if trial.first == number]
 
     @property
     def configurations(self) -> int:

@@ -96,8 +96,7 @@ def measured(run: RunFolder, trial: Trial) -> dict[str, Any]:
 
 def _of_folds(run: RunFolder, trial: Trial) -> dict[str, Any]:
     """Which trial it repeats and on which fold; of one that was repeated, the mean and over how many folds."""
-    family = [trial, *(other for other in run.trials if other.repeats == trial.number)]
-    mean = best_of(family, run.grace_epochs) if trial.repeats is None else None
+    mean = best_of(run.journal.family(trial.number), run.grace_epochs)  # None for a repeat, which has no family
     return {
         "repeats": trial.repeats,
         "val_fold": trial.fold,
