@@ -210,17 +210,20 @@ def curves(trials: Sequence[tuple[Trial, Sequence[EpochResult]]], quantity: str)
 
 
 def seed_curves(trials: Sequence[tuple[Trial, Sequence[EpochResult]]]) -> Any:
-    """Accuracy over epochs of one configuration's seeds, one colour each."""
+    """Accuracy over epochs of one configuration's seeds, one colour each; a seed's folds share it."""
     plot = go.Figure()
-    for index, (trial, epochs) in enumerate(trials):
-        name = plain(trial.name.partition(", ")[2] or trial.name)
+    colours: dict[str, str] = {}
+    for trial, epochs in trials:
+        name = plain(trial.name.partition(", ")[2] or trial.name)  # "seed 1, fold 2"
+        seed = name.partition(", ")[0]
+        first = seed not in colours
+        colour = colours.setdefault(seed, SERIES[len(colours) % len(SERIES)])
         kinds = (("val", "solid", 2.0), ("train", "dot", 1.1))[0 if validates(trial.config) else 1 :]
         for place, (kind, dash, width) in enumerate(kinds):
             values = [100 * getattr(epoch, f"{kind}_acc") for epoch in epochs]
             plot.add_scatter(
-                x=[epoch.epoch for epoch in epochs], y=values, mode="lines", name=name, legendgroup=name,
-                showlegend=place == 0, hoverinfo="text",
-                line={"dash": dash, "width": width, "color": SERIES[index % len(SERIES)]},
+                x=[epoch.epoch for epoch in epochs], y=values, mode="lines", name=seed, legendgroup=seed,
+                showlegend=first and place == 0, hoverinfo="text", line={"dash": dash, "width": width, "color": colour},
                 hovertext=[f"{name}, {kind}<br>epoch {epoch.epoch}: {value:.1f}%"
                            for epoch, value in zip(epochs, values, strict=True)],
             )  # fmt: skip
@@ -400,8 +403,8 @@ def trade_off(members: Sequence[tuple[Best, float, bool]], front: Sequence[tuple
             "type": "log", "tickvals": ticks, "ticktext": [kind.said(tick) for tick in ticks],
             "range": [math.log10(min(costs)) - room, math.log10(max(costs)) + room],
         }  # fmt: skip
-    elif not kind.unit:
-        xaxis |= {"nticks": 5}
+    else:
+        xaxis |= {"nticks": 5, "ticksuffix": f" {kind.unit}" if kind.unit else ""}
     plot.update_layout(xaxis=xaxis, yaxis={"title": "validation accuracy, %"}, hovermode="closest")
     return plot
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,25 @@ import numpy.typing as npt
 from search.report.facts import label
 from search.runs.data import same_dataset
 from search.runs.format import percent, percent_range
-from search.runs.run import RunFolder, result_of
+from search.runs.run import RunFolder, load_run, result_of
 from trainable.config import TrialConfig
 from trainable.data.audio import read_waveform
 from trainable.data.dataset import Dataset
+from trainable.data.split import fold_splits
 from trainable.errors import InputError
 from trainable.features.picture import png
 from trainable.files import plain_cell
 from trainable.inference.explain import Stretch, decisive_stretch, model_of_trial
 from trainable.inference.metrics import class_scores, confusion, wilson_interval
-from trainable.inference.model import load_model
+from trainable.inference.model import Model, load_model
 from trainable.inference.preview import Excerpt, cut, excerpt
 from trainable.inference.scores import score_trial
 from trainable.inference.suspects import Suspect
+from trainable.training.trial_folder import TrialFolder
 
 CLIPS = 8  # so many mistakes are shown
 SECONDS = 8.0  # of each, s: enough to hear what it is; eight of them are about half a megabyte
-PATIENCE_S = 20.0  # for what decides all the mistakes that are shown; a slow network leaves some out
+PATIENCE_S = 60.0  # for what decides all the mistakes that are shown; a slow network leaves some out
 LEAST_DROP = 0.02  # of probability: below it no stretch decides
 _COLUMNS = 320  # px of the mel picture
 
@@ -237,26 +240,56 @@ Explain = Callable[[Path, str], Stretch | None]
 def explainer(run: RunFolder, patience: float = PATIENCE_S) -> Explain:
     """What asks the model that made the run's mistakes, as long as that takes no more than `patience` seconds in all.
 
-    With folds every clip has a model of its own, which is not kept: nothing is asked then.
+    With folds each clip has a model of its own: the one that had not learned from it.
     """
     deadline = time.monotonic() + patience
-    folder = run.path / "retrained"
     try:
-        if (folder / "predictions.csv").exists():
-            result = result_of(run.path) or {}
-            model = load_model(folder / "model") if result.get("measured_on") != "folds" else None
-        else:
-            best = run.best()
-            model = model_of_trial(run.folder(best.trial)) if best else None
+        model_for = models_of(run)
     except InputError:  # the mistakes are shown all the same
-        model = None
+        return lambda path, label: None
 
     def explain(path: Path, label: str) -> Stretch | None:
-        if model is None or label not in model.labels or time.monotonic() > deadline:
+        model = model_for(path) if time.monotonic() <= deadline else None
+        if model is None or label not in model.labels:
             return None
         return decisive_stretch(model, read_waveform(path), label)
 
     return explain
+
+
+def models_of(run: RunFolder) -> Callable[[Path], Model | None]:
+    """Which model has scored a clip, by the clip's path; None where that is not known.
+
+    Raises:
+        InputError: a model cannot be read, or the data is not what the folds were dealt from.
+    """
+    result = result_of(run.path) if (run.path / "retrained" / "predictions.csv").exists() else None
+    if result is not None and result["measured_on"] == "folds":
+        folders = _out_of_fold(run, result)
+        temperature = (result.get("calibration") or {}).get("temperature", 1.0)
+        of_trial = cache(partial(model_of_trial, temperature=temperature))
+        return lambda path: of_trial(folders[str(path)]) if str(path) in folders else None
+    best = run.best()
+    if result is not None:
+        model = load_model(run.path / "retrained" / "model")
+    elif best is not None:
+        model = model_of_trial(run.folder(best.trial))
+    else:
+        return lambda path: None
+    return lambda path: model
+
+
+def _out_of_fold(run: RunFolder, result: Mapping[str, Any]) -> dict[str, TrialFolder]:
+    """By a clip's path the training of the seed that was handed over that has not learned from the clip."""
+    again, dataset = load_run(run.path / "retrained"), same_dataset(run)
+    seed = (result.get("model") or {}).get("seed")
+    found: dict[str, TrialFolder] = {}
+    for trial in again.trials:
+        if trial.name.startswith(f"{result.get('chosen')}, seed {seed}, fold "):
+            config = TrialConfig.parse(trial.config, source=str(again.path))
+            held_out = fold_splits(dataset, config)[config.fold - 1].test
+            found |= {dataset.clips[clip].place: again.folder(trial) for clip in held_out}
+    return found
 
 
 def card(item: Prediction, path: Path, config: TrialConfig, stretch: Stretch | None) -> Card:

@@ -59,7 +59,7 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Places and names of the marks."""
         if self.choices is not None:
-            return [(self.place(choice), plain(choice)) for choice in self.choices]
+            return [(self.place(choice), plain(short(choice))) for choice in self.choices]
         return [(self.place(value), short(float(value))) for value in dict.fromkeys((self.low, self.high))]
 
 
@@ -156,7 +156,7 @@ def slice_figure(trials: Sequence[Trial], axis: Axis) -> Any:
             ticks = log_ticks(axis.low, axis.high)
             xaxis |= {"type": "log", "tickvals": ticks, "ticktext": [short(tick) for tick in ticks]}
     else:
-        names = [_short(plain(choice)) for choice in axis.choices]
+        names = [_short(plain(short(choice))) for choice in axis.choices]
         xaxis = {"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.6, len(names) - 0.4],
                  "showgrid": False, "zeroline": False}  # fmt: skip
     plot.update_layout(xaxis=xaxis, yaxis={"title": "accuracy, %", "nticks": 6}, hovermode="closest")

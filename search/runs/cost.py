@@ -20,19 +20,22 @@ class CostKind:
 
     title: str  # on an axis
     unit: str  # behind its values
+    thousand: str  # of that unit, in one word
     before: bool  # known before a trial's first epoch, so that a space may limit it
 
     def said(self, value: float) -> str:
-        """A value with its unit: `11.2M`, `20.3 ms`."""
-        return f"{value:.3g} {self.unit}" if self.unit else quantity(value)
+        """A value with its unit: `11.2M`, `20.3 ms`, `1.03 GB`."""
+        if not self.unit:
+            return quantity(value)
+        return f"{value:.3g} {self.unit}" if value < 999.5 else f"{value / 1000:.3g} {self.thousand}"
 
 
 # By the name of the field of `Cost`, which is also the name of the column.
 COSTS: dict[str, CostKind] = {
-    "parameters": CostKind("parameters", "", True),
-    "operations": CostKind("multiply-adds per clip", "", True),
-    "latency_ms": CostKind("time per clip, ms", "ms", True),
-    "memory_mb": CostKind("memory in training, MB", "MB", False),
+    "parameters": CostKind("parameters", "", "", True),
+    "operations": CostKind("multiply-adds per clip", "", "", True),
+    "latency_ms": CostKind("time per clip", "ms", "s", True),
+    "memory_mb": CostKind("memory in training", "MB", "GB", False),
 }
 
 

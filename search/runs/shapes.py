@@ -280,6 +280,10 @@ class _Failed(Record):
     message: Text = ""
 
 
+class _HandedOver(Record):
+    seed: int | None = None
+
+
 class Result(Record):
     """retrained/result.json."""
 
@@ -299,6 +303,7 @@ class Result(Record):
     ensemble_accuracy: Share | None = None
     ensembles: dict[str, _Ensemble | None] = Field(default={})
     calibration: _Calibration | None = None
+    model: _HandedOver | None = None
     winners_curse: dict[str, Any] | None = None
     groups: list[_Group] = Field(default=[])
     labels: list[Text] = Field(default=[])

@@ -74,7 +74,7 @@ def _replaced(waveform: Tensor, noise: Tensor, start: int, end: int, fade: int) 
     return made
 
 
-def model_of_trial(trial: TrialFolder) -> Model:
+def model_of_trial(trial: TrialFolder, temperature: float = 1.0) -> Model:
     """The best checkpoint of a trial as a model.
 
     Raises:
@@ -84,4 +84,4 @@ def model_of_trial(trial: TrialFolder) -> Model:
     if state is None or "weights" not in state:
         raise InputError(f"{trial.checkpoint('best')}: must hold a network's weights, got none. Train again.")
     facts = facts_of(state, str(trial.path))
-    return Model(facts.labels, [Network(facts, state["weights"], find_device("auto"))], [1], 1.0, {})
+    return Model(facts.labels, [Network(facts, state["weights"], find_device("auto"))], [1], temperature, {})

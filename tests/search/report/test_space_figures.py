@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -9,7 +10,7 @@ import pytest
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from search.report.facts import space_of, top, trials_of
-from search.report.figures import log_ticks
+from search.report.figures import log_ticks, seed_curves
 from search.report.space_figures import (
     UNUSED_PLACE,
     Axis,
@@ -117,3 +118,19 @@ def test_without_enough_finished_trials_the_dashboard_has_nothing_to_show(tmp_pa
     assert dashboard_importances(few.path / "study.db") == {}
     write_study(space_of(few), few.journal, few.path / "study.db")
     assert dashboard_importances(few.path / "study.db") == {}
+
+
+def test_choices_are_marked_as_the_console_writes_them() -> None:
+    axis = Axis("crop_seconds", (1.0, 2.5, None, True, "<b>"))
+    assert [name for _, name in axis.ticks()] == ["1", "2.5", "none", "yes", "&lt;b&gt;"]
+    assert list(slice_figure([], axis).layout.xaxis.ticktext) == [name for _, name in axis.ticks()]
+
+
+def test_the_folds_of_a_seed_share_its_colour_and_its_line_in_the_legend(run: RunFolder) -> None:
+    best = run.trials[0]
+    names = [f"careful, seed {seed}, fold {fold}" for fold in (1, 2) for seed in (1, 2)]
+    curves = [(replace(best, name=name), run.epochs(best)) for name in names]
+    lines = seed_curves(curves).data
+    assert [line.name for line in lines if line.showlegend] == ["seed 1", "seed 2"]
+    assert len({(line.name, line.line.color) for line in lines}) == 2
+    assert "fold 2" in str(lines[-1].hovertext)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from search.report.mistakes import models_of
 from search.retrain import jobs as retrain_models
 from search.retrain import retrain as retrain_module
 from search.retrain.card import model_card
@@ -558,6 +559,12 @@ def test_trained_models_say_of_files_what_the_result_says_of_them(
     assert folds["clips"] == 60
     assert load_model(folder / "model").record["measured_on"] == "folds"
     assert not (folder / "ensemble").exists()  # the earlier one does not belong to this result
+    model_for = models_of(load_run(searched.path))  # each clip's own: the one that had not learned from it
+    for row in csv.DictReader(io.StringIO((folder / "predictions.csv").read_text())):
+        model = model_for(Path(row["path"]))
+        assert model is not None
+        [said] = predict_files(model, [row["path"]])
+        assert (said.label, said.probability) == (row["predicted"], pytest.approx(float(row["probability"]), abs=1e-4))
 
 
 def test_greedy_ensemble_takes_models_that_mend_each_other_and_stops() -> None:

@@ -69,3 +69,14 @@ def test_costs_stand_in_trials_csv_under_their_names(run: RunFolder) -> None:
 )
 def test_a_cost_is_said_with_its_unit(name: str, value: float, said: str) -> None:
     assert COSTS[name].said(value) == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        ("memory_mb", 3.3, "3.3 MB"), ("memory_mb", 1030.0, "1.03 GB"), ("memory_mb", 999.7, "1 GB"),
+        ("latency_ms", 20.25, "20.2 ms"), ("latency_ms", 1500.0, "1.5 s"), ("parameters", 11.2e6, "11.2M"),
+    ],
+)  # fmt: skip
+def test_a_cost_is_said_with_a_unit_that_keeps_it_short(kind: str, value: float, said: str) -> None:
+    assert COSTS[kind].said(value) == said
