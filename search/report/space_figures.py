@@ -232,6 +232,8 @@ def dashboard_importances(study_file: Path) -> dict[str, float]:
             return {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # Conditional settings that few trials have: a line for each of them, which the dashboard does not show.
+            warnings.filterwarnings("ignore", "Some regimes for parameter", UserWarning)
             found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
         return {name: float(share) for name, share in found.items()}
     finally:

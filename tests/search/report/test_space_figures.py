@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,15 @@ def test_without_enough_finished_trials_the_dashboard_has_nothing_to_show(tmp_pa
     assert dashboard_importances(few.path / "study.db") == {}
     write_study(space_of(few), few.journal, few.path / "study.db")
     assert dashboard_importances(few.path / "study.db") == {}
+
+
+def test_settings_that_few_trials_have_put_no_warnings_on_the_screen(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", trials=10)
+    write_study(space_of(run), run.journal, run.path / "study.db")
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        assert dashboard_importances(run.path / "study.db")
+    assert shown == []
 
 
 def test_choices_are_marked_as_the_console_writes_them() -> None:
