@@ -30,7 +30,7 @@ from search.console.table import terminal
 from search.console.time_left import Plan
 from search.mirror.mode import ResolvedMode, resolve_again, resolve_mode
 from search.report.report import write_report
-from search.retrain.trust import candidates_of, trust
+from search.retrain.trust import candidates_of, margin_on_folds, trust
 from search.runs.data import move_data, same_dataset
 from search.runs.folder import find_run, new_run, only_driver, sole_run
 from search.runs.format import conditions_of, folds_in_words
@@ -314,8 +314,14 @@ def _search(searching: Searching) -> int:
     def finish(console: Console) -> None:
         best = run.best()
         trusted = trust(run, best, candidates_of(run)).in_words() if best else ""
+        margin = margin_on_folds(run)
         interrupted = stop.reason == "interrupted" or stop.trouble
-        console.finish(run.record["split"]["val"], interrupted=interrupted, trust=trusted)
+        console.finish(
+            run.record["split"]["val"],
+            interrupted=interrupted,
+            trust=trusted,
+            margin=margin.in_words() if margin else "",
+        )
 
     anew = {} if searching.new_time_budget is None else {"time_budget": searching.new_time_budget}
     with session.at_work(plan, stop, searching.retry, trials=space.budget.trials, **anew) as console:

@@ -172,17 +172,19 @@ class Console:
             self._warnings = [*self._warnings, text][-KEPT_WARNINGS:]
         self.notice(text)
 
-    def finish(self, validation_clips: int, interrupted: bool = False, trust: str = "") -> None:
+    def finish(self, validation_clips: int, interrupted: bool = False, trust: str = "", margin: str = "") -> None:
         """Shows the end of the search, to stay: best trials, interval, where the run is, what to do next.
 
         `validation_clips`: clips behind every validation accuracy. `trust`: how far the best of them can be trusted, in
-        words. After the `with` block.
+        words. `margin`: how far it is ahead of the next, where it was repeated on further folds. After the `with`
+        block.
         """
         self._close()
         width = self._terminal.width if self._terminal is not None else None
         warnings = self._warnings if self._terminal is not None else []
         resumable = interrupted or bool(self._journal.unfinished)
-        self._print(summary_lines(self._standings, self._header, validation_clips, trust, warnings, resumable, width))
+        behind = _behind_the_best(self._standings, validation_clips, trust, margin)
+        self._print(summary_lines(self._standings, self._header, behind, warnings, resumable, width))
 
     def repeat_warnings(self) -> None:
         """Shows the warnings once more, to stay, for a session without a summary. After the `with` block."""
@@ -256,15 +258,14 @@ FAILURES_SHOWN = 3
 def summary_lines(
     standings: Standings,
     header: Header,
-    validation_clips: int,
-    trust: str,
+    behind_the_best: Sequence[str],
     warnings: Sequence[str],
     resumable: bool,
     width: int | None,
 ) -> list[Text]:
     """The summary for a terminal of `width` characters (None: no terminal); commands stay whole, to be copied.
 
-    `trust`: how far the best score can be trusted, in words.
+    `behind_the_best`: how far its number can be trusted, and the settings that made it.
     """
     lines = [Text()]
     if standings.top:
@@ -280,7 +281,7 @@ def summary_lines(
         lines += fact("Ended", str(standings.stop_reason), width)
     lines += fact("Trials", _counts(standings), width)
     lines += fact("Best", best_in_words(standings), width, "bold green" if standings.top else "")
-    for text in _behind_the_best(standings, validation_clips, trust):
+    for text in behind_the_best:
         lines += fact("", text, width)
     if standings.gain is not None:
         lines += fact("Gain", str(standings.gain), width)
@@ -297,14 +298,14 @@ def _counts(standings: Standings) -> str:
     return f"{counts_in_words(standings)}; {standings.epochs} epoch{'s' if standings.epochs != 1 else ''}{since}"
 
 
-def _behind_the_best(standings: Standings, clips: int, trust: str) -> list[str]:
+def _behind_the_best(standings: Standings, clips: int, trust: str, margin: str) -> list[str]:
     """How far the best number can be trusted, and the settings that made it."""
     if not standings.top:
         return []
     best = standings.top[0]
     lines = []
     if best.folds:
-        lines += [trust] if trust else []
+        lines += [text for text in (trust, margin) if text]
     elif clips > 0:
         lines.append(f"{round(best.accuracy * clips)} of {clips} validation clips{f', {trust}' if trust else ''}")
     values = [(key, value_of(best.trial, key, standings.plan.conditions)) for key in standings.keys]

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from search.retrain.text import OPTIMISTIC
-from search.retrain.trust import candidates_of, trust
+from search.retrain.trust import candidates_of, margin_on_folds, trust
 from search.runs.format import ABSENT, conditions_of, folds_in_words, interval_in_words, stop_in_words, value_of
 from search.runs.journal import Trial
 from search.runs.run import Best, RunFolder, rank, result_of
@@ -259,6 +259,8 @@ def headline(run: RunFolder) -> Headline:
     where = f"{clips} validation clips" if clips and not best.folds else "the validation clips"
     at = folds_in_words(best.folds) or f"at epoch {best.epoch}"
     sentence = f"Trial {label(best.trial)} {at}, the highest of {_choices(run)} on {where}."
+    if margin := margin_on_folds(run):
+        sentence = f"{sentence} That is {margin.in_words()}."
     found = trust(run, best, candidates_of(run))
     return Headline(best.accuracy, found.interval, found.in_words(), sentence, True)
 

@@ -215,17 +215,16 @@ def difference(ours: Models, baseline: Models, groups: Groups) -> dict[str, Any]
     tested = "the models with the best validation" if ours.validated else "the first seeds, as nothing validated"
     test = comparison(first.right, second.right, groups.of(first))
     count = groups.count(first)
-    name = f"signs of {count} groups flipped" if count else "McNemar exact"
     over = f"{count} groups" if count else f"{len(first.clips)} clips"
     return {
         "mean": mean.mean,
         "interval_95": list(mean.interval) if mean.interval else None,
         "p_value": test.p_value,
         "smallest_p": test.smallest_p,
-        "test": name,
+        "test": test.test,
         "only_ours_right": test.only_first,
         "only_baseline_right": test.only_second,
-        "how": f"mean over seeds, t-interval over {over}; p: {name}, {tested}",
+        "how": f"mean over seeds, t-interval over {over}; p: {test.test}, {tested}",
     }
 
 

@@ -58,6 +58,7 @@ class Comparison:
     only_second: int  # clips that only the second has right
     p_value: float  # two-sided
     smallest_p: float  # that so many groups, or clips, could give: nothing can be shown where it is large
+    test: str  # how p was found
 
 
 def wilson_interval(correct: float, total: float, highest_of: int = 1) -> tuple[float, float]:
@@ -163,10 +164,12 @@ def comparison(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.
     if len(by_group) == len(gain):
         smallest = stats.binomtest(0, len(telling)).pvalue if len(telling) else 1.0
         p_value = stats.binomtest(only_first, len(telling)).pvalue if len(telling) else 1.0
+        test = "McNemar exact"
     else:
         smallest = min(1.0, 2.0 ** (1 - len(by_group)))
         p_value = _sign_flips(telling)
-    return Comparison(only_first, only_second, float(p_value), float(smallest))
+        test = f"signs of {len(by_group)} groups flipped"
+    return Comparison(only_first, only_second, float(p_value), float(smallest), test)
 
 
 def _sign_flips(differences: Floats) -> float:

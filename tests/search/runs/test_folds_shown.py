@@ -7,23 +7,27 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
+import torch
 import yaml
 
 from search.commands.compare import compare, print_comparison
 from search.commands.notebook import Run
 from search.commands.search import close_run
-from search.console.console import Header, summary_lines
+from search.console.console import Console, Header, summary_lines
 from search.console.state import Standings
 from search.console.time_left import Plan
 from search.mirror.experiment import trial_ending, trial_experiment
 from search.report.facts import headline, progress
 from search.retrain.plan import RetrainOptions, make_plan
+from search.retrain.trust import margin_on_folds
 from search.runs.journal import Journal
 from search.runs.run import RunFolder, load_run
 from search.space.space import Space
 from tests.support.retrained import make_run
+from trainable.data.dataset import load_dataset
 
 
 @pytest.fixture
@@ -82,13 +86,53 @@ def test_tables_have_the_best_mean_first_and_the_columns_of_folds_only_where_the
 
 def test_the_terminal_and_the_report_say_the_mean_and_its_folds(run: RunFolder) -> None:
     plan = Plan(trials=3, concurrency=1, epochs=1, grace_epochs=1, reduction_factor=None)
-    lines = summary_lines(Standings(run.journal, plan), Header("run", "d", "s"), 12, "", (), False, None)
+    lines = summary_lines(Standings(run.journal, plan), Header("run", "d", "s"), (), (), False, None)
     text = "\n".join(line.plain for line in lines)
     assert "84.0%, trial 2 in the mean of 3 folds (90.0%, 80.0%, 82.0%)" in text
     assert "6 of 6: 6 finished" in text
     assert "in the mean of 3 folds" in headline(run).sentence
     assert headline(run).accuracy == pytest.approx(0.84)
     assert [step.accuracy for step in progress(run)] == pytest.approx([0.6, 0.95, 0.75, 0.85, 0.84])
+
+
+def answer(run: RunFolder, number: int, clips: range, right: int) -> None:
+    """Gives a trial a checkpoint that has the first `right` of its validation clips right."""
+    dataset = load_dataset(run.record["data"]["path"])
+    true = np.array([dataset.clips[clip].label for clip in clips])
+    said = np.where(np.arange(len(true)) < right, true, (true + 1) % len(dataset.labels))
+    probabilities = np.eye(len(dataset.labels))[said]
+    run.folder(run.journal.trials[number]).path.mkdir(exist_ok=True)
+    run.folder(run.journal.trials[number]).save(
+        "best",
+        {"labels": list(dataset.labels), "val_clips": torch.tensor(list(clips)), "val_labels": torch.from_numpy(true),
+         "val_probabilities": torch.from_numpy(probabilities)},
+    )  # fmt: skip
+
+
+def test_the_best_is_compared_with_the_next_clip_by_clip_on_the_folds_that_both_have(run: RunFolder) -> None:
+    assert margin_on_folds(run) is None  # no checkpoint says which clips are right
+    first, second, third = range(0, 18), range(18, 36), range(36, 54)
+    for number, clips, right in ((2, first, 16), (4, second, 15), (5, third, 15), (1, first, 17), (3, second, 10)):
+        answer(run, number, clips, right)
+    margin = margin_on_folds(run)
+    assert margin is not None
+    assert (margin.other.number, margin.folds, margin.clips) == (1, 2, 36)  # trial 1 has not been given the third fold
+    assert (margin.found.only_first, margin.found.only_second) == (5, 1)
+    assert margin.gain == pytest.approx(4 / 36)
+    said = "+11.1 points against trial 1, the next, on 36 clips of 2 folds, p = 0.22 (McNemar exact)"
+    assert margin.in_words() == said
+    assert said in headline(run).sentence
+    journal, stream = run.journal, io.StringIO()
+    plan = Plan(trials=3, concurrency=1, epochs=1, grace_epochs=1, reduction_factor=None)
+    Console(journal, Header("run", "d", "s"), plan, stream).finish(18, margin=said)
+    assert said in " ".join(stream.getvalue().split())
+
+
+def test_without_repeats_there_is_nothing_to_compare(tmp_path: Path, make_clips: Callable[..., Path]) -> None:
+    run = make_run(tmp_path / "run", make_clips(classes=3, clips=20, seconds=0.1))
+    for number in range(3):
+        answer(run, number, range(18), 10)
+    assert margin_on_folds(run) is None
 
 
 def test_a_terminal_that_hears_event_by_event_shows_what_one_shows_that_comes_later(run: RunFolder) -> None:
