@@ -604,3 +604,90 @@ def test_a_searcher_that_is_made_anew_takes_the_place_of_the_one_before(space: S
     suggested(searchers[-1])
     assert len(journal._listeners) == 1
     assert [len(each._journal_study.study.trials) for each in searchers] == [0, 0, 0, 0, 1]
+
+
+def test_a_warm_start_takes_no_trial_that_is_still_running_or_has_failed_and_says_how_many(tmp_path: Path) -> None:
+    space, old = space_of(tmp_path, SPACE), new_journal(tmp_path / "old")
+    searcher = StudySearch(space, old)
+    for _ in range(8):
+        suggested(searcher)
+    for number, status in ((0, "finished"), (1, "failed"), (2, "failed"), (3, "cut"), (4, "diverged")):
+        for epoch in range(1, 3):
+            old.reported(number, epoch, 0.1 * number, 1.0, "continue")
+        old.ended(number, status)  # type: ignore[arg-type]
+    other = RunFolder(old.path.parent, {"space": space.to_json(), "split": {"hash": "same"}}, old)
+    learner = StudySearch(space, new_journal(tmp_path / "new"))
+    warm = learner.add_warm(other, "same")
+    # The first baseline is trained for 20 epochs, more than are trained here.
+    assert warm.left_out == {"not finished": 3, "failed": 2, "trained for 20 epochs, not 6": 1}
+    [event] = learner._journal.warm
+    assert [(record["status"], record["whole"]) for record in event["trials"]] == [("cut", True), ("diverged", True)]
+
+
+@pytest.mark.parametrize(("epochs", "status", "whole"), [(4, "finished", True), (6, "cut", False)])
+def test_only_what_was_trained_for_as_long_counts_as_finished_to_a_warm_start(
+    tmp_path: Path, epochs: int, status: str, whole: bool
+) -> None:
+    text = "fixed: {epochs: EPOCHS, weights: none}\nsearch: {n_mels: {choice: [32, 64]}}\nbudget: {grace_epochs: 1}"
+    old_space, space = (space_of(tmp_path, text.replace("EPOCHS", str(each))) for each in (4, epochs))
+    old = new_journal(tmp_path / "old")
+    step_through(old_space, old)
+    assert "finished" in {trial.status for trial in old.trials.values()}
+    learner = StudySearch(space, new_journal(tmp_path / "new"))
+    learner.add_warm(RunFolder(old.path.parent, {"space": old_space.to_json(), "split": {}}, old))
+    [event] = learner._journal.warm
+    of_finished = [record for record in event["trials"] if len(record["values"]) == 4]
+    assert of_finished
+    assert {(record["status"], record["whole"]) for record in of_finished} == {(status, whole)}
+
+
+def test_trials_of_a_warm_start_that_nobody_noted_as_whole_may_come_again(tmp_path: Path) -> None:
+    text = "fixed: {epochs: 2, weights: none}\nsearch: {n_mels: {choice: [32, 64]}}\nbudget: {grace_epochs: 1}"
+    journal = new_journal(tmp_path / "run")
+    known = {"params": {"n_mels": 32}, "status": "finished", "value": 0.5, "values": [0.5], "losses": [1.0]}
+    journal.warmed("/old/run", [known])  # as before version 0.2
+    step_through(space_of(tmp_path, text), journal)
+    assert sorted(trial.params["n_mels"] for trial in journal.trials.values()) == [32, 64]
+
+
+def test_leaders_are_repeated_as_soon_as_so_many_trials_as_start_a_search_are_over(tmp_path: Path) -> None:
+    space, journal = space_of(tmp_path, FOLDS), new_journal(tmp_path / "run")
+    searcher = StudySearch(space, journal)
+    for number in range(4):  # startup_trials
+        assert journal.trials.get(number) is None
+        suggested(searcher)
+        assert journal.trials[number].repeats is None
+        for epoch in range(1, 7):
+            journal.reported(number, epoch, 0.1 * number, 1.0, "continue")
+        journal.ended(number, "finished")
+    suggested(searcher)
+    assert (journal.trials[4].repeats, journal.trials[4].name) == (3, "fold 2 of trial 3")
+    for epoch in range(1, 7):
+        journal.reported(4, epoch, 0.05, 1.0, "continue")
+    journal.ended(4, "finished")
+    suggested(searcher)
+    assert (journal.trials[5].repeats, journal.trials[5].fold) == (2, 2)  # it leads by now
+
+
+def test_what_makes_no_configuration_is_not_refused_for_its_cost_but_fails_in_its_own_way(tmp_path: Path) -> None:
+    space = space_of(
+        tmp_path,
+        """
+        fixed: {epochs: 6, weights: none, n_mels: 32, scale: log}
+        search:
+          f_min: {uniform: [0, 900]}
+          f_max: {uniform: [901, 4000]}
+          sample_rate: {choice: [8000]}
+        budget: {trials: 1, grace_epochs: 1}
+        constraints: {parameters: 1e9}
+        """,
+    )
+
+    def settle(config: TrialConfig) -> TrialConfig:
+        raise InputError("this does not go together")
+
+    journal = new_journal(tmp_path / "run")
+    searcher = StudySearch(space, journal, settle=settle, refused=lambda config: True)
+    assert searcher.suggest("ray-id") == FINISHED
+    [trial] = journal.trials.values()
+    assert (trial.status, trial.message, trial.refused) == ("failed", "this does not go together", True)

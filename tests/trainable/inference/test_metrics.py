@@ -207,3 +207,29 @@ def test_bins_of_confidence_hold_every_clip_once_and_say_what_is_right_in_them()
     assert [(each.low, each.high, each.clips) for each in found] == [(0.5, 0.6, 1), (0.6, 0.7, 1), (0.9, 1.0, 3)]
     assert [each.accuracy for each in found] == pytest.approx([0.0, 1.0, 2 / 3])
     assert found[-1].confidence == pytest.approx((0.95 + 0.93 + 1.0) / 3)
+
+
+def test_gaps_of_different_bins_do_not_make_up_for_each_other() -> None:
+    said = np.array([0.35, 0.95, 1.0])  # the last two lie in one bin, full certainty has none of its own
+    probabilities = np.stack([said, *[(1 - said) / 4] * 4], axis=1)
+    gaps = np.array([0.65, 0.05, -1.0])  # right, right, wrong
+    error = calibration_error(probabilities, np.array([0, 0, 1]))
+    assert error == pytest.approx((gaps[0] + abs(gaps[1] + gaps[2])) / 3)
+
+
+@pytest.mark.parametrize(("clips", "classes"), [(1, 2), (2, 2), (20, 2), (2, 3), (7, 5)])
+def test_the_fitted_temperature_makes_a_model_that_is_always_right_as_sure_as_platts_target(
+    clips: int, classes: int
+) -> None:
+    probabilities = np.tile([0.8] + [0.2 / (classes - 1)] * (classes - 1), (clips, 1))
+    temperature = fit_temperature(probabilities, np.zeros(clips, dtype=np.int64))
+    assert with_temperature(probabilities, temperature)[0, 0] == pytest.approx((clips + 1) / (clips + 2), rel=1e-6)
+
+
+def test_two_models_that_answer_alike_show_nothing() -> None:
+    right = np.array([True, False, True])
+    same = comparison(right, right, np.arange(3))
+    assert (same.only_first, same.only_second, same.p_value, same.smallest_p) == (0, 0, 1.0, 1.0)
+    assert same.test == "McNemar exact"
+    of_two = comparison(np.array([True, True, True, False]), np.zeros(4, dtype=bool), np.array([0, 0, 1, 1]))
+    assert (of_two.p_value, of_two.smallest_p, of_two.test) == (0.5, 0.5, "signs of 2 groups flipped")
