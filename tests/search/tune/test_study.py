@@ -251,3 +251,39 @@ def test_a_sampler_depends_on_the_seed_the_trial_and_the_attempt(space: Space) -
 
     assert first(3, 0) == first(3, 0)
     assert len({first(3, 0), first(4, 0), first(3, 1)}) == 3
+
+
+@pytest.mark.parametrize(("event", "numbered"), [(None, 0), ({"numbered": 5}, 5), ({}, 0)])
+def test_a_proposal_is_what_the_sampler_of_its_number_draws_counted_behind_a_warm_starts_trials(
+    space: Space, tmp_path: Path, event: dict[str, int] | None, numbered: int
+) -> None:
+    journal = new_journal(tmp_path / "run")
+    if event is not None:  # before version 0.2 nobody noted how many trials the other run had
+        journal._write({"event": "warm", "run": "/old", "trials": [], "before": 0, **event})
+    drawn = optuna.create_study(sampler=make_sampler(space, 3 + numbered, attempt=1)).ask()
+    assert JournalStudy(space, journal).propose(3, 1)[1] == space.suggest(drawn)
+
+
+def test_what_was_learned_at_different_times_is_rebuilt_in_that_order(space: Space, tmp_path: Path) -> None:
+    def known(lr: float) -> dict[str, Any]:
+        params = {"lr": lr, "n_mels": 32, "mixup": 0.1}
+        return {"params": params, "status": "finished", "value": lr, "values": [lr], "losses": [1.0], "whole": True}
+
+    journal = new_journal(tmp_path / "run")
+    live = JournalStudy(space, journal)
+    journal.warmed("/first", [known(0.1)])
+    for value in (0.3, 0.4):
+        add(journal, [value], "finished", lr=value)
+    journal.warmed("/second", [known(0.2)])
+    journal.warmed("/third", [known(0.25)])
+    add(journal, [0.5], None, lr=0.5)
+    rebuilt = JournalStudy(space, Journal(journal.path))
+    order = [[trial.params["lr"] for trial in each.study.get_trials()] for each in (live, rebuilt)]
+    assert order[0] == order[1] == [0.1, 0.3, 0.4, 0.2, 0.25, 0.5]
+
+
+def test_cmaes_looks_at_the_numbers_that_every_sample_has(tmp_path: Path) -> None:
+    text = SPACE.replace("mixup: {q", "roll: {uniform: [0, 0.5], when: {mixup: 0.0}}\n      mixup: {q")
+    space = space_of(tmp_path, text + "    searcher: {kind: cmaes}\n")
+    looked_at = make_sampler(space, 0).infer_relative_search_space(optuna.create_study(), create_trial(value=0.0))
+    assert set(looked_at) == {"lr", "n_mels", "mixup"}
