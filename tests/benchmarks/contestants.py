@@ -23,6 +23,7 @@ from search.space.dimension import Dimension
 from search.space.space import Space
 from search.tune.scheduler import JournalASHA
 from search.tune.searcher import StudySearch
+from search.tune.standing import merit
 
 Floats = NDArray[np.float64]
 
@@ -51,13 +52,14 @@ class Begun:
 
     trial: SimpleNamespace  # what the scheduler sees of Ray's trial
     values: Mapping[str, Any]  # its configuration
+    done: int = 0  # epochs
 
 
 class Contestant(Protocol):
     """A searcher and a scheduler that work together."""
 
     def begin(self) -> Begun | None:
-        """The next trial, or None where there is no more."""
+        """The next trial, or one to go on with, or None where there is no more."""
 
     def report(self, begun: Begun, epoch: int, accuracy: float, loss: float, last: bool) -> bool:
         """Tells of an epoch; returns whether the trial goes on."""
@@ -98,6 +100,51 @@ class Ours:
     def diverged(self, begun: Begun, epoch: int) -> None:
         result = {"epoch": epoch, "val_acc": 0.0, "val_loss": 1e9, "message": "", "status": "diverged"}
         self._scheduler.on_trial_result(None, begun.trial, result)
+
+
+class Pausing(Ours):
+    """Ours, which takes up a cut trial again once it would not be cut any more, by all who have been at its rung since.
+
+    That is ASHA as it promotes, where ours and Ray's stop; the next rung's trials come first.
+    """
+
+    def __init__(self, space: Space, folder: Path) -> None:
+        super().__init__(space, folder)
+        self._paused: dict[int, Begun] = {}
+        study, ended = self.searcher._journal_study, set[int]()
+        report, tell = study._report, study._tell
+
+        def report_again(number: int, epoch: int, value: float, loss: float) -> None:
+            if number in ended:  # Optuna takes nothing more of it; the duels by which it stands go on
+                study.storage.merits[number].append(merit(value, loss))
+            else:
+                report(number, epoch, value, loss)
+
+        def tell_once(number: int, status: str, value: float) -> None:
+            if number not in ended:
+                ended.add(number)
+                tell(number, status, value)
+
+        study._report, study._tell = report_again, tell_once  # type: ignore[method-assign]
+
+    def begin(self) -> Begun | None:
+        for number in sorted(self._paused, key=lambda number: -self._paused[number].done):
+            trial = self.journal.trials[number]
+            if self._judged(number) and not self._scheduler._overtaken(trial):
+                trial.status, trial.reports[-1].decision = "running", "continue"
+                return self._paused.pop(number)
+        return super().begin()
+
+    def report(self, begun: Begun, epoch: int, accuracy: float, loss: float, last: bool) -> bool:
+        goes_on = super().report(begun, epoch, accuracy, loss, last)
+        if not goes_on and not last:
+            self._paused[int(begun.trial.config["number"])] = begun
+        return goes_on
+
+    def _judged(self, number: int) -> bool:
+        """Whether enough trials have been at the last rung of a trial to judge it."""
+        there: dict[int, float] = next((rung for _, rung in self._scheduler._brackets[0]._rungs if number in rung), {})
+        return len(there) >= self.space.budget.reduction_factor
 
 
 def random_search(space: Space, folder: Path) -> Ours:
@@ -156,40 +203,33 @@ def _domain(dimension: Dimension) -> Any:
     return getattr(tune, dimension.kind)(*dimension.args)
 
 
-@dataclass
-class _Running:
-    begun: Begun
-    training: Training
-    done: int = 0  # epochs
-
-
 def epochs_to_target(contestant: Contestant, landscape: Landscape, workers: int, most: float = float("inf")) -> float:
     """Epochs trained, over all workers, until one trial has reached the target; infinity where none ever does.
 
     Simulated time: every epoch of every trial takes equally long, so the workers take turns. With `most` the search
     ends, like one that never arrives, after so many epochs.
     """
-    running: list[_Running] = []
+    running: list[tuple[Begun, Training]] = []
     spent, more = 0, True
     while spent < most:
         while more and len(running) < workers:
             begun = contestant.begin()
             more = begun is not None
             if begun is not None:
-                running.append(_Running(begun, landscape.training(begun.values)))
+                running.append((begun, landscape.training(begun.values)))
         if not running:
             return float("inf")
-        trial = running.pop(0)
-        training, epoch = trial.training, trial.done
+        begun, training = running.pop(0)
+        epoch = begun.done
         spent += 1
         if epoch == len(training.accuracies):
-            contestant.diverged(trial.begun, epoch + 1)
+            contestant.diverged(begun, epoch + 1)
             continue
         if training.worth[epoch] >= landscape.target:
             return spent
-        trial.done += 1
+        begun.done += 1
         accuracy, loss = float(training.accuracies[epoch]), float(training.losses[epoch])
-        last = trial.done == landscape.space.max_epochs
-        if contestant.report(trial.begun, trial.done, accuracy, loss, last) and not last:
-            running.append(trial)
+        last = begun.done == landscape.space.max_epochs
+        if contestant.report(begun, begun.done, accuracy, loss, last) and not last:
+            running.append((begun, training))
     return float("inf")

@@ -12,11 +12,12 @@ from ray.tune.search.optuna import OptunaSearch
 
 from search.runs.journal import Journal, Status
 from search.space.space import Space
-from search.tune.study import JournalStudy, make_sampler
+from search.tune.standing import merit
+from search.tune.study import JournalStudy, check_cmaes, make_sampler
 from tests.support.spaces import space_of
 from tests.support.stepping import curve, new_journal, step_through
 from trainable.config import TrialConfig
-from trainable.errors import Diverged, OutOfMemory, TrialEnded
+from trainable.errors import Diverged, InputError, OutOfMemory, TrialEnded
 
 SPACE = """
     fixed: {epochs: 6, weights: none}
@@ -287,3 +288,29 @@ def test_cmaes_looks_at_the_numbers_that_every_sample_has(tmp_path: Path) -> Non
     space = space_of(tmp_path, text + "    searcher: {kind: cmaes}\n")
     looked_at = make_sampler(space, 0).infer_relative_search_space(optuna.create_study(), create_trial(value=0.0))
     assert set(looked_at) == {"lr", "n_mels", "mixup"}
+
+
+def test_chance_takes_over_from_a_sampler_that_insists_after_ten_draws_unless_it_is_to_insist(space: Space) -> None:
+    kinds = [type(make_sampler(space, 0, attempt)).__name__ for attempt in (0, 9, 10)]
+    assert kinds == ["TPESampler", "TPESampler", "RandomSampler"]
+    assert isinstance(make_sampler(space, 0, 10, insists=True), optuna.samplers.TPESampler)
+
+
+def test_two_numbers_are_enough_for_cmaes_and_one_is_not(tmp_path: Path) -> None:
+    two = SPACE.replace("      mixup: {quniform: [0.0, 0.4, 0.1]}\n", "") + "    searcher: {kind: cmaes}\n"
+    check_cmaes(space_of(tmp_path, two))
+    one = two.replace("      n_mels: {qrandint: [32, 128, 32]}\n", "")
+    with pytest.raises(InputError, match="needs two numeric dimensions without conditions, got lr"):
+        check_cmaes(space_of(tmp_path, one))
+
+
+def test_epochs_of_a_warm_start_are_counted_from_one_and_have_no_loss_where_nobody_noted_it(
+    space: Space, tmp_path: Path
+) -> None:
+    params = {"lr": 0.1, "n_mels": 32, "mixup": 0.1}
+    journal = new_journal(tmp_path / "run")
+    journal.warmed("/old", [{"params": params, "status": "cut", "value": 0.3, "values": [0.2, 0.3], "whole": True}])
+    study = JournalStudy(space, journal)
+    [trial] = study.study.get_trials()
+    assert trial.intermediate_values == {1: 0.2, 2: 0.3}
+    assert study.storage.merits[trial.number] == [merit(0.2, 0.0), merit(0.3, 0.0)]
