@@ -6,9 +6,11 @@ are compared clip by clip.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from search.runs.data import same_dataset
 from search.runs.format import interval_in_words, points
@@ -17,7 +19,7 @@ from search.runs.run import Best, RunFolder
 from trainable.data.split import group_numbers
 from trainable.errors import InputError
 from trainable.inference.metrics import Comparison, accuracy_interval, comparison, wilson_interval
-from trainable.inference.scores import Scores, score_trial
+from trainable.inference.scores import score_trial
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,11 @@ def trust(run: RunFolder, best: Best, highest_of: int = 1) -> Trust:
     # Runs from before groups were noted tell by their clips whether they have any.
     if data.get("groups", 1) and all(run.folder(trial).checkpoint("best").exists() for trial in trials):
         try:
-            scores = [score_trial(run.folder(trial), "val") for trial in trials]
-            groups = group_numbers(same_dataset(run))[np.concatenate([each.clips for each in scores])]
+            right, groups = _scored(run, trials)
         except InputError:
             return Trust(None, highest_of, why_none="whose clips were scored can be seen only while the data is there")
         count = len(set(groups.tolist()))
         if count < len(groups):
-            right = np.concatenate([each.right for each in scores])
             interval = accuracy_interval(right.astype(float), groups, highest_of)
             return Trust(interval, highest_of, count, "" if interval else "all validation clips are of one group")
     elif data.get("groups"):
@@ -92,20 +92,26 @@ def margin_on_folds(run: RunFolder) -> Margin | None:
 
     The first fold has chosen both, so what it says flatters both alike.
     """
-    first, second = [*run.ranked()[:2], None, None][:2]
-    if first is None or second is None or not first.repeats:
+    ranked = run.ranked()
+    if len(ranked) < 2 or not ranked[0].repeats:
         return None
-    theirs = {trial.fold: trial for trial in (second.trial, *second.repeats)}
-    pairs = [(trial, theirs[trial.fold]) for trial in (first.trial, *first.repeats) if trial.fold in theirs]
+    ours, theirs = ({trial.fold: trial for trial in (best.trial, *best.repeats)} for best in ranked[:2])
+    folds = sorted(ours.keys() & theirs.keys())
     try:
-        scores = [(_scores_of(run, one), _scores_of(run, other)) for one, other in pairs]
-        groups = group_numbers(same_dataset(run))[np.concatenate([one.clips for one, _ in scores])]
+        both, groups = _scored(run, [side[fold] for side in (ours, theirs) for fold in folds])
     except InputError:
         return None
-    right, others = (np.concatenate([each.right for each in side]) for side in zip(*scores, strict=True))
+    right, others = np.split(both, 2)  # of the same clips
     gain = float(right.mean() - others.mean())
-    return Margin(second.trial, gain, len(right), len(pairs), comparison(right, others, groups))
+    return Margin(ranked[1].trial, gain, len(right), len(folds), comparison(right, others, groups[: len(right)]))
 
 
-def _scores_of(run: RunFolder, trial: Trial) -> Scores:
-    return score_trial(run.folder(trial), "val")
+def _scored(run: RunFolder, trials: Iterable[Trial]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Which validation clips of all trials are right [n], and whose they are [n].
+
+    Raises:
+        InputError: a checkpoint is gone, or the data.
+    """
+    scores = [score_trial(run.folder(trial), "val") for trial in trials]
+    clips = np.concatenate([each.clips for each in scores])
+    return np.concatenate([each.right for each in scores]), group_numbers(same_dataset(run))[clips]

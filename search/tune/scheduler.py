@@ -130,16 +130,20 @@ class JournalASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no 
         Not so where it leads the search by the rule for the best: its rung did not do it justice.
         """
         number = trial.number
-        bracket = self._brackets[0]
-        # Rungs come highest first; a rung where too few have been to have a best third judges nobody.
-        there: dict[int, float] = next((recorded for _, recorded in bracket._rungs if number in recorded), {})
-        if len(there) < self._reduction_factor:
+        there = self._judges(number)
+        if not there:
             return False
-        if there[number] >= bracket.cutoff({other: value for other, value in there.items() if other != number}):
+        if there[number] >= self._brackets[0].cutoff({other: there[other] for other in there if other != number}):
             return False
         others = (other for other in self._journal.trials.values() if other.number != number and self._competes(other))
         leader = best_of([trial, *others], self._grace_epochs)
         return leader is None or leader.trial.number != number
+
+    def _judges(self, number: int) -> dict[int, float]:
+        """The values at the last rung that a trial has passed, empty where too few have been there for a best third."""
+        # Rungs come highest first.
+        there: dict[int, float] = next((rung for _, rung in self._brackets[0]._rungs if number in rung), {})
+        return there if len(there) >= self._reduction_factor else {}
 
     def _cut_message(self, trial: Trial) -> str:
         epoch = trial.reports[-1].epoch

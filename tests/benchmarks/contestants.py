@@ -130,7 +130,7 @@ class Pausing(Ours):
     def begin(self) -> Begun | None:
         for number in sorted(self._paused, key=lambda number: -self._paused[number].done):
             trial = self.journal.trials[number]
-            if self._judged(number) and not self._scheduler._overtaken(trial):
+            if self._scheduler._judges(number) and not self._scheduler._overtaken(trial):
                 trial.status, trial.reports[-1].decision = "running", "continue"
                 return self._paused.pop(number)
         return super().begin()
@@ -140,11 +140,6 @@ class Pausing(Ours):
         if not goes_on and not last:
             self._paused[int(begun.trial.config["number"])] = begun
         return goes_on
-
-    def _judged(self, number: int) -> bool:
-        """Whether enough trials have been at the last rung of a trial to judge it."""
-        there: dict[int, float] = next((rung for _, rung in self._scheduler._brackets[0]._rungs if number in rung), {})
-        return len(there) >= self.space.budget.reduction_factor
 
 
 def random_search(space: Space, folder: Path) -> Ours:

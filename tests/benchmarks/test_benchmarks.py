@@ -65,6 +65,15 @@ def test_the_efficiency_benchmark_lets_everybody_race_and_prints_both_ratios(
     assert said.count("ours / OptunaSearch + ASHAScheduler: ") == contests
 
 
+def test_the_efficiency_benchmark_races_on_all_sets_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[Any] = []
+    monkeypatch.setattr(benchmark_efficiency, "contest", lambda each, seeds, workers: searched.append(each))
+    benchmark_efficiency.main(["--quick"])
+    assert searched[2:] == benchmark_efficiency.recorded_sets(20)
+    assert [each.title for each in searched[:2]] == ["simulated curves, 30 epochs", "simulated curves, 50 epochs"]
+    assert len(searched) > 5
+
+
 def test_the_training_benchmark_fills_its_table_and_measures_the_memory_of_ours_alone(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

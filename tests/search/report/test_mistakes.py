@@ -105,6 +105,8 @@ def test_what_decides_a_mistake_is_framed_in_its_picture_and_can_be_played_alone
         assert base64.b64decode(each.sound)
     html = write_report([run]).read_text(encoding="utf-8")
     assert html.count('class="alone"') == html.count('<i style="left:') > 0
+    add_result(run, measured_on="folds", labels=list(dataset.labels))  # whose trainings are gone
+    assert not [card for card in mistakes(run, found, CONFIG).cards if card.decides]
 
 
 def test_a_slow_network_leaves_the_last_mistakes_unexplained(run: RunFolder, dataset: Dataset) -> None:

@@ -51,13 +51,14 @@ def test_a_folder_of_class_folders_becomes_clips_by_class_and_name(make_clips: M
     assert dataset.seconds == 6.0
 
 
+@pytest.mark.slow
 def test_the_demo_set_is_a_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIO_SEARCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(demo, "make_demo", partial(demo.make_demo, clips_per_class=2))  # 60 take a minute
+    monkeypatch.setattr(demo, "make_demo", partial(demo.make_demo, seconds=0.25))  # of 5 s they take a minute
     dataset = load_dataset("demo")
     assert dataset.name == "demo"
     assert len(dataset.labels) == 10
-    assert len(dataset.clips) == 20
+    assert len(dataset.clips) == 10 * demo.CLIPS_PER_CLASS
     assert dataset.rejected == ()
 
 
