@@ -24,6 +24,7 @@ _SWITCHES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the console is ours
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about GPU variables on trials without a GPU
+    "RAY_prestart_worker_first_driver": "0",  # a process per core, which no trial would use
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # each trial writes its own epochs.jsonl
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `search.tune.stop` handles signals
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the journal is our snapshot; Tune's own is not used

@@ -75,6 +75,7 @@ resources: {cpu: 1, gpu: 0}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_is_one_with_these_flags(command: str) -> None:
     words = shlex.split(re.sub(r"COMMAND|[\[\]]|\.\.\.", "", command))

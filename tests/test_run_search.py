@@ -36,7 +36,7 @@ search:
   lr: {loguniform: [1.0e-4, 1.0e-2]}
 baselines: [{name: base, backbone: squeezenet1_1, lr: 1.0e-3}]
 budget: {trials: 3, grace_epochs: 1}
-resources: {cpu: 1}
+resources: {cpu: 1, at_once: 1}
 """
 
 
@@ -384,7 +384,7 @@ def test_a_search_is_run_extended_retrained_reported_and_used(
     assert record["space"]["resources"] == {
         "gpu": None,
         "cpu": 1.0,
-        "at_once": None,
+        "at_once": 1,
     }  # as wished for, not as this machine has them
     assert (record["hardware"]["gpus_per_trial"], record["hardware"]["cpus_per_trial"]) == (0.0, 1.0)
     assert record["seed"] == 7

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesRegressor
 
 from search.runs.journal import UNTRAINABLE, Trial
 from search.runs.run import RunFolder, validates
@@ -182,6 +181,8 @@ class Voter:
 
     def __init__(self, encoder: Encoder, seen: Sequence[Seen], seed: int) -> None:
         """Grows the forest; the same trials and seed give the same one."""
+        from sklearn.ensemble import ExtraTreesRegressor  # seconds to import, and few searches learn
+
         rows, standings = encoder.rows([trial.values for trial in seen]), [trial.standing for trial in seen]
         self.leaders = [seen[place].values for place in np.argsort(standings, kind="stable")[::-1][:LEADERS]]
         self._forest = ExtraTreesRegressor(TREES, bootstrap=True, max_features=0.7, random_state=seed)

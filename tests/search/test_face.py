@@ -61,7 +61,7 @@ def test_a_notebook_searches_looks_retrains_and_labels(
     space.write_text(
         "fixed: {backbone: 'mine.py:make', weights: none, n_fft: 256, hop_length: 64, n_mels: 24, epochs: 2, "
         "test_share: 0.2, scale: log}\nsearch: {lr: {loguniform: [1e-3, 1e-2]}}\n"
-        "budget: {trials: 2, grace_epochs: 1}\nresources: {cpu: 1, gpu: 0}\n"
+        "budget: {trials: 2, grace_epochs: 1}\nresources: {cpu: 1, gpu: 0, at_once: 1}\n"
         "baselines: [{name: plain, lr: 1e-3}]\n"
     )
     run = search.search(space, data=str(clips), name="mine", swanlab="off", cpus_per_trial=1)

@@ -76,6 +76,7 @@ def test_what_nobody_has_stated_is_counted() -> None:
     assert (row["name"], row["weights"], row["auto"]) == (EXAMPLE, "", "none")
 
 
+@pytest.mark.slow
 def test_timms_are_counted_where_few_match_and_only_named_where_many_do() -> None:
     pytest.importorskip("timm", reason="timm is optional and not installed")
     few = rows("timm:resnet10t")

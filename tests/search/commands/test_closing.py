@@ -14,6 +14,7 @@ from search.space.space import Space
 from tests.support.retrained import make_run
 
 
+@pytest.mark.slow
 def test_a_study_that_cannot_be_written_is_a_warning_and_the_rest_is_there(
     tmp_path: Path, make_clips: Callable[..., Path]
 ) -> None:

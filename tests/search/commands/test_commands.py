@@ -45,6 +45,7 @@ def music(make_clips: Callable[..., Path]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_read_are_named_at_the_end_and_make_the_exit_code_one(model: Path, music: Path) -> None:
     result = call("predict", model, music)
     assert result.exit_code == 1
@@ -56,6 +57,7 @@ def test_files_that_cannot_be_read_are_named_at_the_end_and_make_the_exit_code_o
     assert call("predict", model, music / "000.wav").exit_code == 0
 
 
+@pytest.mark.slow
 def test_labels_come_as_csv_and_as_json_lines_with_a_probability_per_class(model: Path, music: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(call("predict", model, music, "--csv", "--top", 2).stdout)))
     lines = [json.loads(line) for line in call("predict", model, music, "--json", "--top", 2).stdout.splitlines()]
@@ -68,6 +70,7 @@ def test_labels_come_as_csv_and_as_json_lines_with_a_probability_per_class(model
         assert sum(float(row[f"p({label})"]) for label in line["probabilities"]) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -103,6 +106,7 @@ def test_a_check_of_data_is_for_people_or_as_json(music: Path) -> None:
     assert [item["label"] for item in found["classes"]] == ["class0", "class1"]
 
 
+@pytest.mark.slow
 def test_a_report_of_several_runs_goes_into_the_first_ones_folder(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, trials=4).path for name in ("one", "two")]
     assert call("report", *runs).stdout.strip() == str(runs[0] / "report.html")

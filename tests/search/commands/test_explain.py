@@ -21,6 +21,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "model"
 
 
+@pytest.mark.slow
 def test_each_file_gets_its_stretch_as_text_and_on_a_page_that_runs_no_script(
     model: Path, make_clips: Callable[..., Path]
 ) -> None:
@@ -35,6 +36,7 @@ def test_each_file_gets_its_stretch_as_text_and_on_a_page_that_runs_no_script(
     assert not re.findall(r"(?:src|href)=[\"'](?!data:)", page)
 
 
+@pytest.mark.slow
 def test_as_json_each_line_holds_the_stretch(model: Path, make_clips: Callable[..., Path]) -> None:
     done = CliRunner().invoke(app, ["predict", str(model), str(make_clips(classes=1, clips=2)), "--explain", "--json"])
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -42,6 +44,7 @@ def test_as_json_each_line_holds_the_stretch(model: Path, make_clips: Callable[.
     assert all(0 <= line["decides"]["start"] < line["decides"]["end"] <= 1.0 for line in lines)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_explained_is_named(model: Path, tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("no sound")
     assert CliRunner().invoke(app, ["predict", str(model), "text.wav", "--explain"]).exit_code == 1

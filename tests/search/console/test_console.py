@@ -83,6 +83,7 @@ def test_the_time_left_expects_cuts_of_baselines_only_where_they_may_be_cut(jour
     assert left[True][0] < 0.5 * left[False][0]
 
 
+@pytest.mark.slow
 def test_standings_kept_event_by_event_are_those_of_the_one_rule_for_best(journal: Journal):
     kept = Standings(journal, PLAN)
     leaders = []
@@ -140,6 +141,7 @@ def test_many_running_trials_are_folded(journal: Journal):
     assert any(re.fullmatch(r"and \d+ more", line) for line in shown(kept, 80, 24))
 
 
+@pytest.mark.slow
 def test_a_thousand_trials_cost_no_more_than_a_few(journal: Journal, monkeypatch: pytest.MonkeyPatch):
     looked_at: list[int] = []  # trials whose best epoch was looked for
     best_epoch = results.best_epoch

@@ -30,12 +30,14 @@ def log_in(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("SWANLAB_API_HOST", url)
 
 
+@pytest.mark.slow
 def test_without_a_key_auto_is_local_and_says_how_to_look() -> None:
     mode = resolve_mode("auto", RUN)
     assert (mode.mode, mode.warning) == ("local", "")
     assert mode.how == "swanlab watch runs/quick-1/swanlog"
 
 
+@pytest.mark.slow
 def test_without_a_key_the_cloud_is_refused_with_ways_out() -> None:
     with pytest.raises(InputError, match="you are not logged in") as refused:
         resolve_mode("cloud", RUN)
@@ -43,6 +45,7 @@ def test_without_a_key_the_cloud_is_refused_with_ways_out() -> None:
     assert "--swanlab local" in str(refused.value)
 
 
+@pytest.mark.slow
 def test_with_a_key_that_the_server_takes_auto_is_the_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
     with stand_in() as server:
         log_in(monkeypatch, server.url)
@@ -51,6 +54,7 @@ def test_with_a_key_that_the_server_takes_auto_is_the_cloud(monkeypatch: pytest.
     assert server.requests == [("POST", "/login/api_key")]
 
 
+@pytest.mark.slow
 def test_a_key_from_swanlab_login_counts(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "home").mkdir()
@@ -83,6 +87,7 @@ def test_a_server_that_fails_is_named_and_auto_falls_back_loudly(
     assert "a-secret-key" not in mode.warning
 
 
+@pytest.mark.slow
 def test_the_cloud_asked_for_and_refused_is_an_error_that_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:  # bound, but nobody listens: connections are refused
         taken.bind(("127.0.0.1", 0))
@@ -159,6 +164,7 @@ def test_a_run_that_auto_had_sent_to_the_cloud_goes_on_where_the_cloud_is_away(
     assert "mirror runs/quick-1 --swanlab cloud" in without_a_key.warning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("requested", [{}, {"requested": "cloud"}])
 def test_who_asked_for_the_cloud_outright_is_told_where_it_is_away(requested: dict[str, str]) -> None:
     was = {"mode": "cloud", "project": "music", **requested}  # run.json of older runs does not say what was requested
@@ -167,6 +173,7 @@ def test_who_asked_for_the_cloud_outright_is_told_where_it_is_away(requested: di
     assert resolve_again("off", was, RUN).mode == "off"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_mirrored_locally_stays_local(monkeypatch: pytest.MonkeyPatch) -> None:
     was = resolve_mode("auto", RUN).to_json()
     assert was["requested"] == "auto"

@@ -65,6 +65,7 @@ def test_a_data_set_that_has_changed_gives_a_confusion_but_no_clips(run: RunFold
     assert mistakes(run, found, CONFIG).lost_all == found.lost
 
 
+@pytest.mark.slow
 def test_every_mistake_has_a_picture_and_a_player_and_lost_files_are_named(run: RunFolder, dataset: Dataset) -> None:
     add_scores(run, dataset, range(18), wrong=12)
     found = scored(run, None)
@@ -109,6 +110,7 @@ def test_what_decides_a_mistake_is_framed_in_its_picture_and_can_be_played_alone
     assert not [card for card in mistakes(run, found, CONFIG).cards if card.decides]
 
 
+@pytest.mark.slow
 def test_a_slow_network_leaves_the_last_mistakes_unexplained(run: RunFolder, dataset: Dataset) -> None:
     save_small(run.path / "retrained" / "model", labels=dataset.labels)
     (run.path / "retrained" / "predictions.csv").write_text("path,label,predicted,probability\n")

@@ -51,6 +51,7 @@ def figures_of(html: str) -> list[str]:
     return re.findall(r'data-plot="([^"]+)"', html)
 
 
+@pytest.mark.slow
 def test_the_headline_of_a_search_says_that_it_is_optimistic(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     best = run.best()
@@ -62,6 +63,7 @@ def test_the_headline_of_a_search_says_that_it_is_optimistic(tmp_path: Path) -> 
     assert "95% interval" in text
 
 
+@pytest.mark.slow
 def test_the_headline_of_a_retrained_run_is_its_test_accuracy(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trials=5)
     add_result(run)
@@ -72,12 +74,14 @@ def test_the_headline_of_a_retrained_run_is_its_test_accuracy(tmp_path: Path) ->
     assert "optimistic" not in text
 
 
+@pytest.mark.slow
 def test_a_retrained_run_without_test_clips_is_still_called_optimistic(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trials=5)
     add_result(run, measured_on="validation")
     assert "validation, chosen by the search: optimistic" in text_of(html_of(run))
 
 
+@pytest.mark.slow
 def test_everything_that_retraining_found_is_told(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trials=5)
     row = {
@@ -140,6 +144,7 @@ def test_a_run_of_baselines_only_has_a_report(tmp_path: Path) -> None:
     assert not any("parallel" in name for name in figures_of(html))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_so_and_draws_what_there_is(tmp_path: Path) -> None:
     html = html_of(make_run(tmp_path / "run", stop=40))
     assert "search not finished" in text_of(html)
@@ -162,6 +167,7 @@ def test_a_report_of_200_trials_stays_below_15_mb_with_its_players(tmp_path: Pat
     assert path.stat().st_size < 8_000_000
 
 
+@pytest.mark.slow
 def test_the_record_lets_somebody_repeat_the_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trials=3)
     text = text_of(html_of(run))
@@ -178,6 +184,7 @@ def test_a_recorded_command_can_be_pasted_whatever_its_words(tmp_path: Path) -> 
     assert subprocess.run(typed, capture_output=True, text=True, check=True).stdout.splitlines() == ["python", *words]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "grace"), [(None, 3), (4, 1), (6, 2), (9, 3), (13, 4), (25, 8)])
 def test_the_recorded_space_makes_the_same_search_again(tmp_path: Path, epochs: int | None, grace: int) -> None:
     own = "{name: mine, image_size: 96, lr: 1.0e-3}"
@@ -196,6 +203,7 @@ def test_the_recorded_space_makes_the_same_search_again(tmp_path: Path, epochs: 
     assert {**copy, "source": space.source} == space.to_json()
 
 
+@pytest.mark.slow
 def test_the_record_lets_somebody_repeat_the_retraining_too(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trials=3, hardware={"cpus": 2.0, "gpu_names": []})
     command = ["run_search.py", "retrain", "runs/run", "--seeds", "2"]
@@ -213,6 +221,7 @@ def test_the_record_of_a_baseline_of_ones_own_says_what_it_is(tmp_path: Path) ->
     assert "name: mine, image_size: 96, epochs: 20, batch_size: 8" in text_of(html_of(run))
 
 
+@pytest.mark.slow
 def test_hostile_names_of_files_and_labels_stay_text(tmp_path: Path) -> None:
     evil = "<img src=x onerror=window.hacked=1>\"'&音"
     dataset = write_clips(tmp_path / "clips", [evil, "b"])
@@ -230,6 +239,7 @@ def test_a_report_without_its_data_says_what_it_cannot_show(tmp_path: Path) -> N
     assert "The clips themselves are not shown" in text_of(html_of(run))
 
 
+@pytest.mark.slow
 def test_several_runs_are_compared_and_keep_their_figures_apart(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, trials=8, seed=seed) for seed, name in enumerate(("one", "two"))]
     path = write_report(runs, tmp_path / "out" / "both.html")
@@ -241,6 +251,7 @@ def test_several_runs_are_compared_and_keep_their_figures_apart(tmp_path: Path) 
     assert html.count("plotly.js v") == 1
 
 
+@pytest.mark.slow
 def test_the_head_says_when_the_search_began_and_when_it_ended(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     events = [report.time for trial in run.trials for report in trial.reports]
@@ -250,6 +261,7 @@ def test_the_head_says_when_the_search_began_and_when_it_ended(tmp_path: Path) -
     assert f"Started {began}, ended {ended} (every trial is done)" in text_of(html_of(run))
 
 
+@pytest.mark.slow
 def test_trials_that_may_be_called_best_come_first_and_the_others_by_their_accuracy(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (table,) = re.findall(r'<section id="trials">(.*?)</section>', html_of(run), flags=re.DOTALL)
@@ -264,18 +276,21 @@ def test_trials_that_may_be_called_best_come_first_and_the_others_by_their_accur
     assert len(set(others)) > 2
 
 
+@pytest.mark.slow
 def test_names_of_backbones_stay_as_they_are_typed(tmp_path: Path) -> None:
     assert "regnet_x_400mf: none" in text_of(
         html_of(make_run(tmp_path / "run", trials=3, weights={"regnet_x_400mf": "none"}))
     )
 
 
+@pytest.mark.slow
 def test_runs_on_different_clips_are_compared_with_a_warning(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"split": {"name": "folds", "hash": "other", "val": 20}}
     runs = [make_run(tmp_path / "one", trials=4), make_run(tmp_path / "two", trials=4, **changes)]
     assert "These runs were scored on different clips" in text_of(html_of(*runs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["hardware", "split", "data", "versions", "git_commit", "mirror", "created"])
 def test_a_record_that_lacks_a_field_has_a_report_all_the_same(tmp_path: Path, missing: str) -> None:
     run = make_run(tmp_path / "run", trials=3)
@@ -285,6 +300,7 @@ def test_a_record_that_lacks_a_field_has_a_report_all_the_same(tmp_path: Path, m
     assert "Record" in text_of(html_of(load_run(run.path)))
 
 
+@pytest.mark.slow
 def test_a_retrained_run_shows_its_seeds_and_how_sure_it_may_be(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trials=5)
     row = {
@@ -332,6 +348,7 @@ def test_costs_are_shown_with_the_front_and_the_command_that_retrains_it(tmp_pat
     assert drawn["x"] == [cost for _, cost in front_of(run, "parameters")]
 
 
+@pytest.mark.slow
 def test_groups_stand_in_a_table_with_the_hardest_first(tmp_path: Path) -> None:
     dataset = write_clips(tmp_path / "clips", ["a", "b"])
     rows = [f"{clip.name},{dataset.labels[clip.label]},speaker{index % 3}" for index, clip in enumerate(dataset.clips)]

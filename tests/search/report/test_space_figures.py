@@ -114,6 +114,7 @@ def test_what_the_dashboard_shows_stands_beside_it_as_the_dashboard_computes_it(
     assert sorted(beside.x) == pytest.approx(sorted(theirs[item.name] for item in ours if item.name in theirs))
 
 
+@pytest.mark.slow
 def test_without_enough_finished_trials_the_dashboard_has_nothing_to_show(tmp_path: Path) -> None:
     few = make_run(tmp_path / "run", trials=2)
     assert dashboard_importances(few.path / "study.db") == {}
@@ -121,6 +122,7 @@ def test_without_enough_finished_trials_the_dashboard_has_nothing_to_show(tmp_pa
     assert dashboard_importances(few.path / "study.db") == {}
 
 
+@pytest.mark.slow
 def test_settings_that_few_trials_have_put_no_warnings_on_the_screen(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trials=10)
     write_study(space_of(run), run.journal, run.path / "study.db")

@@ -65,6 +65,7 @@ def judge(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Judge:
     return judge
 
 
+@pytest.mark.slow
 def test_the_result_is_chosen_on_validation_although_the_test_would_choose_otherwise(
     run: RunFolder, judge: Judge
 ) -> None:
@@ -77,6 +78,7 @@ def test_the_result_is_chosen_on_validation_although_the_test_would_choose_other
     assert len(result["per_seed"]) == 3
 
 
+@pytest.mark.slow
 def test_no_test_clip_is_scored_before_the_choice_is_written_down(run: RunFolder, judge: Judge) -> None:
     retrain(run, RetrainOptions(top=2, seeds=2), Trainer())
     assert {chosen for _, _, part, chosen in judge.asked if part == "test"} == {True}
@@ -85,6 +87,7 @@ def test_no_test_clip_is_scored_before_the_choice_is_written_down(run: RunFolder
     assert choice["candidate"] == "trial 1"
 
 
+@pytest.mark.slow
 def test_a_model_is_scored_once_however_often_retraining_is_repeated(run: RunFolder, judge: Judge) -> None:
     first = retrain(run, RetrainOptions(top=1, seeds=2), Trainer())
     asked = [entry[:3] for entry in judge.asked]
@@ -95,6 +98,7 @@ def test_a_model_is_scored_once_however_often_retraining_is_repeated(run: RunFol
     assert [earlier["accuracy"] for earlier in again["earlier"]] == [first["accuracy"]]
 
 
+@pytest.mark.slow
 def test_more_seeds_train_only_the_new_ones(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer()
     retrain(run, RetrainOptions(top=1, seeds=2), trainer)
@@ -152,6 +156,7 @@ def test_without_a_test_share_the_result_says_that_it_is_optimistic(
         retrain(searched, RetrainOptions(train_on="train+val"), Trainer())
 
 
+@pytest.mark.slow
 def test_folds_score_every_clip_once_by_models_that_did_not_learn_it(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer()
     result = retrain(run, RetrainOptions(protocol="folds", seeds=2), trainer)
@@ -178,6 +183,7 @@ def with_groups(data: Path, groups: int) -> Path:
     return table
 
 
+@pytest.mark.slow
 def test_where_clips_have_groups_intervals_and_tests_are_over_groups(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +311,7 @@ def test_the_winners_curse_is_the_searchs_best_score_minus_what_fresh_seeds_reac
     assert curse["points_measured"] == pytest.approx(100 * (0.95 - 13 / 18))
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_asked_for_is_compared_with_its_own_score_and_not_called_the_best(
     run: RunFolder, judge: Judge
 ) -> None:
@@ -322,6 +329,7 @@ def test_a_trial_that_was_asked_for_is_compared_with_its_own_score_and_not_calle
     assert (best["searched"], best["highest_of"]) == (0.95, 3)
 
 
+@pytest.mark.slow
 def test_a_candidate_that_diverged_on_most_seeds_is_not_chosen_for_its_lucky_one(run: RunFolder, judge: Judge) -> None:
     broken: dict[str, Status] = {f"trial 1, seed {seed}": "diverged" for seed in (2, 3, 4, 5)}
     trainer = Trainer(broken=broken)
@@ -374,6 +382,7 @@ def test_a_fold_that_diverged_is_guessed_and_the_others_are_scored(run: RunFolde
     assert any("fold 3: diverged" in line for line in _shown(result).splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["retrained", "wide"])
 def test_a_run_of_any_name_keeps_its_scores_apart_from_those_of_its_retraining(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -397,6 +406,7 @@ def test_a_run_of_any_name_keeps_its_scores_apart_from_those_of_its_retraining(
     assert not again.asked  # what is on file is what counts, whatever the run is called now
 
 
+@pytest.mark.slow
 def test_a_trial_or_a_file_can_be_retrained_in_the_place_of_the_best(
     run: RunFolder, judge: Judge, tmp_path: Path
 ) -> None:
@@ -685,6 +695,7 @@ def test_a_single_clip_fits_no_temperature() -> None:
     assert temperature_of([scores_of(0.9, 1.0, clips=1)]) == temperature_of([]) == 1.0
 
 
+@pytest.mark.slow
 def test_a_training_that_is_used_again_keeps_the_program_that_it_was_made_with(run: RunFolder, judge: Judge) -> None:
     def by(commit: str, torch: str) -> Callable[[Path, Sequence[Job]], Journal]:
         def runner(folder: Path, jobs: Sequence[Job]) -> Journal:

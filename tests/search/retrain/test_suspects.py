@@ -85,6 +85,7 @@ def test_a_run_that_has_judged_nothing_says_what_would(tmp_path: Path, dataset: 
         suspects_of(run)
 
 
+@pytest.mark.slow
 def test_the_report_lets_one_hear_the_clips_whose_label_is_in_doubt(run: RunFolder) -> None:
     html = write_report([run]).read_text(encoding="utf-8")
     section = html.split('<section id="labels">')[1].split("</section>")[0]

@@ -44,6 +44,7 @@ def run(tmp_path: Path, make_clips: Callable[..., Path]) -> RunFolder:
     return load_run(run.path)
 
 
+@pytest.mark.slow
 def test_all_files_of_a_run_name_the_mean_and_the_folds_that_it_is_of(run: RunFolder) -> None:
     warnings: list[str] = []
     close_run(run, Space.from_json(run.record["space"]), warnings.append)

@@ -24,6 +24,7 @@ def test_the_shipped_schema_is_the_one_of_the_code() -> None:
     assert shipped == json_schema(), "run: python run_search.py schema > spaces/space.schema.json"
 
 
+@pytest.mark.slow
 def test_it_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
 

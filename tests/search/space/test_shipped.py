@@ -25,6 +25,7 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small-data", "wide"])
 def test_probes_of_audiosets_networks_come_first_with_the_front_end_of_their_weights(name: str) -> None:
     space = shipped(name)
@@ -64,6 +65,7 @@ def test_without_any_weights_what_is_left_starts_from_random_ones(name: str) -> 
     assert sample_configs(space)
 
 
+@pytest.mark.slow
 def test_a_probe_of_the_small_space_has_nothing_that_only_training_asks_for() -> None:
     space = shipped("small-data")
     for dimension in space.dimensions.values():

@@ -363,6 +363,7 @@ def test_the_size_of_a_space_is_known_where_it_ends(tmp_path: Path) -> None:
     assert space_of(tmp_path, "baselines: [tutorial-simple]").size == 0
 
 
+@pytest.mark.slow
 def test_conditions_count_in_the_size_of_a_space_and_in_the_trials_of_its_search(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,

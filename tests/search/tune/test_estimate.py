@@ -40,6 +40,7 @@ def test_a_space_without_a_trainable_configuration_says_why(tmp_path: Path, monk
         estimate(space_of(tmp_path, SPACE))
 
 
+@pytest.mark.slow
 def test_without_asha_every_trial_reaches_the_last_epoch(tmp_path: Path) -> None:
     result = estimate(space_of(tmp_path, SPACE + "    scheduler: none"))
     assert result.rungs == ((9, 30.0),)
@@ -47,6 +48,7 @@ def test_without_asha_every_trial_reaches_the_last_epoch(tmp_path: Path) -> None
     assert result.seconds is None
 
 
+@pytest.mark.slow
 def test_fewer_trials_reach_each_rung_but_more_than_the_textbook_says(tmp_path: Path) -> None:
     result = estimate(space_of(tmp_path, SPACE))
     epochs, trials = zip(*result.rungs, strict=True)
@@ -97,6 +99,7 @@ def test_what_is_expected_is_what_the_scheduler_does(
     assert result.epochs == pytest.approx(epochs / 30, rel=0.1)
 
 
+@pytest.mark.slow
 def test_each_trial_counts_to_its_own_last_epoch(tmp_path: Path) -> None:
     space = space_of(
         tmp_path, "search: {epochs: {randint: [2, 41]}}\nscheduler: none\nbudget: {trials: 39}\nfixed: {weights: none}"
@@ -107,6 +110,7 @@ def test_each_trial_counts_to_its_own_last_epoch(tmp_path: Path) -> None:
     assert result.seconds[1] == pytest.approx(2 * result.epochs)
 
 
+@pytest.mark.slow
 def test_a_baseline_that_may_be_cut_takes_what_it_is_expected_to(tmp_path: Path) -> None:
     two = "{name: a, recipe: tutorial-simple, epochs: 9}, {name: b, recipe: tutorial-simple, lr: 2.0e-4, epochs: 9}"
     text = SPACE.replace("{name: mine, recipe: tutorial-simple, image_size: 64, epochs: 5}", two)
@@ -159,6 +163,7 @@ def test_more_trials_at_a_time_take_less_time_but_not_less_than_the_longest_tria
     assert many[1] >= 9 * np.mean([by_cost(config) for config in sample_configs(space)])
 
 
+@pytest.mark.slow
 def test_a_configuration_that_does_not_fit_is_said_and_not_guessed(tmp_path: Path) -> None:
     def measure(config: TrialConfig) -> float:
         if config.image_size == 128:
@@ -191,6 +196,7 @@ def test_points_that_baselines_have_tried_are_not_proposed_again(tmp_path: Path)
     assert estimate(space).trials == len(journal.trials) == 4
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_the_space_and_what_it_costs(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     console = Console(width=120, file=io.StringIO())

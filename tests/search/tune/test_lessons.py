@@ -136,6 +136,7 @@ def test_no_configuration_is_tried_twice_and_a_small_space_is_used_up(tmp_path: 
     assert len({key_of(trial.params) for trial in journal.trials.values()}) == len(journal.trials) == 6
 
 
+@pytest.mark.slow
 def test_a_lesson_says_what_it_teaches_what_it_leaves_open_and_what_was_left_out(tmp_path: Path) -> None:
     other = SPACE.replace("n_mels: {qrandint: [32, 128, 32]}", "mixup: {choice: [0.0, 0.2]}").replace(
         "squeezenet1_1]", "densenet121]"

@@ -280,6 +280,7 @@ def test_constraints_that_nothing_keeps_are_refused_with_the_least_that_is_neede
         check_constraints(load_space(path), dataset)
 
 
+@pytest.mark.slow
 def test_a_limit_on_time_is_measured_on_this_machine(tmp_path: Path, make_clips: Callable[..., Path]) -> None:
     dataset = load_dataset(str(make_clips()))
     path = tmp_path / "space.yaml"

@@ -16,14 +16,13 @@ import pytest
 from ray.tune.search import Searcher
 
 from search.runs.journal import Journal
-from search.runs.run import trial_folder
 from search.tune import tuner
 from search.tune.cluster import connected
 from search.tune.scheduler import JournalASHA
 from search.tune.searcher import StudySearch
 from search.tune.stop import Stop
 from search.tune.tuner import PAUSES, Running, run_trials
-from tests.search.tune.test_tuner import space_of, story
+from tests.search.tune.test_tuner import run_here, space_of, story
 from tests.support.driving import start_driver, wait_for_events
 from tests.support.simulated import train
 from trainable.config import TrialConfig
@@ -232,15 +231,6 @@ def test_data_that_goes_away_for_a_while_costs_no_trial(
     assert said[0].endswith("A new round begins in 0 s")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What the driver's search decides where nothing happens to it."""
-    run = tmp_path_factory.mktemp("whole")
-    driver = start_driver(run)
-    assert driver.wait(timeout=180) == 0, driver.communicate()[0]
-    return story(run)
-
-
 def part_of_ray(driver: subprocess.Popen[str], named: str) -> psutil.Process:
     """The process of a driver's Ray whose command holds `named`."""
     for process in psutil.Process(driver.pid).children(recursive=True):
@@ -251,23 +241,34 @@ def part_of_ray(driver: subprocess.Popen[str], named: str) -> psutil.Process:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["raylet/raylet", "gcs_server"])
 def test_a_search_that_loses_ray_goes_on_or_ends_at_once_and_decides_as_if_nothing_had_been(
-    tmp_path: Path, part: str, undisturbed: list[dict[str, Any]]
+    tmp_path: Path, ray_here: None
 ) -> None:
-    driver = start_driver(tmp_path / "lost", "--seconds", "0.1")
-    wait_for_events(tmp_path / "lost", 12, driver)
-    part_of_ray(driver, part).kill()
-    said, _ = driver.communicate(timeout=200)
-    assert "Raylet is terminated" not in said
-    if driver.returncode:  # lost in the moment in which Tune asks the control service, and waits for it
-        assert (driver.returncode, said.strip()) == (1, "gave up: Ray's control service (GCS) was lost")
-        driver = start_driver(tmp_path / "lost")
-        assert driver.wait(timeout=180) == 0
-    else:
-        assert "was lost. A new round begins in 2 s" in said
+    whole, lost = tmp_path / "whole", tmp_path / "lost"
+    whole.mkdir()
+    run_here(whole, space_of(whole), concurrency=1)
 
-    assert story(tmp_path / "lost") == undisturbed
+    driver, said = start_driver(lost, "--seconds", "0.1"), ""
+    for part, events in (("raylet/raylet", 12), ("gcs_server", 30)):
+        wait_for_events(lost, events, driver)
+        part_of_ray(driver, part).kill()
+        assert driver.stdout is not None
+        while "was lost" not in (line := driver.stdout.readline()):
+            assert line, said
+            said += line
+        said += line
+        if line.startswith("gave up"):  # lost in the moment in which Tune asks the control service, and waits for it
+            assert driver.wait(timeout=60) == 1
+            assert line == "gave up: Ray's control service (GCS) was lost\n"
+            driver = start_driver(lost, "--seconds", "0.1")
+        else:
+            assert line.endswith("was lost. A new round begins in 2 s\n")
+    assert driver.stdout is not None
+    said += driver.stdout.read()
+    assert driver.wait(timeout=60) == 0, said
+    assert "Raylet is terminated" not in said
+
+    assert story(lost) == story(whole)
 
 
 @pytest.mark.ray
@@ -284,17 +285,3 @@ def test_sigterm_to_the_whole_process_group_ends_the_search_with_130_within_seco
     assert time.monotonic() - began < 30
     assert "lost its worker" not in said
     assert Journal(tmp_path / "events.jsonl").unfinished
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_worker_that_outlives_its_driver_never_writes_beside_the_next_one(tmp_path: Path) -> None:
-    driver = start_driver(tmp_path, "--seconds", "0.4")
-    wait_for_events(tmp_path, 6, driver)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    driver = start_driver(tmp_path)
-    assert driver.wait(timeout=200) == 0, driver.communicate()[0]
-    for trial in Journal(tmp_path / "events.jsonl").trials.values():
-        epochs = [epoch.epoch for epoch in trial_folder(tmp_path, trial.number).epochs()]
-        assert epochs == list(range(1, len(epochs) + 1))

@@ -502,6 +502,7 @@ def test_what_costs_too_much_is_never_tried_and_the_sampler_hears_of_it(tmp_path
     assert len(complete) == len(told)
 
 
+@pytest.mark.slow
 def test_a_search_with_constraints_that_is_killed_proposes_what_it_would_have(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE + "    constraints: {parameters: 1e6}\n")
     proposals = []

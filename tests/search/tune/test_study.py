@@ -120,6 +120,7 @@ def test_nobody_else_sees_anything_but_what_optuna_was_told(tmp_path: Path, othe
         assert [trial.state for trial in live.study.get_trials()] == [TrialState.PRUNED, TrialState.RUNNING]
 
 
+@pytest.mark.slow
 def test_tpe_prefers_what_was_cut_late_and_good_to_what_was_finished_and_bad(space: Space, tmp_path: Path) -> None:
     """Optuna alone takes finished trials for better than cut ones, whatever they are worth."""
     journal = new_journal(tmp_path / "run")
@@ -146,6 +147,7 @@ def test_a_running_trial_that_nobody_cuts_proves_nothing_by_getting_far(tmp_path
         assert [trial.state for trial in live.study.get_trials()] == [TrialState.RUNNING]
 
 
+@pytest.mark.slow
 def test_tpe_goes_where_a_running_trial_leads(space: Space, tmp_path: Path) -> None:
     """Optuna's constant liar alone calls the best trial bad for as long as it trains."""
     journal = new_journal(tmp_path / "run")
@@ -196,6 +198,7 @@ def test_a_baseline_that_is_no_point_of_the_space_is_not_in_the_study(space: Spa
     assert live.study.get_trials() == JournalStudy(space, Journal(journal.path)).study.get_trials() == []
 
 
+@pytest.mark.slow
 def test_the_rebuilt_study_equals_the_live_one(space: Space, tmp_path: Path) -> None:
     def train(config: TrialConfig) -> list[float | TrialEnded]:
         end = Diverged("nan") if config.lr > 0.3 else OutOfMemory("full") if config.n_mels == 128 else None

@@ -132,6 +132,7 @@ def test_each_end_is_worth_what_the_rule_for_the_best_makes_of_it(
     assert (best.accuracy if best and status else None) == (value if state == TrialState.COMPLETE else None)
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_retried_runs_again_under_its_number(space: Space, journal: Journal) -> None:
     file = StudyFile(space, journal, path_of(journal))
     journal.listen(file.on_event)
@@ -192,6 +193,7 @@ def test_a_reader_that_holds_it_for_long_costs_a_search_nothing_but_the_wait(
     assert shown.intermediate_values == {1: 0.5, 2: 0.6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["which?", "a%20b", "100%", "a#b{c}"])
 def test_it_is_written_into_folders_whose_names_mean_something_in_a_url(
     space: Space, tmp_path: Path, name: str

@@ -68,4 +68,4 @@ def test_all_workers_come_up_where_trials_end_faster_than_workers_start(tmp_path
 
 def test_with_rays_own_choice_some_workers_never_come_up(tmp_path: Path) -> None:
     with connected(None):
-        assert processes_of_a_search(tmp_path / "run", AsRayHasIt, 100) < WORKERS
+        assert processes_of_a_search(tmp_path / "run", AsRayHasIt, 40) < WORKERS

@@ -59,6 +59,7 @@ def test_every_backbone_is_built_and_runs_at_its_smallest_size(name: str) -> Non
     assert id(first.weight) in {id(parameter) for parameter in found[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

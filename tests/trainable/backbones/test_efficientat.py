@@ -55,6 +55,7 @@ def test_any_number_of_frames_fits(frames: int) -> None:
         assert model(torch.randn(2, 1, 128, frames)).shape == (2, 5)
 
 
+@pytest.mark.slow
 def test_a_released_state_comes_back_whole_but_for_the_head() -> None:
     taught, fresh = build("mn01"), build("mn01", classes=5)
     head = fresh.classifier[3].weight.clone()

@@ -15,6 +15,7 @@ def _timm() -> None:
     pytest.importorskip("timm", reason="timm is optional and not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "values", "shape"),
     [

@@ -178,6 +178,7 @@ def test_a_stretch_at_the_end_of_a_long_recording_is_read_without_decoding_what_
     assert opened.frames == RATE  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 def test_a_stretch_of_what_only_ffmpeg_reads_is_a_slice_of_the_whole(source: Path) -> None:
     path = by_ffmpeg(source, "m4a", pipe=False)
@@ -207,6 +208,7 @@ def test_a_playlist_that_calls_itself_audio_opens_no_other_file(source: Path) ->
     assert probe_file(str(path)).reason
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 def test_names_that_ffmpeg_would_take_for_something_else_are_names(source: Path) -> None:
     made = by_ffmpeg(source, "m4a", pipe=False)

@@ -84,6 +84,7 @@ def test_a_changed_copy_is_found(write: Write, tmp_path: Path, how: str, style: 
     assert 0.9 <= copies.similarity <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["mp3", "ogg"])
 def test_a_lossy_copy_is_found(write: Write, tmp_path: Path, ending: str) -> None:
     write("pop/a.wav", music("pop", 1))

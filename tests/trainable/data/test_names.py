@@ -50,6 +50,7 @@ def test_a_file_of_any_name_is_a_clip_like_others(make_clips: MakeClips, name: s
     checked(str(root))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_a_class_of_any_name_is_a_class_like_others(make_clips: MakeClips, name: str) -> None:
     root = make_clips(classes=2, clips=6, seconds=0.2)

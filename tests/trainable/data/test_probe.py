@@ -150,6 +150,7 @@ def test_an_ogg_that_breaks_off_is_refused(half_a_minute: Path) -> None:
         assert probe_file(str(half_a_minute)).reason == "truncated: its last page is missing or damaged"
 
 
+@pytest.mark.slow
 def test_an_ogg_whose_last_page_is_whole_but_not_marked_is_a_recording_of_a_stream(half_a_minute: Path) -> None:
     content = half_a_minute.read_bytes()
     half_a_minute.write_bytes(content[: content.rindex(b"OggS")])
@@ -169,11 +170,13 @@ def test_an_ogg_with_damage_inside_is_refused(half_a_minute: Path) -> None:
     assert probe_file(str(half_a_minute)).reason == "damaged: pages are missing or damaged in 2 places"
 
 
+@pytest.mark.slow
 def test_a_tag_at_the_end_is_no_damage_to_an_ogg(half_a_minute: Path) -> None:
     half_a_minute.write_bytes(half_a_minute.read_bytes() + b"TAG" + bytes(125))
     assert probe_file(str(half_a_minute)).reason == ""
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 def test_streams_in_a_row_are_read_to_the_last_one(half_a_minute: Path) -> None:
     one = probe_file(str(half_a_minute))

@@ -200,6 +200,7 @@ def test_a_roll_is_uniform_in_both_directions_and_wraps_round() -> None:
 # --- images
 
 
+@pytest.mark.slow
 def test_a_random_resized_crop_shows_an_area_uniform_in_its_range_and_all_places() -> None:
     size = 64
     across = torch.linspace(0, 1, size).expand(1, 1, size, size)

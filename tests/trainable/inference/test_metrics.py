@@ -108,6 +108,7 @@ def test_an_interval_over_groups_is_as_wide_as_the_groups_differ() -> None:
     assert alike[1] - alike[0] < 1.5 * (clips[1] - clips[0])  # type: ignore[index]
 
 
+@pytest.mark.slow
 @given(some.lists(some.lists(some.sampled_from([0.0, 1 / 3, 1.0]), min_size=1, max_size=9), min_size=2, max_size=7))
 def test_an_interval_over_groups_holds_the_accuracy_and_stays_inside_zero_and_one(clips: list[list[float]]) -> None:
     right = np.array([share for group in clips for share in group])

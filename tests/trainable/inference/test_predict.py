@@ -201,6 +201,7 @@ def test_no_level_makes_a_prediction_that_is_no_number(
         assert "peaks at" in found.reason or "infinite" in found.reason
 
 
+@pytest.mark.slow
 def test_every_file_below_a_folder_is_labelled_or_named_with_its_reason(
     make_clips: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ def dataset(make_clips: Callable[..., Path]) -> Dataset:
     return load_dataset(str(make_clips()))
 
 
+@pytest.mark.slow
 def test_parameters_and_operations_are_those_that_torchvision_states(dataset: Dataset) -> None:
     config = TrialConfig.parse({**SMALL, "backbone": "resnet18", "image_size": 224})
     cost = cost_of(config, dataset, timed=False)

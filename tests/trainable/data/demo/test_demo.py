@@ -30,6 +30,7 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_the_demo_set_has_gtzans_names_layout_and_format(tmp_path: Path) -> None:
     folder = make_demo(tmp_path / "x", clips_per_class=2, seconds=1.0)
     assert folder == tmp_path / "x" / "genres_original"
@@ -51,6 +52,7 @@ def test_one_seed_gives_the_same_files_on_one_core_and_on_many(tmp_path: Path, m
     assert not set(other.values()) & set(one.values())
 
 
+@pytest.mark.slow
 def test_a_larger_set_begins_with_the_clips_of_a_smaller_one(tmp_path: Path) -> None:
     small = hashes(make_demo(tmp_path / "a", clips_per_class=1, seconds=1.0))
     large = hashes(make_demo(tmp_path / "b", clips_per_class=2, seconds=1.0))
