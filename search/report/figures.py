@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from search.report.facts import Progress, Rung, Span, label, top, trials_of
 from search.runs.cost import CostKind
-from search.runs.format import STATUS_WORDS, duration, percent, status_in_words
+from search.runs.format import STATUS_WORDS, duration, percent, percent_spread, status_in_words
 from search.runs.journal import Trial
 from search.runs.run import Best, RunFolder, validates
 from trainable.inference.metrics import spread, wilson_interval
@@ -244,7 +244,7 @@ def seed_spread(rows: Sequence[tuple[str, Sequence[float]]]) -> Any:
         )  # fmt: skip
         plot.add_scatter(
             x=[100 * found.mean], y=[place + 0.3], mode="markers", showlegend=False, hoverinfo="text",
-            hovertext=[f"{plain(name)}: {percent(found.mean)} ± {100 * found.deviation:.1f}"],
+            hovertext=[f"{plain(name)}: {percent_spread({'mean': found.mean, 'deviation': found.deviation})}"],
             marker={"size": 8, "color": BEST_COLOUR},
             error_x={"type": "constant", "value": 100 * found.deviation, "color": BEST_COLOUR, "thickness": 2,
                      "width": 4},

@@ -63,10 +63,12 @@ def pretraining(config: Mapping[str, Any]) -> tuple[str, str]:
 def _numbers(result: Mapping[str, Any]) -> list[str]:
     measured = MEASURED.get(result["measured_on"], result["measured_on"])
     spread = {"mean": result["accuracy"], "deviation": result["deviation"]}
+    seeds = len(result["per_seed"])
+    over = f"mean and deviation over {seeds} seeds" if seeds > 1 else "one seed"
     interval = interval_in_words(result["interval_95"], result.get("interval_groups"))
     lines = [
-        f"- **{percent_spread(spread)}** on {result['clips']} {measured}, mean and deviation over "
-        f"{len(result['per_seed'])} seeds, 95% interval {interval}: {result['sentence']}"
+        f"- **{percent_spread(spread)}** on {result['clips']} {measured}, {over}, 95% interval {interval}: "
+        f"{result['sentence']}"
     ]
     own = result.get("model") or {}
     if own.get("accuracy") is not None:

@@ -116,8 +116,10 @@ def interval_in_words(interval: Sequence[float] | None, groups: int | None) -> s
 
 
 def percent_spread(spread: Mapping[str, float] | None) -> str:
-    """Mean and deviation of fractions as `81.2% ± 1.8`; nothing where there is none."""
-    return "" if spread is None else f"{percent(spread['mean'])} ± {100 * spread['deviation']:.1f}"
+    """Mean and deviation of fractions as `81.2% ± 1.8`; the mean alone where nothing differs, as with a single seed."""
+    if spread is None:
+        return ""
+    return percent(spread["mean"]) + (f" ± {100 * spread['deviation']:.1f}" if spread["deviation"] else "")
 
 
 def points(difference: float) -> str:

@@ -4,9 +4,10 @@ Accuracies of different sets do not compare, so each run teaches the standing of
 (`search.tune.standing`), as a forest of trees over the fields that are searched here. A forest takes numbers, choices
 and what is left open alike, and says nothing where all its trials had the same.
 
-How much a run is believed is how well its forest ranks the trials of this search, as they come in. The sampler draws
-the more samples, for the runs to vote on, the more they are believed. A run that misleads is let go within a dozen
-trials, and where none is believed there is one draw, which is what a search that has learned nothing would try.
+How much a run is believed is how well its forest ranks the trials of this search, as they come in: before the first
+ones nothing is. The sampler draws the more samples, for the runs to vote on, the more they are believed, and where none
+is believed the search is the one that has learned nothing. To rank well is not yet to know where the best is, so the
+runs guide every second trial, and only while those do as well as the sampler's own.
 Source: ranks of several runs as votes, after Feurer et al., Practical Transfer Learning for Bayesian Optimization,
 2018 (arXiv:1802.02219).
 """
@@ -33,8 +34,9 @@ Floats = NDArray[np.float64]
 
 TREES = 64
 HEARD = 16  # trees of each forest that vote on one proposal, drawn anew: parallel trials then do not all agree
-FIRST_BELIEF = 0.5  # the rank correlation that a run is taken to have before this search has trials of its own
-BELIEF_WEIGHS = 6  # trials: after so many of its own the search believes its eyes as much as that
+DOUBT = 6  # trials: after so many of its own the search believes half of the rank correlation that it sees
+COMPARED = 6  # trials: the latest guided ones and the latest others, whose mean standings say whether to guide on
+FEWEST_COMPARED = 3  # of both, or they say nothing
 FEWEST = 6  # trials that a run must have to teach anything
 DRAWN_AT_RANDOM = 256  # samples to vote on while the sampler itself draws at random; they cost next to nothing
 DRAWN_BY_SAMPLER = 8  # samples to vote on later; each costs some 10 ms
@@ -204,6 +206,13 @@ class Voter:
         return np.asarray(np.mean(said, axis=0))
 
 
+def worth_it(guided: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether guided trials do as well as the others, by the standings of both in the order of trials."""
+    if min(len(guided), len(others)) < FEWEST_COMPARED:
+        return True
+    return bool(np.mean(guided[-COMPARED:]) >= np.mean(others[-COMPARED:]))
+
+
 def agreement(one: Floats, other: Floats) -> float:
     """Spearman's rank correlation, -1 to 1; 0 where either says nothing or there are fewer than three."""
     if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
@@ -239,7 +248,7 @@ class Lessons:
         found = {}
         for run, voter in self._voters.items():
             seen = agreement(voter.standings(rows), standings) if len(own) else 0.0
-            found[run] = max(0.0, (BELIEF_WEIGHS * FIRST_BELIEF + len(own) * seen) / (BELIEF_WEIGHS + len(own)))
+            found[run] = max(0.0, len(own) * seen / (DOUBT + len(own)))
         return found
 
     def vote(

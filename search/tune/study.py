@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.runs.journal import UNTRAINABLE, Journal, Trial
 from search.runs.run import best_epoch
 from search.space.space import Space
-from search.tune.lessons import DRAWN_BY_SAMPLER, Lessons, Seen
+from search.tune.lessons import DRAWN_BY_SAMPLER, Lessons, Seen, worth_it
 from search.tune.standing import merit, standings
 from trainable.errors import InputError
 
@@ -72,9 +72,9 @@ class JournalStudy:
             return asked, self._space.suggest(asked)
 
     def learned(self, number: int, tried: Container[str]) -> tuple[optuna.Trial, dict[str, Any]] | None:
-        """A new trial that earlier runs speak for, and its sample; None where there are none or none is believed."""
+        """A new trial that earlier runs speak for, and its sample; None where it is not theirs to choose."""
         beliefs = self.beliefs
-        if not any(beliefs.values()):
+        if not any(beliefs.values()) or number % 2 or not worth_it(self._standings(True), self._standings(False)):
             return None
         seed = int(np.random.SeedSequence([self._space.searcher.seed, number + self._numbered]).generate_state(1)[0])
         draws = 1 + round(DRAWN_BY_SAMPLER * max(beliefs.values()))
@@ -82,6 +82,12 @@ class JournalStudy:
         if sample is None:
             return None
         return self.chosen(sample)
+
+    def _standings(self, chosen: bool) -> list[float]:
+        """The standings, in order, of trials whose sample others than the sampler have chosen, or of those it drew."""
+        trials = self.study.get_trials(deepcopy=False)
+        standings = sorted(self.storage.standings(trials).items())
+        return [share for number, share in standings if (_CHOSEN in trials[number].system_attrs) is chosen]
 
     def chosen(self, sample: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
         """A new trial with the values of a sample that others than the sampler have chosen, and the sample."""
@@ -235,6 +241,8 @@ def beliefs_of(space: Space, journal: Journal) -> dict[str, float]:
     return JournalStudy(space, Journal(journal.path)).beliefs  # a journal of its own: nobody needs to go on listening
 
 
+# What Optuna notes with a trial whose values it was given.
+_CHOSEN = "fixed_params"
 # After so many draws of trials that have been there, chance takes over from a sampler that insists.
 _LEARNED_ATTEMPTS = 10
 

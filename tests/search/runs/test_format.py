@@ -69,6 +69,7 @@ def test_shares_are_percent_and_nothing_where_there_is_none() -> None:
     assert (percent(0.8125), percent(0.8125, 2), percent(None)) == ("81.2%", "81.25%", "")
     assert (percent_range((0.66, 0.91)), percent_range(None)) == ("66.0% to 91.0%", "")
     assert (percent_spread({"mean": 0.8125, "deviation": 0.0177}), percent_spread(None)) == ("81.2% ± 1.8", "")
+    assert percent_spread({"mean": 0.8125, "deviation": 0.0}) == "81.2%"  # of one seed
     assert points(0.0213) == "+2.1 points"
 
 
