@@ -334,6 +334,7 @@ def test_front_ends_that_the_clips_do_not_allow_are_all_named_before_anything_is
     assert said[1].startswith(f"{space}: n_fft: at least half of the clips must be that long, got 16384 samples")
 
 
+@pytest.mark.slow
 def test_bad_input_that_shows_only_when_the_search_starts_takes_the_run_folder_away_again(
     words: list[str], two_cores_and_no_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def rows(pattern: str | None) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_network_is_listed_with_its_size_cost_weights_and_licence() -> None:
     found = rows(None)
     assert [row["name"] for row in found] == list(BACKBONES)

@@ -176,6 +176,7 @@ def test_a_search_killed_after_its_last_trial_gets_its_files_when_it_is_resumed(
     assert len(sat) == 1
 
 
+@pytest.mark.slow
 def test_a_search_that_is_over_while_it_prepares_its_data_starts_no_trial(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -443,6 +444,7 @@ def test_a_run_is_found_by_its_name_in_the_folder_of_runs(run: RunFolder, monkey
         load_run(find_run(Path("other"), storage))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -151,6 +151,7 @@ def test_an_interrupted_run_says_so_and_draws_what_there_is(tmp_path: Path) -> N
     assert {"progress-seconds", "settings-parallel", "time-timeline"} <= set(figures_of(html))
 
 
+@pytest.mark.slow
 def test_dimensions_that_no_trial_has_used_are_left_out(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trials=2, text=SPACE.replace("[adam, adamw, sgd]", "[adam]").replace(
         ", when: {optimizer: sgd}", "").replace(", when: {optimizer: [adamw, sgd]}", ""))  # fmt: skip
@@ -177,6 +178,7 @@ def test_the_record_lets_somebody_repeat_the_run(tmp_path: Path) -> None:
         assert fact in text
 
 
+@pytest.mark.slow
 def test_a_recorded_command_can_be_pasted_whatever_its_words(tmp_path: Path) -> None:
     words = ["run_search.py", "--name", "it's", "--set", "backbone=[resnet18]", "--data", "~/clips", "--set", "lr=(1)"]
     shown = block_of(html_of(make_run(tmp_path / "run", trials=3, command=words)), "Command")
@@ -215,6 +217,7 @@ def test_the_record_lets_somebody_repeat_the_retraining_too(tmp_path: Path) -> N
     assert "gpu names" not in text
 
 
+@pytest.mark.slow
 def test_the_record_of_a_baseline_of_ones_own_says_what_it_is(tmp_path: Path) -> None:
     own = "{name: mine, recipe: tutorial-simple, image_size: 96, batch_size: 8}"
     run = make_run(tmp_path / "run", trials=2, text=SPACE.replace("[tutorial-simple]", f"[{own}]"))
@@ -232,6 +235,7 @@ def test_hostile_names_of_files_and_labels_stay_text(tmp_path: Path) -> None:
     assert "&lt;img src=x onerror=window.hacked=1&gt;&#34;&#39;&amp;音" in html
 
 
+@pytest.mark.slow
 def test_a_report_without_its_data_says_what_it_cannot_show(tmp_path: Path) -> None:
     dataset = write_clips(tmp_path / "clips", ["a", "b"])
     run = make_run(tmp_path / "run", trials=6, data={**data_record(dataset), "path": str(tmp_path / "moved")})

@@ -32,6 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return make_run(tmp_path_factory.mktemp("space") / "run", trials=60)
 
 
+@pytest.mark.slow
 def test_parallel_coordinates_keep_trials_without_a_conditional_setting(run: RunFolder) -> None:
     trials, space = trials_of(run), space_of(run)
     axes = axes_of(trials, space)

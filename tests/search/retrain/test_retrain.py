@@ -252,6 +252,7 @@ def test_no_clip_is_learned_and_tested_whatever_is_learned_from(run: RunFolder, 
         assert bool(len(split.test)) == (train_on != "all")
 
 
+@pytest.mark.slow
 def test_a_seed_without_all_folds_does_not_count(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer(broken={"trial 1, seed 2, fold 3": "out_of_memory"})
     result = retrain(run, RetrainOptions(protocol="folds", seeds=2), trainer)
@@ -283,6 +284,7 @@ def test_a_retraining_that_stops_for_a_reason_of_its_own_says_it(run: RunFolder,
         retrain(run, RetrainOptions(top=1, seeds=2), hopeless)
 
 
+@pytest.mark.slow
 def test_result_and_tables_say_what_the_report_reads(run: RunFolder, judge: Judge) -> None:
     result = retrain(run, RetrainOptions(top=2, seeds=2), Trainer())
     assert result == json.loads((run.path / "retrained" / "result.json").read_text())
@@ -364,6 +366,7 @@ def test_the_model_that_is_handed_over_is_the_one_that_did_not_diverge(run: RunF
     assert {row["seeds"] for row in table} == {"1"}
 
 
+@pytest.mark.slow
 def test_what_a_machine_broke_is_not_held_against_a_configuration(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer(broken={"trial 1, seed 2": "failed", "trial 1, seed 3": "out_of_memory"})
     result = retrain(run, RetrainOptions(top=2, seeds=3), trainer)
@@ -372,6 +375,7 @@ def test_what_a_machine_broke_is_not_held_against_a_configuration(run: RunFolder
     assert len(result["failed"]) == 2
 
 
+@pytest.mark.slow
 def test_a_fold_that_diverged_is_guessed_and_the_others_are_scored(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer(broken={"trial 1, seed 2, fold 3": "diverged"})
     result = retrain(run, RetrainOptions(protocol="folds", seeds=2), trainer)
@@ -450,6 +454,7 @@ def without_baselines(run: RunFolder) -> RunFolder:
     return load_run(run.path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_weights")
 def test_a_baseline_that_has_no_imagenet_weights_says_so_before_and_after(
     without_baselines: RunFolder, judge: Judge
@@ -496,6 +501,7 @@ def test_imagenet_weights_that_cannot_be_had_end_a_retraining_before_it_begins(
     assert not (run.path / "retrained").exists()
 
 
+@pytest.mark.slow
 def test_epochs_replace_the_searchs_horizon(run: RunFolder, judge: Judge) -> None:
     trainer = Trainer()
     result = retrain(run, RetrainOptions(top=1, seeds=1, epochs=7), trainer)
@@ -637,6 +643,7 @@ def _shown(result: dict[str, Any]) -> str:
     return console.export_text()
 
 
+@pytest.mark.slow
 def test_the_front_of_accuracy_and_cost_is_retrained_with_the_best_first(run: RunFolder, judge: Judge) -> None:
     for trial, parameters in zip(run.trials, (1_000, 3_000, 2_000), strict=True):  # 60%, 95% and 90% on validation
         run.folder(trial).path.mkdir(exist_ok=True)

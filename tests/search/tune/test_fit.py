@@ -119,6 +119,7 @@ def test_a_length_that_somebody_has_named_stays(tmp_path: Path) -> None:
     assert bought(space_of(tmp_path, searched), 60).epochs == 16
 
 
+@pytest.mark.slow
 def test_trainings_that_are_shortened_are_as_with_the_flag(tmp_path: Path) -> None:
     space = space_of(tmp_path, SPACE)
     found = bought(space, 300)

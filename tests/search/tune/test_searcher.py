@@ -625,6 +625,7 @@ def test_a_warm_start_takes_no_trial_that_is_still_running_or_has_failed_and_say
     assert [(record["status"], record["whole"]) for record in event["trials"]] == [("cut", True), ("diverged", True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "status", "whole"), [(4, "finished", True), (6, "cut", False)])
 def test_only_what_was_trained_for_as_long_counts_as_finished_to_a_warm_start(
     tmp_path: Path, epochs: int, status: str, whole: bool

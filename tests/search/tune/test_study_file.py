@@ -206,6 +206,7 @@ def test_it_is_written_into_folders_whose_names_mean_something_in_a_url(
     assert {file.name for file in tmp_path.iterdir()} == {"plain.db", "space.yaml", name}
 
 
+@pytest.mark.slow
 def test_a_baseline_that_does_without_what_is_searched_on_a_logarithmic_scale_is_in_it(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,

@@ -101,6 +101,7 @@ def test_all_layers_but_the_head_are_torchvisions_and_all_of_them_learn(name: st
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_batch_statistics_follow_at_least_as_fast_as_torchs_default() -> None:
     def momenta(name: str) -> set[float | None]:
         model = build_network(config(backbone=name), CLASSES)

@@ -30,6 +30,7 @@ def test_any_model_takes_one_or_three_channels(name: str, values: dict[str, obje
         assert build_network(settings, 5).eval()(torch.randn(2, *shape)).shape == (2, 5)
 
 
+@pytest.mark.slow
 def test_its_own_size_and_scale_are_taken_unless_the_configuration_says_otherwise() -> None:
     assert native_values("timm:vit_tiny_patch16_224", "none") == {"image_size": 224, "normalise": "train"}
     assert checked_config({"backbone": "timm:efficientnet_b1", "weights": "none"}).image_size == 240

@@ -115,6 +115,7 @@ def test_missing_weights_name_the_file_and_three_ways_out(torch_home: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_auto_takes_what_is_there() -> None:
     torch.manual_seed(0)
     without = build_network(config(weights="auto"), 5).state_dict()["features.0.0.weight"]

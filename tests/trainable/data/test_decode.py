@@ -85,6 +85,7 @@ def test_what_sox_writes_is_read_whole(source: Path, ending: str, pipe: bool) ->
     assert seconds(path) == pytest.approx(LENGTH / RATE, abs=CODEC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("container", "subtype"), SNDFILE, ids=[" ".join(kind) for kind in SNDFILE])
 def test_every_container_is_read_whole_without_ffmpeg(
     tmp_path: Path, no_ffmpeg: None, container: str, subtype: str
@@ -168,6 +169,7 @@ def test_a_stretch_is_what_a_slice_of_the_whole_is(tmp_path: Path) -> None:
         np.testing.assert_allclose(part.numpy(), wanted.numpy(), atol=1e-7 if exact else 1e-4)
 
 
+@pytest.mark.slow
 def test_a_stretch_at_the_end_of_a_long_recording_is_read_without_decoding_what_lies_before(tmp_path: Path) -> None:
     minute = np.random.default_rng(0).standard_normal(60 * RATE) * 0.1
     soundfile.write(tmp_path / "a.wav", np.tile(minute, 10), RATE)
@@ -199,6 +201,7 @@ def test_what_is_no_file_is_refused_and_waits_for_nobody(tmp_path: Path, make: s
         pass
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 def test_a_playlist_that_calls_itself_audio_opens_no_other_file(source: Path) -> None:
     path = source.with_name("a.m4a")

@@ -43,6 +43,7 @@ def names(dataset: Dataset, copies: list) -> list[list[str]]:  # type: ignore[ty
     return [[dataset.clips[index].name for index in item.clips] for item in copies]
 
 
+@pytest.mark.slow
 def test_the_same_samples_are_exact_copies_in_any_lossless_file(write: Write, tmp_path: Path) -> None:
     samples = (music("disco", 1) * 32768).astype(np.int16)
     write("disco/a.wav", samples)
@@ -93,6 +94,7 @@ def test_a_lossy_copy_is_found(write: Write, tmp_path: Path, ending: str) -> Non
     assert names(dataset, near_copies(dataset)) == [["pop/a.wav", f"pop/b.{ending}"]]
 
 
+@pytest.mark.slow
 def test_several_copies_of_one_clip_are_one_set_and_exact_ones_are_not_said_twice(write: Write, tmp_path: Path) -> None:
     wave = music("disco", 2)
     for name, factor in (("a", 1.0), ("b", 0.5), ("c", 0.25), ("d", 1.0)):

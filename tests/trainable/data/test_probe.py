@@ -143,6 +143,7 @@ def half_a_minute(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return tmp_path / "a.ogg"
 
 
+@pytest.mark.slow
 def test_an_ogg_that_breaks_off_is_refused(half_a_minute: Path) -> None:
     content = half_a_minute.read_bytes()
     for length in (len(content) // 2, content.rindex(b"OggS") + 4, len(content) - 1):
@@ -157,6 +158,7 @@ def test_an_ogg_whose_last_page_is_whole_but_not_marked_is_a_recording_of_a_stre
     assert probe_file(str(half_a_minute)).reason == ""
 
 
+@pytest.mark.slow
 def test_an_ogg_with_damage_inside_is_refused(half_a_minute: Path) -> None:
     content = half_a_minute.read_bytes()
     page = content.index(b"OggS", len(content) // 2)

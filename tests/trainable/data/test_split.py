@@ -302,6 +302,7 @@ def test_a_class_without_val_or_test_clips_is_noted() -> None:
     assert split_dataset(dataset, config(split="given")).notes == ("no test clips of c1",)
 
 
+@pytest.mark.slow
 def test_fsdds_given_test_clips_are_takes_0_to_4_and_its_speakers_straddle_loudly(shared_data: Path) -> None:
     dataset = load_dataset(str(shared_data / "fsdd" / "fsdd.csv"))
     split = split_dataset(dataset, config())
@@ -344,6 +345,7 @@ def test_the_filtered_lists_of_gtzan_are_torchaudios() -> None:
     assert_parts(dataset, split, whole=False)
 
 
+@pytest.mark.slow
 def test_part_of_gtzan_says_how_much_of_the_lists_is_there(shared_data: Path) -> None:
     dataset = load_dataset(str(shared_data / "gtzan100" / "genres_original"))
     assert problems(dataset, split="gtzan-filtered") == [

@@ -182,6 +182,7 @@ COLUMNS = {  # name: the value in row n of 24, whose label is n % 3, and whether
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", COLUMNS)
 def test_columns_that_look_like_groups_are_named(tmp_path: Path, column: str) -> None:
     value, named = COLUMNS[column]

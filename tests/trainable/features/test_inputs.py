@@ -62,6 +62,7 @@ def tutorial_input(waveform: Tensor, rate: int, size: int) -> Tensor:
     return F.adaptive_avg_pool2d(mel.clamp(min=0).repeat(3, 1, 1), (size, size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["tutorial-simple", "tutorial-strong"])
 def test_the_networks_input_for_a_real_file_is_the_tutorials(shared_data: Path, tmp_path: Path, recipe: str) -> None:
     source = shared_data / "gtzan100" / "genres_original"

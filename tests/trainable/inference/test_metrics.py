@@ -71,6 +71,7 @@ def test_mcnemar_counts_only_clips_that_tell_the_models_apart() -> None:
     assert comparison(first, first, alone).p_value == 1.0
 
 
+@pytest.mark.slow
 @given(some.integers(0, 200), some.integers(1, 200))
 def test_wilson_interval_of_whole_clips_is_scipys(right: int, wrong: int) -> None:
     theirs = stats.binomtest(right, right + wrong).proportion_ci(method="wilson")

@@ -77,6 +77,7 @@ def test_a_rate_that_is_none_is_refused(model: Model, rate: Any) -> None:
         model.predict(tone(), rate)
 
 
+@pytest.mark.slow
 def test_others_may_read_a_model_as_far_as_their_umask_says(tmp_path: Path, model: Model) -> None:
     before = os.umask(0o022)
     try:

@@ -128,6 +128,7 @@ def test_a_file_that_differs_from_torch_is_not_left_behind(
     assert not (tmp_path / "model.onnx").exists()
 
 
+@pytest.mark.slow
 def test_missing_packages_are_named_with_the_command_that_installs_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_program_that_comes_with_a_model_is_never_run(
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_a_huge_batch_of_a_strangers_model_takes_no_more_memory_than_any(
     model: Path, make_clips: Callable[..., Path]
 ) -> None:

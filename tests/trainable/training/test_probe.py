@@ -96,6 +96,7 @@ def test_every_clip_counts_the_same_however_many_windows_it_has() -> None:
     torch.testing.assert_close(once[0].weight, often[0].weight, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stronger_penalty_makes_a_smaller_head(clips: Path) -> None:
     def size(c: float) -> float:
         state = Learner(config(clips, probe_c=c), None, None)
@@ -137,6 +138,7 @@ def test_a_network_without_a_linear_last_layer_is_refused(clips: Path) -> None:
         next(train(config(clips, backbone="squeezenet1_1", channels="repeat", image_size=32)))
 
 
+@pytest.mark.slow
 def test_frozen_batch_norms_keep_their_statistics_and_learn_their_scales(clips: Path) -> None:
     def change(**values: Any) -> tuple[bool, bool]:
         state = Learner(config(clips, method="train", epochs=1, lr=1e-2, **values), None, None)
