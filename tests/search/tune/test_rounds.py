@@ -25,10 +25,8 @@ from search.tune.tuner import PAUSES, Running, run_trials
 from tests.search.tune.test_tuner import run_here, space_of, story
 from tests.support.driving import start_driver, wait_for_events
 from tests.support.simulated import train
-from trainable.config import TrialConfig
+from tests.support.troubled import lacks_its_data
 from trainable.cores import allowed_cores
-from trainable.errors import Unavailable
-from trainable.training.trial_folder import EpochResult
 
 
 class Still:
@@ -195,23 +193,6 @@ def test_memory_is_held_against_a_trial_only_where_its_own_worker_had_most_of_it
 def ray_here() -> Iterator[None]:
     with connected(None):
         yield
-
-
-def lacks_its_data(
-    config: TrialConfig, folder: Path, resume: bool = True, progress: Any = None
-) -> Iterator[EpochResult]:
-    """Simulated training that cannot read its data before somebody puts them back; tells that it has tried."""
-    if not (folder.parent / "mounted").exists():
-        with (folder.parent / "tried").open("a") as file:
-            file.write(".")
-        if (folder.parent / "tried").read_text() == "..":
-            (folder.parent / "mounted").touch()
-        raise (
-            Unavailable("/mnt/data: no such folder")
-            if folder.name == "trial_0000"
-            else OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/mnt/data/a.wav")
-        )
-    yield from train(config, folder, resume, progress)
 
 
 @pytest.mark.ray

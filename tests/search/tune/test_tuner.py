@@ -22,9 +22,8 @@ from search.tune.stop import Stop
 from search.tune.tuner import ROUNDS_PER_TRIAL, Running, run_trials
 from tests.support.driver import SPACE
 from tests.support.driving import start_driver, wait_for_events
-from tests.support.simulated import slow, train
-from trainable.config import TrialConfig
-from trainable.training.trial_folder import EpochResult
+from tests.support.simulated import slow
+from tests.support.troubled import breaks_the_gpu, deadly, tells_of_gpus
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -210,13 +209,6 @@ def test_a_trial_that_kills_every_worker_is_given_up_and_the_others_go_on(
     assert {trial.status for trial in list(journal.trials.values())[1:]} <= {"finished", "cut"}
 
 
-def deadly(config: TrialConfig, folder: Path, resume: bool = True, progress: Any = None) -> Iterator[EpochResult]:
-    """Simulated training that ends the process of the baseline's worker, as a fault in a library would."""
-    if folder.name == "trial_0000":
-        os._exit(1)
-    yield from train(config, folder, resume, progress)
-
-
 def test_a_worker_whose_gpu_a_trial_has_broken_is_replaced_before_the_next_trial(
     tmp_path: Path, ray_here: None
 ) -> None:
@@ -230,17 +222,6 @@ def test_a_worker_whose_gpu_a_trial_has_broken_is_replaced_before_the_next_trial
     assert said == ["trial 1 lost its worker and starts again from its last epoch"]
 
 
-def breaks_the_gpu(
-    config: TrialConfig, folder: Path, resume: bool = True, progress: Any = None
-) -> Iterator[EpochResult]:
-    """Simulated training on a simulated GPU, which the baseline breaks for all that follows in its process."""
-    if folder.name == "trial_0000":
-        os.environ["BROKEN_GPU"] = "1"
-    if os.environ.get("BROKEN_GPU"):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-    yield from train(config, folder, resume, progress)
-
-
 def test_a_trial_that_gets_no_gpu_sees_none(tmp_path: Path, ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     space, journal = space_of(tmp_path).with_budget(trials=1), Journal(tmp_path / "events.jsonl")
     run_trials(
@@ -248,14 +229,6 @@ def test_a_trial_that_gets_no_gpu_sees_none(tmp_path: Path, ray_here: None, monk
         Running(tells_of_gpus, 1, 0, 1),
     )  # fmt: skip
     assert journal.trials[0].message == "RuntimeError: CUDA_VISIBLE_DEVICES=''"
-
-
-def tells_of_gpus(
-    config: TrialConfig, folder: Path, resume: bool = True, progress: Any = None
-) -> Iterator[EpochResult]:
-    """Fails with what this worker may see of the machine's GPUs."""
-    raise RuntimeError(f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')!r}")
-    yield
 
 
 def test_a_diverged_trial_ends_with_its_reason(tmp_path: Path, ray_here: None) -> None:
