@@ -51,6 +51,7 @@ INSTEAD = {
     "RUN [RUN ...]": "runs/NAME", "RUN": "runs/NAME", "FILE_OR_FOLDER": "clips", "FILE": "clips/low/0.wav",
     "/shared/": "shared/", "--trials 200": "--trials 4", "--trials 20": "--trials 3", "--set split=gtzan-filtered": "",
     "--seeds 3": "--seeds 1", "--seeds 5": "--seeds 2", "retrain runs/NAME": "retrain runs/NAME --seeds 2",
+    "retrain runs/wide --protocol folds": "retrain runs/wide --protocol folds --seeds 1",
 }  # fmt: skip
 MADE = (
     "runs/NAME/report.html", "runs/NAME/retrained/model", "model.onnx", "runs/NAME/swanlog", "runs/wide/report.html",
