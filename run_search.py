@@ -6,7 +6,6 @@ import importlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Optional, TextIO
@@ -16,7 +15,7 @@ from typer.core import TyperGroup
 
 from trainable.commands import retold
 from trainable.cores import allowed_cores
-from trainable.streams import open_closed_streams
+from trainable.streams import open_closed_streams, settle_streams, tell
 
 open_closed_streams()  # first of all, for the messages of the command line itself too
 
@@ -109,26 +108,24 @@ def answer(work: Callable[[], int | None], *modules: str, talks: bool = False) -
     try:
         load(modules, sys.stdout if talks else sys.stderr)
         code = work() or 0
+        sys.stdout.flush()
     except KeyboardInterrupt:  # once trials run, the first one only asks for a stop
-        _tell("Interrupted. Nothing that was finished is lost: give the same command again.")
+        tell("Interrupted. Nothing that was finished is lost: give the same command again.")
         code = 130
     except InputError as error:
-        _tell(str(error))
+        tell(str(error))
         code = 2
+    except BrokenPipeError:  # `| head` has seen enough
+        code = 1
     except OSError as error:  # a disk, a mount, a network: nothing of ours
         if error.errno is None:  # no word of the system's, but of a library, such as one that cannot be loaded
             raise
         way_out = "Free some space, change its rights or mount it again, and give the same command again."
         place = error.filename or "a file, a folder or the network"
-        _tell(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}")
+        tell(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}")
         code = 1
+    settle_streams()
     raise typer.Exit(code)
-
-
-def _tell(problem: str) -> None:
-    """Says what went wrong; where nobody can be told, the exit code still does."""
-    with suppress(OSError):
-        typer.echo(problem, err=True)
 
 
 def _say_version(asked: bool) -> None:

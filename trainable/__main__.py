@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from trainable.commands import typed
 from trainable.errors import InputError, TrialEnded
 from trainable.files import read_mapping
-from trainable.streams import open_closed_streams
+from trainable.streams import open_closed_streams, settle_streams, tell
 
 if TYPE_CHECKING:
     from trainable.config import TrialConfig
@@ -71,15 +71,16 @@ def main(
     try:
         code = run(config, data, folder, epochs, resume, console)
     except InputError as error:
-        print(error, file=sys.stderr)
+        tell(error)
         code = EXIT_BAD_INPUT
     except TrialEnded as error:
-        print(f"{error.status.replace('_', ' ')}: {error}", file=sys.stderr)
+        tell(f"{error.status.replace('_', ' ')}: {error}")
         code = EXIT_FAILED
     except KeyboardInterrupt:
         words = [word for word in sys.argv[1:] if word != "--resume"]
-        print(f"Interrupted. Go on with: python -m trainable {shlex.join(words)} --resume", file=sys.stderr)
+        tell(f"Interrupted. Go on with: python -m trainable {shlex.join(words)} --resume")
         code = EXIT_INTERRUPTED
+    settle_streams()
     raise typer.Exit(code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 
 def open_closed_streams() -> None:
@@ -29,6 +30,23 @@ def open_closed_streams() -> None:
     sys.stderr = err or open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
     for number in range(3):
         os.set_inheritable(number, True)  # for the processes that are started
+
+
+def tell(problem: object) -> None:
+    """Says on standard error what went wrong; where nobody can be told, the exit code still does."""
+    with suppress(OSError):
+        print(problem, file=sys.stderr, flush=True)
+
+
+def settle_streams() -> None:
+    """Drops what the standard streams hold and cannot write; Python would try again at its end, and exit with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _is_open(number: int) -> bool:

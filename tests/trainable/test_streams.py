@@ -26,13 +26,28 @@ def shell(command: str) -> tuple[int, str]:
         (f"{SHOWS} >&- 2>&-", 0, ""),
         (f"{SAYS} <&- >&- 2>&1", 2, ""),
         (f"{SAYS} 2>/dev/full", 2, ""),
+        (f"{SHOWS} >/dev/full", 1, "No space left on device"),
+        (f"{SHOWS} >/dev/full 2>&1", 1, ""),
+        (f"{sys.executable} -m trainable --config nowhere.yaml 2>/dev/full", 2, ""),
     ],
 )
-def test_a_closed_stream_is_no_traceback_and_changes_no_exit_code(command: str, code: int, said: str) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_or_full_stream_is_no_traceback_and_changes_no_exit_code(
+    command: str, code: int, said: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)  # without it Python writes again at its end what it could not
     ended, text = shell(command)
     assert ended == code, text
     assert said in text
     assert "Traceback" not in text
+    assert "Exception ignored" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_reader_that_has_seen_enough_is_no_error_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", "")
+    assert shell(f"{sys.executable} run_search.py fields | true") == (0, "")
 
 
 OPENED = """
