@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from trainable.commands import retold
 from trainable.cores import allowed_cores
-from trainable.streams import open_closed_streams, settle_streams, tell
+from trainable.streams import open_closed_streams, reader_has_gone, settle_streams, tell
 
 open_closed_streams()  # first of all, for the messages of the command line itself too
 
@@ -115,14 +115,13 @@ def answer(work: Callable[[], int | None], *modules: str, talks: bool = False) -
     except InputError as error:
         tell(str(error))
         code = 2
-    except BrokenPipeError:  # `| head` has seen enough
-        code = 1
     except OSError as error:  # a disk, a mount, a network: nothing of ours
         if error.errno is None:  # no word of the system's, but of a library, such as one that cannot be loaded
             raise
         way_out = "Free some space, change its rights or mount it again, and give the same command again."
         place = error.filename or "a file, a folder or the network"
-        tell(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}")
+        if not (isinstance(error, BrokenPipeError) and reader_has_gone()):
+            tell(f"{place}: must be there and usable, got {error.strerror or error!r}. {way_out}")
         code = 1
     settle_streams()
     raise typer.Exit(code)

@@ -18,6 +18,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import run_search as run_search_module
 from run_search import answer, app, data_app
 from search.commands import retrain as retraining
 from search.commands import search as searching
@@ -193,6 +194,20 @@ def test_bad_input_is_still_all_that_stands_on_standard_error(tmp_path: Path) ->
     assert done.returncode == 2
     assert done.stdout == "Loading torch and what goes with it ...\n"
     assert done.stderr.startswith("missing: must be a run folder")
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_broken_pipe_is_told_where_it_is_not_that_of_the_reader(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gone: bool
+) -> None:
+    def work() -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr(run_search_module, "reader_has_gone", lambda: gone)
+    with pytest.raises(typer.Exit) as ended:
+        answer(work)
+    assert ended.value.exit_code == 1
+    assert ("got 'Broken pipe'" in capsys.readouterr().err) is not gone
 
 
 def test_a_missing_space_file_names_the_nearest(words: list[str], space: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from contextlib import suppress
 
@@ -16,10 +17,7 @@ def open_closed_streams() -> None:
     """
     for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
         if stream is None and not _is_open(number):
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            if nowhere != number:
-                os.dup2(nowhere, number)
-                os.close(nowhere)
+            _lead_nowhere(number)
     out, err = sys.stdout, sys.stderr
     if out is None and err is not None:
         os.dup2(2, 1)
@@ -44,9 +42,21 @@ def settle_streams() -> None:
         try:
             stream.flush()
         except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+            _lead_nowhere(stream.fileno())
+
+
+def reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more, as where `| head` has seen enough."""
+    asked = select.poll()
+    asked.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))
+
+
+def _lead_nowhere(number: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 def _is_open(number: int) -> bool:

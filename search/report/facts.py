@@ -372,7 +372,7 @@ def _lessons(run: RunFolder) -> Iterator[str]:
     beliefs = beliefs_of(Space.from_json(run.record["space"]), run.journal)
     for event in run.journal.lessons:
         belief = beliefs[event["run"]]
-        worth = f"rank agreement {belief:.2f} in the end" if belief else "misled, and was let go"
+        worth = f"rank agreement {belief:.2f} in the end" if belief else "no rank agreement in the end, not followed"
         yield f"{Path(event['run']).name}: {len(event['trials'])} trials, {worth}"
 
 

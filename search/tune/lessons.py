@@ -49,6 +49,7 @@ class Seen:
 
     values: Mapping[str, Any]  # by field; a field that had no meaning in it is missing
     standing: float  # in [0, 1]
+    chosen: bool = False  # of this search, and not the sampler's own draw
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,12 @@ class JournalStudy:
 
     def learned(self, number: int, tried: Container[str]) -> tuple[optuna.Trial, dict[str, Any]] | None:
         """A new trial that earlier runs speak for, and its sample; None where it is not theirs to choose."""
-        beliefs = self.beliefs
-        if not any(beliefs.values()) or number % 2 or not worth_it(self._standings(True), self._standings(False)):
+        if number % 2 or not self._lessons:
+            return None
+        own = self.own()
+        beliefs = self._lessons.beliefs(own)
+        guided, others = ([seen.standing for seen in own if seen.chosen is chosen] for chosen in (True, False))
+        if not any(beliefs.values()) or not worth_it(guided, others):
             return None
         seed = int(np.random.SeedSequence([self._space.searcher.seed, number + self._numbered]).generate_state(1)[0])
         draws = 1 + round(DRAWN_BY_SAMPLER * max(beliefs.values()))
@@ -82,12 +86,6 @@ class JournalStudy:
         if sample is None:
             return None
         return self.chosen(sample)
-
-    def _standings(self, chosen: bool) -> list[float]:
-        """The standings, in order, of trials whose sample others than the sampler have chosen, or of those it drew."""
-        trials = self.study.get_trials(deepcopy=False)
-        standings = sorted(self.storage.standings(trials).items())
-        return [share for number, share in standings if (_CHOSEN in trials[number].system_attrs) is chosen]
 
     def chosen(self, sample: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
         """A new trial with the values of a sample that others than the sampler have chosen, and the sample."""
@@ -121,13 +119,15 @@ class JournalStudy:
         return self._lessons.beliefs(self.own())
 
     def own(self) -> list[Seen]:
-        """The trials so far, as they stand against each other."""
+        """The trials so far, in their order, as they stand against each other."""
         trials = self.study.get_trials(deepcopy=False)
         dimensions = self._space.dimensions
-        return [
-            Seen({name: dimensions[name].from_optuna(value) for name, value in trials[number].params.items()}, standing)
-            for number, standing in self.storage.standings(trials).items()
-        ]
+        found = []
+        for number, standing in sorted(self.storage.standings(trials).items()):
+            trial = trials[number]
+            values = {name: dimensions[name].from_optuna(value) for name, value in trial.params.items()}
+            found.append(Seen(values, standing, chosen=_CHOSEN in trial.system_attrs))
+        return found
 
     def accept(self, asked: optuna.Trial, number: int) -> dict[str, Any]:
         """What the journal must know to rebuild a trial of the study, which from now on is the run's trial `number`.

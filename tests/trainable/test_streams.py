@@ -50,6 +50,20 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_be_told(monkeypatch: pytes
     assert shell(f"{sys.executable} run_search.py fields | true") == (0, "")
 
 
+READ = """
+import sys, time
+from trainable.streams import reader_has_gone
+time.sleep(0.5)
+print(reader_has_gone(), file=sys.stderr)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("reader", "gone"), [("| true", "True"), ("| cat", "False"), ("> /dev/null", "False")])
+def test_a_reader_has_gone_where_its_end_of_the_pipe_is_closed(reader: str, gone: str) -> None:
+    assert shell(f"{sys.executable} -c '{READ}' {reader}") == (0, f"{gone}\n")
+
+
 OPENED = """
 import os, sys
 from trainable.streams import open_closed_streams

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from ray.tune.search import Searcher
 
 from search.runs.journal import Journal
 from search.tune import tuner
-from search.tune.cluster import connected
 from search.tune.scheduler import JournalASHA
 from search.tune.searcher import StudySearch
 from search.tune.stop import Stop
@@ -187,12 +186,6 @@ def test_memory_is_held_against_a_trial_only_where_its_own_worker_had_most_of_it
     assert tuner._took_the_memory(words.format(own="11.30"))
     assert not tuner._took_the_memory(words.format(own="1.10"))
     assert not tuner._took_the_memory("killed due to the node running low on memory")
-
-
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    with connected(None):
-        yield
 
 
 @pytest.mark.ray

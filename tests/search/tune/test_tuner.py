@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from search.runs.run import best_of, trial_folder
 from search.space.load import load_space
 from search.space.space import Space
 from search.tune import tuner
-from search.tune.cluster import connected
 from search.tune.scheduler import JournalASHA
 from search.tune.searcher import StudySearch
 from search.tune.stop import Stop
@@ -26,12 +25,6 @@ from tests.support.simulated import slow
 from tests.support.troubled import breaks_the_gpu, deadly, tells_of_gpus
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    with connected(None):
-        yield
 
 
 def space_of(folder: Path, text: str = SPACE) -> Space:
