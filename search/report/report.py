@@ -339,7 +339,8 @@ def _measured_models(result: Mapping[str, Any]) -> list[figures.Bar]:
     ensembles = result.get("ensembles") or {"seeds": {"accuracy": result.get("ensemble_accuracy")}}
     for kind, words in (("seeds", "ensemble of its seeds"), ("greedy", "greedy ensemble")):
         ensemble = ensembles.get(kind) or {}
-        if ensemble.get("accuracy") is not None:
+        of_one = len(ensemble.get("members", (1, 2))) < 2  # older results do not name them
+        if ensemble.get("accuracy") is not None and not of_one:
             rows.append((words, ensemble["accuracy"], _pair(ensemble.get("interval_95")), False))
     baseline = result.get("baseline") or {}
     if result.get("baseline_accuracy") is not None:
@@ -413,11 +414,14 @@ def _baselines(run: RunFolder, key: str) -> Content | None:
     for other in bests:
         out = "" if other.trial.number in ranked else f" ({status_in_words(other.trial)}, not ranked)"
         rows.append((f"{other.trial.name}{out}", other.accuracy, trust(run, other).interval, False))
-    caption = f"Best epoch on {run.record.get('split', {}).get('val', '?')} validation clips, with 95% intervals"
+    allows = ""
     if best and best.trial.kind != "baseline":
         found = trust(run, best, candidates_of(run))
         rows.insert(0, (f"best trial, {label(best.trial)}", best.accuracy, found.interval, True))
-        caption += f"; that of the best trial allows for the choice among {found.highest_of} trials"
+        allows = f"; that of the best trial allows for the choice among {found.highest_of} trials"
+    caption = f"Best epoch on {run.record.get('split', {}).get('val', '?')} validation clips"
+    if any(interval for _, _, interval, _ in rows):  # one group of clips gives none
+        caption += f", with 95% intervals{allows}"
     plot = Plot(
         f"{key}-plot", figures.intervals(rows), "Baselines against the best trial", 90 + 56 * len(rows), f"{caption}."
     )

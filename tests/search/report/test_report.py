@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from search.report import report
 from search.report.report import write_report
+from search.retrain.trust import Trust
 from search.runs.cost import front_of
 from search.runs.journal import Journal
 from search.runs.run import RunFolder, load_run
@@ -110,6 +112,25 @@ def test_everything_that_retraining_found_is_told(tmp_path: Path) -> None:
                  "81.2% ± 1.8", "no room",
                  "&lt;i&gt;a note", "scored 1 time before"):  # fmt: skip
         assert said in text
+
+
+@pytest.mark.slow
+def test_an_ensemble_of_one_is_no_row_beside_its_only_member(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    alone = {"accuracy": 0.85, "interval_95": [0.7, 0.93], "members": ["seed 1"]}
+    add_result(run, chosen="trial 3", ensembles={"seeds": alone, "greedy": {**alone, "members": ["seed 1", "seed 2"]}})
+    html = html_of(run)
+    assert "greedy ensemble" in html
+    assert "ensemble of its seeds" not in html
+
+
+@pytest.mark.slow
+def test_intervals_are_spoken_of_where_they_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run")
+    drawn = "validation clips, with 95% intervals; that of the best trial allows for the choice among"
+    assert drawn in text_of(html_of(run))
+    monkeypatch.setattr(report, "trust", lambda *more: Trust(None, 1, why_none="all clips are of one group"))
+    assert re.search(r"Best epoch on \d+ validation clips\. ", text_of(html_of(run)))
 
 
 def test_a_run_before_its_first_trial_has_a_report(tmp_path: Path) -> None:
