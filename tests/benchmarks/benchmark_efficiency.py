@@ -36,7 +36,8 @@ equal medians 2 of 20 searches on FSDD by speaker never arrived with a grace of 
 At the settings of the shipped spaces, medians of 100 seeds and Ray's wiring in brackets: simulated 30 epochs (224)
 `small-data.yaml` 185, `wide.yaml` 122; 50 epochs (292) 259 and 192; demo set at 64 px (83) 80 and 77. A grace of two
 epochs in ten, which `quick.yaml` had, needed 278, 372 and 98, more than Ray's wiring on all three. Of one, which it has
-now: 213 and 260 over 50 seeds, and 80; over 40 seeds of the demo set's 12 epochs 133 (216). Not run so: FSDD, GTZAN-100.
+now: 213 and 260 over 50 seeds, and 80; over 40 seeds of the demo set's 12 epochs 133 (216). FSDD and
+GTZAN-100 are not run so.
 
 Sets left out, medians and quartiles in epochs, and "both" for learning with the portfolio:
 
