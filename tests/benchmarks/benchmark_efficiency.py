@@ -37,8 +37,8 @@ At the settings of the shipped spaces, medians of 100 seeds and Ray's wiring in 
 `small-data.yaml` 185, `wide.yaml` 122; 50 epochs (292) 259 and 192; demo set at 64 px (83) 80 and 77. A grace of two
 epochs in ten, which `quick.yaml` had, needed 278, 372 and 98, more than Ray's wiring on all three. Of one, which it has
 now: 213 and 260 over 50 seeds, and 80; over 40 seeds of the demo set's 12 epochs 133 (216). FSDD
-by speaker (99), 40 seeds, 100 trials at most: 83 with `quick.yaml`, and 83 with `wide.yaml`, of which 12 never arrived;
-its grace of one epoch in fifty suits long trainings. Official split (67): 67 with `quick.yaml`, as many as Ray's wiring.
+by speaker (99), 40 seeds, 100 trials at most: 83 with `quick.yaml`, and 83 with `wide.yaml`, where 12 never arrived. On
+the official split (67) `quick.yaml` needs 67, as many as Ray's wiring.
 
 Sets left out, medians and quartiles in epochs, and "both" for learning with the portfolio:
 
