@@ -36,9 +36,9 @@ equal medians 2 of 20 searches on FSDD by speaker never arrived with a grace of 
 At the settings of the shipped spaces, medians of 100 seeds and Ray's wiring in brackets: simulated 30 epochs (224)
 `small-data.yaml` 185, `wide.yaml` 122; 50 epochs (292) 259 and 192; demo set at 64 px (83) 80 and 77. A grace of two
 epochs in ten, which `quick.yaml` had, needed 278, 372 and 98, more than Ray's wiring on all three. Of one, which it has
-now: 213 and 260 over 50 seeds, and 80; over 40 seeds of the demo set's 12 epochs 133 (216). FSDD
-by speaker (99), 40 seeds, 100 trials at most: 83 with `quick.yaml`, and 83 with `wide.yaml`, where 12 never arrived. On
-the official split (67) `quick.yaml` needs 67, as many as Ray's wiring.
+now: 213 and 260 over 50 seeds, and 80; over 40 seeds of the demo set's 12 epochs 133 (216). FSDD by speaker (99), 40
+seeds, 100 trials at most: 83 with `quick.yaml`, and 83 with `wide.yaml`, where 12 never arrived. On the official split
+(67) `quick.yaml` needs 67, as many as Ray's wiring.
 
 Sets left out, medians and quartiles in epochs, and "both" for learning with the portfolio:
 
@@ -61,10 +61,10 @@ let them choose every trial needed 144 (91 to 207) on the first and 225 (174 to 
 over 20 seeds, 277 and 208.
 
 On GTZAN-100 what is best over five folds is to be found on one, by the 20 clips that validate. Over 27 seeds, with 100
-trials at most, random search without cuts always arrives, after 175 (80 to 368). Searches that cut seldom do: never in
-17 with Ray's wiring, 15 cold, 12 learning, 25 with the portfolio, and of 26 seeds 23 with both and 13 misled. The best
-is proposed early and is cut each time, after 2, 6 or 18 epochs, because on that fold others do better, and the better
-the start the sooner these come. So few clips cannot tell; medians say nothing there and neither do shares.
+trials at most, random search without cuts always arrives, after 175 (80 to 368). Searches that cut often never do: 17
+with Ray's wiring, 15 cold, 12 learning, 25 with the portfolio, and of 26 seeds 23 with both and 13 misled. In eight
+searches with the portfolio that were looked into, the best was proposed early and cut each time that it came, after 2,
+6 or 18 epochs: on that fold others did better. So few clips cannot tell, and medians say little there.
 
 A forest of the search's own trials that votes, from the seventh on, on what TPE offers needed over 60 seeds of the demo
 set's 12 epochs 115 (79 to 146) with 24 offers, where TPE alone needed 147 (88 to 213). With 8 offers it needed 123 (88
@@ -318,6 +318,7 @@ def shipped(searched: Sequence[Family | Recorded], seeds: int, workers: int) -> 
         print(f"  {each.title}: {'; '.join(said)}", flush=True)
 
 
+@cache  # spaces that scale to the same settings are run once
 def _median(enter: Enter, searched: Searched, seeds: int, workers: int) -> float:
     spent = [_race(enter, searched, seed, workers) for seed in range(seeds)]
     return float(np.percentile(spent, 50, method="inverted_cdf"))
